@@ -1,0 +1,176 @@
+//! What the memory backend knows of one run, and the read models made of it.
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use dashmap::mapref::entry::Entry;
+use smallvec::SmallVec;
+
+use crate::backend::record::{FlowRun, FlowRunQuery, RunEvent, RunInfo, TaskRun};
+use crate::backend::{BackendError, BackendErrorKind};
+use crate::clock::Timestamp;
+use crate::id::{FlowRunId, RunId, TaskRunId};
+use crate::state::{State, StateType, Transition};
+
+/// What is known of a run.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    /// Absent as long as only an amendment has arrived: such a run is not shown to anyone.
+    info: Option<Arc<RunInfo>>,
+    transitions: SmallVec<[Transition; 3]>,
+    /// The sequence number of the transition that is to come next.
+    next_seq: u32,
+    run_count: u32,
+    /// Most runs have none.
+    amendment: Option<Box<Amendment>>,
+}
+
+/// What became known of a run apart from its submission and states.
+#[derive(Debug, Default)]
+pub(super) struct Amendment {
+    pub(super) name: Option<Arc<str>>,
+    pub(super) upstream: Option<Box<[RunId]>>,
+    pub(super) parameters: Option<Box<str>>,
+}
+
+/// Whether a run event told of a run for the first time.
+pub(super) enum Arrival {
+    New,
+    Known,
+}
+
+impl Run {
+    pub(super) fn take_up<K: Eq + Hash>(entry: Entry<'_, K, Self>, event: &RunEvent) -> Arrival {
+        if event.transitions.is_empty() {
+            return Arrival::Known;
+        }
+        match entry {
+            Entry::Vacant(place) => {
+                place.insert(Self {
+                    info: Some(Arc::clone(&event.run)),
+                    transitions: event.transitions.clone(),
+                    next_seq: end_seq(event),
+                    run_count: event.run_count,
+                    ..Self::default()
+                });
+                Arrival::New
+            }
+            Entry::Occupied(mut place) => place.get_mut().go_on(event),
+        }
+    }
+
+    fn go_on(&mut self, event: &RunEvent) -> Arrival {
+        let arrival = if self.info.is_some() { Arrival::Known } else { Arrival::New };
+        self.info.get_or_insert_with(|| Arc::clone(&event.run));
+        if self.next_seq < end_seq(event) {
+            let stored = self.next_seq.saturating_sub(event.first_seq) as usize;
+            self.transitions.extend(event.transitions.iter().skip(stored).cloned());
+            self.next_seq = end_seq(event);
+            self.run_count = event.run_count;
+        }
+        arrival
+    }
+
+    pub(super) fn matches(&self, query: &FlowRunQuery, now: Timestamp) -> bool {
+        let (Some(info), Some(first), Some(last)) = (&self.info, self.transitions.first(), self.transitions.last())
+        else {
+            return false;
+        };
+        query.flow_name().is_none_or(|name| info.function == name)
+            && query.state_type().is_none_or(|kind| last.name.kind() == kind)
+            && query.period().is_none_or(|period| now.since(first.at) <= period)
+    }
+
+    pub(super) fn created(&self) -> Option<Timestamp> {
+        self.transitions.first().map(|first| first.at)
+    }
+
+    pub(super) fn amend(&mut self) -> &mut Amendment {
+        self.amendment.get_or_insert_default()
+    }
+
+    pub(super) fn states(&self) -> Vec<State> {
+        self.transitions.iter().map(State::from).collect()
+    }
+
+    fn name(&self, info: &RunInfo) -> String {
+        let name = self.amendment.as_ref().and_then(|amendment| amendment.name.as_deref());
+        name.map_or_else(|| info.name(), str::to_owned)
+    }
+
+    fn upstream(&self, info: &RunInfo) -> Vec<RunId> {
+        let upstream = self.amendment.as_ref().and_then(|amendment| amendment.upstream.as_deref());
+        upstream.unwrap_or(&info.upstream).to_vec()
+    }
+
+    fn parameters(&self) -> serde_json::Result<serde_json::Value> {
+        let json = self.amendment.as_ref().and_then(|amendment| amendment.parameters.as_deref());
+        json.map_or_else(|| Ok(serde_json::Value::Null), serde_json::from_str)
+    }
+
+    fn start_time(&self) -> Option<DateTime<Utc>> {
+        let start = self.transitions.iter().find(|transition| transition.name.kind() == StateType::Running);
+        start.map(|transition| transition.at.to_datetime())
+    }
+
+    /// When the run entered the terminal states that it is in: one that was resumed has not ended.
+    fn end_time(&self) -> Option<DateTime<Utc>> {
+        let end = self.transitions.iter().rev().take_while(|transition| transition.name.kind().is_terminal()).last();
+        end.map(|transition| transition.at.to_datetime())
+    }
+
+    pub(super) fn to_task_run(&self, id: TaskRunId) -> Option<TaskRun> {
+        let (info, first, last) = (self.info.as_ref()?, self.transitions.first()?, self.transitions.last()?);
+        Some(TaskRun {
+            id,
+            name: self.name(info),
+            task_name: info.function.to_owned(),
+            task_key: info.key.to_owned(),
+            state: State::from(last),
+            run_count: self.run_count,
+            upstream: self.upstream(info),
+            parent: info.parent,
+            flow_run_id: info.flow_run,
+            version: info.version.map(str::to_owned),
+            tags: info.tags.iter().map(|tag| (**tag).to_owned()).collect(),
+            host: info.process.host.clone(),
+            pid: info.process.pid,
+            created: first.at.to_datetime(),
+            start_time: self.start_time(),
+            end_time: self.end_time(),
+        })
+    }
+
+    pub(super) fn to_flow_run(&self, id: FlowRunId) -> Option<Result<FlowRun, BackendError>> {
+        let (info, first, last) = (self.info.as_ref()?, self.transitions.first()?, self.transitions.last()?);
+        let parameters = match self.parameters() {
+            Ok(parameters) => parameters,
+            Err(error) => {
+                let doing = format!("read the parameters of flow run {id}");
+                return Some(Err(BackendError::new(BackendErrorKind::Corrupt, doing).because(error)));
+            }
+        };
+        Some(Ok(FlowRun {
+            id,
+            name: self.name(info),
+            flow_name: info.function.to_owned(),
+            state: State::from(last),
+            run_count: self.run_count,
+            upstream: self.upstream(info),
+            parent: info.parent,
+            version: info.version.map(str::to_owned),
+            tags: info.tags.iter().map(|tag| (**tag).to_owned()).collect(),
+            parameters,
+            host: info.process.host.clone(),
+            pid: info.process.pid,
+            created: first.at.to_datetime(),
+            start_time: self.start_time(),
+            end_time: self.end_time(),
+        }))
+    }
+}
+
+fn end_seq(event: &RunEvent) -> u32 {
+    event.first_seq.saturating_add(u32::try_from(event.transitions.len()).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,216 @@
+//! Where history and cache are kept.
+//!
+//! A [`StateBackend`] is a store behind three narrow traits, one per concern. All methods are plain functions that
+//! may block: events are appended from the journal's own thread, one batch at a time, and reads are made on the
+//! blocking pool. Nothing outside this folder knows how anything is stored.
+
+pub mod memory;
+pub mod record;
+pub mod sqlite;
+
+#[cfg(any(test, feature = "test-util"))]
+pub mod conformance;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::clock::Timestamp;
+use crate::id::{FlowRunId, RunId};
+use crate::state::State;
+use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, LogLine, TaskRun};
+
+/// Takes events.
+pub trait EventStore {
+    /// Stores a batch of events, all or none, in their order.
+    ///
+    /// A batch may be given again after an error: events are identified by run and sequence number, and storing one
+    /// twice changes nothing. Only log lines bear no number: of them a batch that failed has stored none, and one that
+    /// was stored stores them again.
+    ///
+    /// # Errors
+    ///
+    /// If the batch could not be stored; [`BackendError::is_transient`] says whether trying again may help.
+    fn append(&self, batch: &[Event]) -> Result<(), BackendError>;
+}
+
+/// Answers questions about runs.
+pub trait RunHistory {
+    /// The flow run of that id, if it is known.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn flow_run(&self, id: FlowRunId) -> Result<Option<FlowRun>, BackendError>;
+
+    /// The flow runs that match, newest first. `now` is what [`FlowRunQuery::within`] counts back from.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn flow_runs(&self, query: &FlowRunQuery, now: Timestamp) -> Result<Vec<FlowRun>, BackendError>;
+
+    /// The task runs that belong to a flow run, in the order of their submission.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn task_runs(&self, flow_run: FlowRunId) -> Result<Vec<TaskRun>, BackendError>;
+
+    /// The task run of that id, if it is known.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn task_run(&self, id: crate::id::TaskRunId) -> Result<Option<TaskRun>, BackendError>;
+
+    /// The whole history of a run, oldest first; empty if the run is not known.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn states(&self, run: RunId) -> Result<Vec<State>, BackendError>;
+
+    /// The log lines of a run, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn logs(&self, run: RunId) -> Result<Vec<LogLine>, BackendError>;
+}
+
+/// Finds cached results; they are put in by [`Event::Cached`].
+pub trait CacheIndex {
+    /// The record under `key` that is fresh at `now`, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn cached(&self, key: &CacheKey, now: Timestamp) -> Result<Option<CacheHit>, BackendError>;
+}
+
+/// A store for history and cache.
+pub trait StateBackend: EventStore + RunHistory + CacheIndex + Send + Sync + fmt::Debug + 'static {
+    /// Whether the store lives in this process and never blocks: it is then called in place, and holds cached values
+    /// as they are.
+    fn in_process(&self) -> bool {
+        false
+    }
+
+    /// Where the store is, for people: `memory`, or a path.
+    fn location(&self) -> String;
+}
+
+/// Why a backend could not do what it was asked.
+#[derive(Debug)]
+pub struct BackendError {
+    kind: BackendErrorKind,
+    doing: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The kinds of trouble that a backend can have; every backend maps its driver's errors to these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackendErrorKind {
+    /// Another process holds the store for the moment.
+    Busy,
+    /// The store has no room left.
+    Full,
+    /// The store cannot be opened or written: permissions, a missing folder, a read-only file system.
+    Unavailable,
+    /// The store's content is not what it should be.
+    Corrupt,
+    /// A newer version of this library wrote the store.
+    NewerFormat {
+        /// The version of the stored form found.
+        found: u32,
+    },
+    /// Anything else.
+    Other,
+}
+
+impl BackendError {
+    /// An error of that kind that happened while `doing` something, such as `open the database /x/y.db`.
+    #[must_use]
+    pub fn new(kind: BackendErrorKind, doing: impl Into<String>) -> Self {
+        Self { kind, doing: doing.into(), source: None }
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind of trouble it is.
+    #[must_use]
+    pub const fn kind(&self) -> BackendErrorKind {
+        self.kind
+    }
+
+    /// Whether trying again may help.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self.kind {
+            BackendErrorKind::Busy | BackendErrorKind::Full | BackendErrorKind::Other => true,
+            BackendErrorKind::Unavailable | BackendErrorKind::Corrupt | BackendErrorKind::NewerFormat { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {}", self.doing)?;
+        match self.kind {
+            BackendErrorKind::Busy => f.write_str(": another process holds it"),
+            BackendErrorKind::Full => f.write_str(": no space is left"),
+            BackendErrorKind::Corrupt => f.write_str(": its content is damaged, or it is no database of ours"),
+            BackendErrorKind::NewerFormat { found } => write!(
+                f,
+                ": it has format {found}, written by a newer version of orchestrator; this version reads up to {}",
+                record::FORMAT_VERSION
+            ),
+            BackendErrorKind::Unavailable | BackendErrorKind::Other => Ok(()),
+        }?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for BackendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Which store to use, as written in `ORCHESTRATOR_DATABASE_URL`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DatabaseUrl {
+    /// `memory`: nothing outlives the process.
+    Memory,
+    /// `sqlite:PATH`: an embedded database in a file.
+    Sqlite(PathBuf),
+}
+
+impl std::str::FromStr for DatabaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wanted = "expected `memory` or `sqlite:PATH`";
+        match text.split_once(':') {
+            None if text == "memory" => Ok(Self::Memory),
+            Some(("sqlite", path)) => match path.strip_prefix("//").unwrap_or(path) {
+                "" => Err(format!("the database URL '{text}' names no file: {wanted}")),
+                path => Ok(Self::Sqlite(PathBuf::from(path))),
+            },
+            Some(("postgres" | "postgresql", _)) => {
+                Err(format!("the database URL names PostgreSQL, which this version does not support: {wanted}"))
+            }
+            _ => Err(format!("'{text}' is not a database URL: {wanted}")),
+        }
+    }
+}

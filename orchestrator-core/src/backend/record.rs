@@ -1,0 +1,372 @@
+//! What is stored of runs, and the read models that come back.
+//!
+//! These are the types at the boundary: the engine's own types do not leave the process. The stored form carries
+//! [`FORMAT_VERSION`]; a backend refuses a store that a newer version wrote.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use smallvec::SmallVec;
+
+use crate::clock::Timestamp;
+use crate::id::{FlowRunId, RunId, TaskRunId};
+use crate::state::{State, Transition};
+
+/// The version of the stored form that this library writes.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The identity of a run: what is known when it is submitted, and never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunInfo {
+    /// The run's id; its kind says whether this is a flow run or a task run.
+    pub id: RunId,
+    /// Where the function stands: its module path and name.
+    pub key: &'static str,
+    /// The task's or flow's display name.
+    pub function: &'static str,
+    /// The name given to the run at submission, if it differs from `function-index`.
+    pub given_name: Option<Arc<str>>,
+    /// How many runs of this function the enclosing flow run had before.
+    pub index: u32,
+    /// The run whose body submitted this one.
+    pub parent: Option<RunId>,
+    /// The flow run that this run belongs to: for a flow run the enclosing one.
+    pub flow_run: Option<FlowRunId>,
+    /// The version that the function declares.
+    pub version: Option<&'static str>,
+    /// The run's tags, sorted.
+    pub tags: Arc<[Box<str>]>,
+    /// The runs whose results this run takes or waits for, in argument order, each once.
+    pub upstream: Box<[RunId]>,
+    /// The machine and process that the run belongs to.
+    pub process: &'static Process,
+}
+
+impl RunInfo {
+    /// The run's name, as submitted.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.given_name {
+            Some(name) => (**name).to_owned(),
+            None => format!("{}-{}", self.function, self.index),
+        }
+    }
+}
+
+/// A process that executes runs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Process {
+    /// The machine's name.
+    pub host: String,
+    /// The process id on that machine.
+    pub pid: u32,
+}
+
+/// Something that happened, on its way to the backend.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A run was submitted or changed its state: sent when a run's driver pauses or ends.
+    Run(RunEvent),
+    /// A flow run's parameters became known: sent once, before its first attempt.
+    Parameters {
+        /// The flow run.
+        run: FlowRunId,
+        /// Its parameters by name, as a JSON object.
+        json: String,
+    },
+    /// A run was given its final name by its template: sent once, when the inputs are ready.
+    Renamed {
+        /// The run.
+        run: RunId,
+        /// The new name.
+        name: Arc<str>,
+    },
+    /// More upstream runs became known: sent before the run starts, in place of what its first event said.
+    Upstream {
+        /// The run.
+        run: RunId,
+        /// All of its upstream runs, in argument order, each once.
+        upstream: Box<[RunId]>,
+    },
+    /// A log line was captured.
+    Log(LogRecord),
+    /// A result is to be kept in the cache.
+    Cached(CacheRecord),
+}
+
+/// Transitions of one run that happened since the last event about it.
+#[derive(Debug, Clone)]
+pub struct RunEvent {
+    /// The run.
+    pub run: Arc<RunInfo>,
+    /// How many transitions of this run were sent before; 0 tells the backend that the run is new.
+    pub first_seq: u32,
+    /// The new transitions, oldest first.
+    pub transitions: SmallVec<[Transition; 3]>,
+    /// How often the body had been started after the last of them.
+    pub run_count: u32,
+}
+
+/// One captured log line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRecord {
+    /// The run in whose body it was written.
+    pub run: RunId,
+    /// When it was written.
+    pub at: Timestamp,
+    /// `ERROR`, `WARN`, `INFO`, `DEBUG` or `TRACE`.
+    pub level: &'static str,
+    /// The `tracing` target.
+    pub target: String,
+    /// The message, followed by its fields.
+    pub message: String,
+}
+
+/// The key of a cached result.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CacheKey(pub [u8; 32]);
+
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CacheKey({self})")
+    }
+}
+
+/// A result in the cache.
+#[derive(Clone)]
+pub struct CacheRecord {
+    /// What it answers.
+    pub key: CacheKey,
+    /// The function that made it.
+    pub task_key: &'static str,
+    /// The run that made it.
+    pub run: RunId,
+    /// When that run completed.
+    pub created: Timestamp,
+    /// From this moment on the record counts as absent; `None`: never.
+    pub expires: Option<Timestamp>,
+    /// The result itself.
+    pub value: CachedValue,
+}
+
+impl CacheRecord {
+    /// Whether the record may still be used.
+    #[must_use]
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        self.expires.is_none_or(|expires| now < expires)
+    }
+}
+
+impl fmt::Debug for CacheRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheRecord").field("key", &self.key).field("task_key", &self.task_key).finish_non_exhaustive()
+    }
+}
+
+/// A result as the cache holds it.
+#[derive(Clone, Debug)]
+pub enum CachedValue {
+    /// The value itself, for backends that live in the process.
+    Live(Arc<dyn Any + Send + Sync>),
+    /// The encoded value, for backends that outlive it.
+    Encoded(EncodedValue),
+}
+
+/// A value as bytes, with what is needed to check them on reading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedValue {
+    /// How the bytes were made, for example `msgpack/1`.
+    pub format: String,
+    /// The Rust type that was encoded.
+    pub type_name: String,
+    /// The encoded value.
+    pub bytes: Arc<[u8]>,
+}
+
+/// A cache record as read back from a backend.
+#[derive(Clone, Debug)]
+pub struct CacheHit {
+    /// When the run that made it completed.
+    pub created: Timestamp,
+    /// From this moment on it counts as absent.
+    pub expires: Option<Timestamp>,
+    /// The result.
+    pub value: CachedValue,
+}
+
+/// A flow run, as read from the history.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct FlowRun {
+    /// The run's id.
+    pub id: FlowRunId,
+    /// The run's name.
+    pub name: String,
+    /// The flow's display name.
+    pub flow_name: String,
+    /// The state it was in last.
+    pub state: State,
+    /// How often its body was started.
+    pub run_count: u32,
+    /// The runs whose results it takes or waits for.
+    pub upstream: Vec<RunId>,
+    /// The run whose body called the flow.
+    pub parent: Option<RunId>,
+    /// The version that the flow declares.
+    pub version: Option<String>,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Its parameters, as recorded.
+    pub parameters: serde_json::Value,
+    /// The machine that it ran on.
+    pub host: String,
+    /// The process on that machine.
+    pub pid: u32,
+    /// When it was submitted.
+    pub created: DateTime<Utc>,
+    /// When its body was first started.
+    pub start_time: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub end_time: Option<DateTime<Utc>>,
+}
+
+/// A task run, as read from the history.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct TaskRun {
+    /// The run's id.
+    pub id: TaskRunId,
+    /// The run's name.
+    pub name: String,
+    /// The task's display name.
+    pub task_name: String,
+    /// Where the task's function stands: its module path and name.
+    pub task_key: String,
+    /// The state it was in last.
+    pub state: State,
+    /// How often its body was started.
+    pub run_count: u32,
+    /// The runs whose results it takes or waits for.
+    pub upstream: Vec<RunId>,
+    /// The run whose body called the task.
+    pub parent: Option<RunId>,
+    /// The flow run that it belongs to.
+    pub flow_run_id: Option<FlowRunId>,
+    /// The version that the task declares.
+    pub version: Option<String>,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// The machine that it ran on.
+    pub host: String,
+    /// The process on that machine.
+    pub pid: u32,
+    /// When it was submitted.
+    pub created: DateTime<Utc>,
+    /// When its body was first started.
+    pub start_time: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub end_time: Option<DateTime<Utc>>,
+}
+
+/// A log line, as read from the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogLine {
+    /// The run in whose body it was written.
+    pub run: RunId,
+    /// When it was written.
+    pub timestamp: DateTime<Utc>,
+    /// `ERROR`, `WARN`, `INFO`, `DEBUG` or `TRACE`.
+    pub level: String,
+    /// The `tracing` target.
+    pub target: String,
+    /// The message, followed by its fields.
+    pub message: String,
+}
+
+/// Which flow runs to list. The default lists the newest 200.
+///
+/// ```
+/// use orchestrator_core::FlowRunQuery;
+///
+/// let query = FlowRunQuery::new().flow("github-stars").limit(10);
+/// # let _ = query;
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct FlowRunQuery {
+    pub(crate) flow: Option<String>,
+    pub(crate) kind: Option<crate::state::StateType>,
+    pub(crate) within: Option<Duration>,
+    pub(crate) limit: usize,
+}
+
+impl Default for FlowRunQuery {
+    fn default() -> Self {
+        Self { flow: None, kind: None, within: None, limit: 200 }
+    }
+}
+
+impl FlowRunQuery {
+    /// A query that lists the newest 200 flow runs.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only runs of the flow of that display name.
+    pub fn flow(mut self, name: impl Into<String>) -> Self {
+        self.flow = Some(name.into());
+        self
+    }
+
+    /// Only runs whose last state is of that type.
+    pub fn state(mut self, kind: crate::state::StateType) -> Self {
+        self.kind = Some(kind);
+        self
+    }
+
+    /// Only runs submitted within that time before now.
+    pub fn within(mut self, period: Duration) -> Self {
+        self.within = Some(period);
+        self
+    }
+
+    /// At most that many runs.
+    pub fn limit(mut self, runs: usize) -> Self {
+        self.limit = runs;
+        self
+    }
+
+    /// The flow's display name that runs must have.
+    #[must_use]
+    pub fn flow_name(&self) -> Option<&str> {
+        self.flow.as_deref()
+    }
+
+    /// The state type that runs must have.
+    #[must_use]
+    pub const fn state_type(&self) -> Option<crate::state::StateType> {
+        self.kind
+    }
+
+    /// How long ago runs may have been submitted.
+    #[must_use]
+    pub const fn period(&self) -> Option<Duration> {
+        self.within
+    }
+
+    /// How many runs to list at most.
+    #[must_use]
+    pub const fn max(&self) -> usize {
+        self.limit
+    }
+}

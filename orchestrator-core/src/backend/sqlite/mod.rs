@@ -1,0 +1,206 @@
+//! The backend that keeps history and cache in one SQLite file.
+//!
+//! One connection writes, a batch per transaction; reads have connections of their own, so that neither waits for the
+//! other. Any number of processes may use the file at a time.
+
+mod cache;
+mod error;
+mod packed;
+mod read;
+mod schema;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use super::record::Event;
+use super::{BackendError, BackendErrorKind, EventStore, StateBackend};
+use error::Doing;
+use write::Writer;
+
+/// So many read connections are kept open when nobody reads.
+const IDLE_READERS: usize = 4;
+
+/// How often a lock that SQLite does not wait for is tried again.
+const RETRY_EVERY: Duration = Duration::from_millis(5);
+
+/// How a database is used.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct SqliteOptions {
+    max_bytes: Option<u64>,
+    busy_timeout: Duration,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { max_bytes: None, busy_timeout: Duration::from_secs(5) }
+    }
+}
+
+impl SqliteOptions {
+    /// A file of any size, and five seconds' patience with other processes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The size that this process does not let the file grow beyond, rounded down to whole pages; a file that is
+    /// larger already keeps its size.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// How long to wait while another process writes.
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.busy_timeout = timeout;
+        self
+    }
+}
+
+/// History and cache in a SQLite file.
+///
+/// Of cached values only [`Encoded`](super::record::CachedValue::Encoded) ones are stored: a
+/// [`Live`](super::record::CachedValue::Live) one means nothing outside its process and is passed over.
+#[derive(Debug)]
+pub struct SqliteBackend {
+    path: PathBuf,
+    options: SqliteOptions,
+    writer: Mutex<Writer>,
+    /// Connections that nobody reads from at the moment.
+    readers: Mutex<Vec<Connection>>,
+}
+
+impl SqliteBackend {
+    /// Opens a database file; missing folders, the file and its tables are created.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened or created, is no database of ours, or was written by a newer version. Such a file
+    /// is not changed.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, BackendError> {
+        Self::open_with(path, SqliteOptions::default())
+    }
+
+    /// Opens a database file with options; missing folders, the file and its tables are created.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened or created, is no database of ours, or was written by a newer version. Such a file
+    /// is not changed.
+    pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, BackendError> {
+        let path = path.as_ref().to_path_buf();
+        create_folder(&path)?;
+        let connection = open_to_write(&path, &options)?;
+        let (writer, readers) = (Mutex::new(Writer::new(connection)), Mutex::default());
+        Ok(Self { path, options, writer, readers })
+    }
+
+    /// Reads on a connection of its own; `doing` says what for, and is only called for an error.
+    fn read<T, S: Into<String>>(
+        &self,
+        doing: impl Fn() -> S,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, BackendError> {
+        let idle = lock(&self.readers).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.open_to_read().doing(&doing)?,
+        };
+        let answer = query(&connection).doing(doing);
+        let mut readers = lock(&self.readers);
+        if readers.len() < IDLE_READERS {
+            readers.push(connection);
+        }
+        answer
+    }
+
+    fn open_to_read(&self) -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(&self.path, flags())?;
+        connection.busy_timeout(self.options.busy_timeout)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    }
+}
+
+impl EventStore for SqliteBackend {
+    fn append(&self, batch: &[Event]) -> Result<(), BackendError> {
+        lock(&self.writer).append(batch).doing(|| format!("write to the database {}", self.path.display()))
+    }
+}
+
+impl StateBackend for SqliteBackend {
+    fn location(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+fn create_folder(path: &Path) -> Result<(), BackendError> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(folder).map_err(|error| {
+        let doing = format!("create the folder {} for the database", folder.display());
+        BackendError::new(BackendErrorKind::Unavailable, doing).because(error)
+    })
+}
+
+fn open_to_write(path: &Path, options: &SqliteOptions) -> Result<Connection, BackendError> {
+    let name = path.display().to_string();
+    let doing = || format!("open the database {name}");
+    let mut connection = Connection::open_with_flags(path, flags() | OpenFlags::SQLITE_OPEN_CREATE).doing(doing)?;
+    connection.busy_timeout(options.busy_timeout).doing(doing)?;
+
+    // Until the file is known to be ours, not even its write-ahead log is folded in when the connection is closed.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).doing(doing)?;
+    schema::check(&connection, &name)?;
+    if connection.is_readonly("main").doing(doing)? {
+        return Err(BackendError::new(BackendErrorKind::Unavailable, doing()).because("it may only be read"));
+    }
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).doing(doing)?;
+
+    use_write_ahead_log(&connection, options.busy_timeout).doing(doing)?;
+    connection.pragma_update(None, "synchronous", "NORMAL").doing(doing)?;
+    connection.pragma_update(None, "foreign_keys", false).doing(doing)?;
+    // Folding the log in less often than SQLite would spares a page that is written again and again.
+    connection.pragma_update(None, "wal_autocheckpoint", 4000).doing(doing)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20).doing(doing)?;
+    schema::migrate(&mut connection, &name)?;
+    if let Some(bytes) = options.max_bytes {
+        limit(&connection, bytes).doing(doing)?;
+    }
+    Ok(connection)
+}
+
+fn flags() -> OpenFlags {
+    OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
+}
+
+/// Changing the journal of a new file needs it alone for a moment, which SQLite does not wait for.
+fn use_write_ahead_log(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+    let start = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error) if error::is_busy(&error) && start.elapsed() < patience => std::thread::sleep(RETRY_EVERY),
+            done => return done,
+        }
+    }
+}
+
+fn limit(connection: &Connection, bytes: u64) -> rusqlite::Result<()> {
+    let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1);
+    connection.pragma_update(None, "max_page_count", pages.max(1))
+}
+
+/// A panic while the lock was held has rolled its transaction back: what is guarded is as good as before.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,139 @@
+//! How values without a column type of their own are written into one column.
+//!
+//! States are lines of JSON, such as `["Failed",1763690000000002,"no route"]`: a history can be read in any SQLite
+//! shell, and grows by appending. References to runs are bytes.
+
+use std::fmt::Write as _;
+
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::id::{FlowRunId, RunId, TaskRunId};
+use crate::state::{State, StateName, Transition};
+
+/// The length of a reference to a run: a letter for its kind, and its id.
+const REFERENCE: usize = 17;
+
+/// Writes states in place of what `text` was.
+pub(super) fn pack(transitions: &[Transition], text: &mut String) {
+    text.clear();
+    for Transition { name, at, message } in transitions {
+        text.push_str("[\"");
+        text.push_str(name.as_str());
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\",{}", at.as_micros());
+        if let Some(message) = message {
+            let _ = write!(text, ",{}", serde_json::Value::from(&**message));
+        }
+        text.push_str("]\n");
+    }
+}
+
+/// States that were written by [`pack`].
+pub(super) struct States(pub(super) Vec<State>);
+
+impl FromSql for States {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        #[derive(Deserialize)]
+        struct Packed(String, i64, #[serde(default)] Option<String>);
+
+        let lines = serde_json::Deserializer::from_str(value.as_str()?).into_iter();
+        let states = lines.map(|line| {
+            let Packed(name, at, message) = line.map_err(unreadable)?;
+            let name = known(&name)?;
+            Ok(State::from(&Transition { name, at: Timestamp::from_micros(at), message: message.map(Into::into) }))
+        });
+        states.collect::<FromSqlResult<_>>().map(States)
+    }
+}
+
+/// The name of a state.
+pub(super) struct Name(pub(super) StateName);
+
+impl FromSql for Name {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        known(value.as_str()?).map(Name)
+    }
+}
+
+/// A reference to a run.
+pub(super) struct Reference(pub(super) RunId);
+
+impl Reference {
+    pub(super) fn to_bytes(&self) -> [u8; REFERENCE] {
+        let mut bytes = [0; REFERENCE];
+        bytes[0] = match self.0 {
+            RunId::Task(_) => b't',
+            RunId::Flow(_) => b'f',
+        };
+        bytes[1..].copy_from_slice(self.0.as_uuid().as_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> FromSqlResult<Self> {
+        let uuid = |id| Uuid::from_slice(id).map_err(unreadable);
+        match bytes {
+            [b't', id @ ..] => Ok(Self(RunId::Task(TaskRunId::from_uuid(uuid(id)?)))),
+            [b'f', id @ ..] => Ok(Self(RunId::Flow(FlowRunId::from_uuid(uuid(id)?)))),
+            _ => Err(unreadable("a reference to a run begins with t or f")),
+        }
+    }
+}
+
+impl FromSql for Reference {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::from_bytes(value.as_blob()?)
+    }
+}
+
+/// The references to several runs, one after the other.
+pub(super) struct References(pub(super) Vec<RunId>);
+
+impl References {
+    pub(super) fn to_bytes(runs: &[RunId]) -> Vec<u8> {
+        runs.iter().flat_map(|run| Reference(*run).to_bytes()).collect()
+    }
+}
+
+impl FromSql for References {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let runs = value.as_blob_or_null()?.unwrap_or_default().chunks(REFERENCE);
+        runs.map(|bytes| Reference::from_bytes(bytes).map(|run| run.0)).collect::<FromSqlResult<_>>().map(Self)
+    }
+}
+
+/// The tags of a run.
+pub(super) struct Tags(pub(super) Vec<String>);
+
+impl Tags {
+    pub(super) fn to_json(tags: &[Box<str>]) -> Option<String> {
+        (!tags.is_empty()).then(|| tags.iter().map(|tag| &**tag).collect::<serde_json::Value>().to_string())
+    }
+}
+
+impl FromSql for Tags {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let json = value.as_str_or_null()?;
+        json.map_or_else(|| Ok(Vec::new()), serde_json::from_str).map(Tags).map_err(unreadable)
+    }
+}
+
+/// A JSON document; SQL's NULL is JSON's.
+pub(super) struct Json(pub(super) serde_json::Value);
+
+impl FromSql for Json {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let json = value.as_str_or_null()?;
+        json.map_or_else(|| Ok(serde_json::Value::Null), serde_json::from_str).map(Json).map_err(unreadable)
+    }
+}
+
+fn known(name: &str) -> FromSqlResult<StateName> {
+    StateName::parse(name).ok_or_else(|| unreadable(format!("there is no state '{name}'")))
+}
+
+fn unreadable(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> FromSqlError {
+    FromSqlError::Other(why.into())
+}

@@ -1,0 +1,117 @@
+//! What is SQLite's own.
+
+mod files;
+mod trouble;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use rusqlite::Connection;
+use smallvec::smallvec;
+use tempfile::TempDir;
+
+use super::*;
+use crate::backend::record::{
+    CacheKey, CacheRecord, CachedValue, EncodedValue, FORMAT_VERSION, FlowRunQuery, LogRecord, Process, RunEvent,
+    RunInfo,
+};
+use crate::backend::{CacheIndex as _, RunHistory as _, conformance};
+use crate::clock::Timestamp;
+use crate::id::{FlowRunId, RunId, TaskRunId};
+use crate::state::{StateName, Transition};
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+fn open(path: &Path) -> SqliteBackend {
+    SqliteBackend::open(path).expect("open a database")
+}
+
+fn refused(path: &Path) -> BackendError {
+    SqliteBackend::open(path).expect_err("the database must be refused")
+}
+
+/// The same file, as somebody else would use it.
+fn by_hand(path: &Path, sql: &str) {
+    Connection::open(path).expect("open a database by hand").execute_batch(sql).expect("run SQL by hand");
+}
+
+fn run(id: RunId) -> Event {
+    let process: &'static Process = Box::leak(Box::new(Process { host: "machine".to_owned(), pid: 1 }));
+    let at = Timestamp::from_micros(1_000);
+    let info = RunInfo {
+        id,
+        key: "a::b",
+        function: "b",
+        given_name: None,
+        index: 0,
+        parent: None,
+        flow_run: None,
+        version: None,
+        tags: Arc::from([]),
+        upstream: Box::new([]),
+        process,
+    };
+    let transitions = smallvec![Transition { name: StateName::Completed, at, message: None }];
+    Event::Run(RunEvent { run: Arc::new(info), first_seq: 0, transitions, run_count: 1 })
+}
+
+fn new_task() -> TaskRunId {
+    TaskRunId::new(Timestamp::from_micros(1_000))
+}
+
+fn new_flow() -> FlowRunId {
+    FlowRunId::new(Timestamp::from_micros(1_000))
+}
+
+fn cached(key: u8, expires: Option<i64>, value: CachedValue) -> CacheRecord {
+    CacheRecord {
+        key: CacheKey([key; 32]),
+        task_key: "a::b",
+        run: new_task().into(),
+        created: Timestamp::from_micros(1_000),
+        expires: expires.map(Timestamp::from_micros),
+        value,
+    }
+}
+
+fn encoded(bytes: &[u8]) -> CachedValue {
+    CachedValue::Encoded(EncodedValue { format: "f".to_owned(), type_name: "t".to_owned(), bytes: bytes.into() })
+}
+
+#[test]
+fn conforms() {
+    let folder = folder();
+    let number = std::cell::Cell::new(0);
+    conformance::check(|| {
+        number.set(number.get() + 1);
+        Arc::new(open(&folder.path().join(format!("{}.db", number.get()))))
+    });
+}
+
+#[test]
+fn live_values_are_passed_over() {
+    let folder = folder();
+    let backend = open(&folder.path().join("history.db"));
+    let now = Timestamp::from_micros(1_000);
+    backend.append(&[Event::Cached(cached(1, None, CachedValue::Live(Arc::new(1))))]).expect("append");
+    assert!(backend.cached(&CacheKey([1; 32]), now).expect("look").is_none());
+}
+
+#[test]
+fn expired_results_are_deleted_after_a_while() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let backend = open(&path);
+    for created in 0..3_000_i64 {
+        let mut record = cached(0, Some(created + 10), encoded(b"x"));
+        record.key.0[..8].copy_from_slice(&created.to_le_bytes());
+        record.created = Timestamp::from_micros(created);
+        backend.append(&[Event::Cached(record)]).expect("append");
+    }
+    let count = |connection: &Connection| connection.query_row("SELECT count(*) FROM cache", [], |row| row.get(0));
+    let rows: u32 = backend.read(|| "count", count).expect("count");
+    assert!(rows < 400, "{rows} results are kept");
+}

@@ -1,0 +1,123 @@
+//! Files: new ones, other people's, and those that several use at a time.
+
+use super::*;
+
+#[test]
+fn everything_is_there_when_opened_again() {
+    let folder = folder();
+    let path = folder.path().join("a/b/history.db");
+    let id = new_task();
+    let backend = open(&path);
+    assert_eq!((backend.in_process(), PathBuf::from(backend.location())), (false, path.clone()));
+    backend.append(&[run(id.into()), Event::Cached(cached(1, None, encoded(b"x")))]).expect("append");
+    let before = backend.task_run(id).expect("read");
+    drop(backend);
+    let backend = open(&path);
+    assert!(before.is_some());
+    assert_eq!(backend.task_run(id).expect("read"), before);
+    assert!(backend.cached(&CacheKey([1; 32]), Timestamp::from_micros(0)).expect("look").is_some());
+}
+
+#[test]
+fn a_newer_format_is_refused_and_left_alone() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    drop(open(&path));
+    by_hand(&path, "PRAGMA user_version = 99");
+    let before = std::fs::read(&path).expect("read the file");
+    let error = refused(&path);
+    assert_eq!(error.kind(), BackendErrorKind::NewerFormat { found: 99 });
+    let text = error.to_string();
+    assert!(text.contains("99") && text.contains(&FORMAT_VERSION.to_string()) && text.contains("history.db"), "{text}");
+    assert_eq!(std::fs::read(&path).expect("read the file"), before);
+}
+
+#[test]
+fn other_files_are_refused_and_left_alone() {
+    let folder = folder();
+    let text = folder.path().join("text.db");
+    std::fs::write(&text, "not a database at all, but long enough to have a header".repeat(9)).expect("write");
+    let (foreign, journaled, marked) =
+        (folder.path().join("f.db"), folder.path().join("j.db"), folder.path().join("m.db"));
+    by_hand(&foreign, "CREATE TABLE users (name TEXT)");
+    by_hand(&journaled, "PRAGMA journal_mode = WAL; CREATE TABLE flow_run (id BLOB)");
+    by_hand(&marked, "PRAGMA application_id = 7");
+    for path in [text, foreign, journaled, marked] {
+        let before = std::fs::read(&path).expect("read the file");
+        let error = refused(&path);
+        assert_eq!(error.kind(), BackendErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
+        assert_eq!(std::fs::read(&path).expect("read the file"), before, "{}", path.display());
+    }
+}
+
+#[test]
+fn the_log_of_a_foreign_database_that_is_in_use_is_left_alone() {
+    let folder = folder();
+    let path = folder.path().join("theirs.db");
+    let theirs = Connection::open(&path).expect("open");
+    theirs.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE users (name TEXT)").expect("run SQL");
+    let log = folder.path().join("theirs.db-wal");
+    let before = (std::fs::read(&path).expect("read"), std::fs::read(&log).expect("read"));
+    assert_eq!(refused(&path).kind(), BackendErrorKind::Corrupt);
+    assert_eq!((std::fs::read(&path).expect("read"), std::fs::read(&log).expect("read")), before);
+}
+
+#[test]
+fn an_empty_file_becomes_a_database() {
+    let folder = folder();
+    let path = folder.path().join("empty.db");
+    std::fs::write(&path, "").expect("write");
+    open(&path).append(&[run(new_task().into())]).expect("append");
+}
+
+#[test]
+fn what_cannot_be_opened_is_named() {
+    let folder = folder();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").expect("write");
+    for path in [file.join("below/history.db"), folder.path().to_path_buf()] {
+        let error = refused(&path);
+        assert_eq!(error.kind(), BackendErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains(&*folder.path().to_string_lossy()), "{error}");
+        assert!(!error.is_transient());
+    }
+}
+
+#[test]
+fn one_file_is_opened_by_many_at_once() {
+    let folder = folder();
+    for round in 0..10 {
+        let path = folder.path().join(format!("{round}/history.db"));
+        let barrier = std::sync::Barrier::new(6);
+        let flows: Vec<FlowRunId> = (0..6).map(|_| new_flow()).collect();
+        thread::scope(|scope| {
+            for flow in &flows {
+                scope.spawn(|| {
+                    barrier.wait();
+                    let backend = open(&path);
+                    backend.append(&[run((*flow).into())]).expect("append");
+                });
+            }
+        });
+        let found = open(&path).flow_runs(&FlowRunQuery::new(), Timestamp::from_micros(0)).expect("list");
+        assert_eq!(found.len(), flows.len(), "round {round}");
+    }
+}
+
+#[test]
+fn two_backends_on_one_file_see_each_other() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let (one, other) = (open(&path), open(&path));
+    let (first, second) = (new_task(), new_task());
+    let now = Timestamp::from_micros(1_000);
+    assert!(other.cached(&CacheKey([1; 32]), now).expect("look").is_none());
+    one.append(&[run(first.into()), Event::Cached(cached(1, None, encoded(b"one")))]).expect("append");
+    other.append(&[run(second.into()), run(first.into())]).expect("append");
+    for backend in [&one, &other] {
+        assert!(backend.task_run(first).expect("read").is_some());
+        assert!(backend.task_run(second).expect("read").is_some());
+        assert!(backend.cached(&CacheKey([1; 32]), now).expect("look").is_some());
+    }
+}

@@ -1,0 +1,97 @@
+//! Full, busy and damaged databases.
+
+use super::*;
+
+#[test]
+fn a_full_database_keeps_what_it_has_and_takes_nothing_in_part() {
+    let folder = folder();
+    let options = SqliteOptions::new().max_bytes(300_000);
+    let backend = SqliteBackend::open_with(folder.path().join("history.db"), options).expect("open");
+    let flow = new_flow();
+    let mut kept = Vec::new();
+    let (lost, error) = loop {
+        let ids: Vec<TaskRunId> = (0..200).map(|_| new_task()).collect();
+        let mut batch: Vec<Event> = ids.iter().map(|id| run((*id).into())).collect();
+        batch.push(run(new_flow().into()));
+        match backend.append(&batch) {
+            Ok(()) => kept.extend(ids),
+            Err(error) => break (ids, error),
+        }
+    };
+    assert_eq!(error.kind(), BackendErrorKind::Full, "{error}");
+    assert!(error.is_transient());
+    assert!(kept.len() >= 400, "{} runs found room", kept.len());
+    for id in &kept {
+        assert!(backend.task_run(*id).expect("read").is_some());
+    }
+    for id in &lost {
+        assert_eq!(backend.task_run(*id).expect("read"), None);
+    }
+    assert_eq!(
+        backend.flow_runs(&FlowRunQuery::new().limit(9999), Timestamp::from_micros(0)).expect("list").len(),
+        kept.len() / 200
+    );
+    assert_eq!(backend.task_runs(flow).expect("list"), []);
+
+    // There is room for less, and numbers given out in the failed batch were forgotten.
+    backend.append(&[run(new_task().into())]).expect("append a small batch");
+}
+
+#[test]
+fn functions_first_met_in_a_failed_batch_are_stored_later() {
+    let folder = folder();
+    let options = SqliteOptions::new().max_bytes(200_000);
+    let backend = SqliteBackend::open_with(folder.path().join("history.db"), options).expect("open");
+    let id = new_task();
+    let message = "x".repeat(1_000_000);
+    let line =
+        LogRecord { run: id.into(), at: Timestamp::from_micros(1), level: "INFO", target: String::new(), message };
+    let error = backend.append(&[run(id.into()), Event::Log(line)]).expect_err("no room");
+    assert_eq!(error.kind(), BackendErrorKind::Full);
+    backend.append(&[run(id.into())]).expect("append");
+    assert_eq!(backend.task_run(id).expect("read").expect("stored").task_name, "b");
+}
+
+#[test]
+fn a_writer_that_is_held_up_says_so() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let options = SqliteOptions::new().busy_timeout(Duration::from_millis(20));
+    let backend = SqliteBackend::open_with(&path, options).expect("open");
+    let other = Connection::open(&path).expect("open");
+    other.execute_batch("BEGIN IMMEDIATE").expect("lock");
+    let id = new_task();
+    let error = backend.append(&[run(id.into())]).expect_err("the other process writes");
+    assert_eq!(error.kind(), BackendErrorKind::Busy, "{error}");
+    assert!(error.is_transient());
+    assert_eq!(backend.task_run(id).expect("reading does not wait for a writer"), None);
+    other.execute_batch("ROLLBACK").expect("unlock");
+    backend.append(&[run(id.into())]).expect("append");
+}
+
+#[test]
+fn values_that_we_did_not_write_are_reported() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let backend = open(&path);
+    let (task, flow) = (new_task(), new_flow());
+    backend.append(&[run(task.into()), run(flow.into())]).expect("append");
+    let damages = [
+        "UPDATE task_run SET state = 'Dreaming', states = '[\"Dreaming\",1]'",
+        "UPDATE task_run SET state = 'Completed', states = '[\"Completed\"'",
+        "UPDATE task_run SET tags = '{', states = '[1]'",
+        "UPDATE task_run SET tags = NULL, upstream = x'7400', states = '[\"Completed\",\"yesterday\"]'",
+        "UPDATE task_run SET upstream = NULL, parent = x'', states = 'Completed'",
+    ];
+    for damage in damages {
+        by_hand(&path, damage);
+        let error = backend.states(task.into()).expect_err("the states are damaged");
+        assert_eq!(error.kind(), BackendErrorKind::Corrupt, "{damage}: {error}");
+        if !damage.contains("state = 'Completed'") {
+            let error = backend.task_run(task).expect_err("the run is damaged");
+            assert_eq!(error.kind(), BackendErrorKind::Corrupt, "{damage}: {error}");
+        }
+    }
+    by_hand(&path, "INSERT INTO amendment (run, parameters) SELECT id, '{' FROM flow_run");
+    assert_eq!(backend.flow_run(flow).expect_err("no JSON").kind(), BackendErrorKind::Corrupt);
+}

@@ -1,0 +1,251 @@
+//! Appends batches of events, one transaction each.
+
+use std::collections::HashMap;
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
+
+use super::cache::CacheWriter;
+use super::packed::{Reference, References, Tags, pack};
+use crate::backend::record::{Event, LogRecord, Process, RunEvent, RunInfo};
+use crate::id::RunId;
+use crate::state::{StateType, Transition};
+
+/// A run's row takes up states until it has so many: a longer history would be rewritten with every event.
+const STATES_IN_ROW: u32 = 32;
+
+/// The connection that writes, and what it need not look up again.
+#[derive(Debug)]
+pub(super) struct Writer {
+    connection: Connection,
+    numbers: Numbers,
+    cache: CacheWriter,
+}
+
+impl Writer {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self { connection, numbers: Numbers::default(), cache: CacheWriter::default() }
+    }
+
+    pub(super) fn append(&mut self, batch: &[Event]) -> rusqlite::Result<()> {
+        let stored = self.store(batch);
+        if stored.is_err() {
+            // Numbers that were given out in a transaction that was rolled back are not in the file.
+            self.numbers = Numbers::default();
+        }
+        stored
+    }
+
+    fn store(&mut self, batch: &[Event]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut tasks = RunTable::new(&transaction, "task_run")?;
+        let mut flows = RunTable::new(&transaction, "flow_run")?;
+        for event in batch {
+            match event {
+                Event::Run(event) => match event.run.id {
+                    RunId::Task(_) => tasks.store(event, &mut self.numbers)?,
+                    RunId::Flow(_) => flows.store(event, &mut self.numbers)?,
+                },
+                Event::Parameters { run, json } => amend(&transaction, (*run).into(), "parameters", json)?,
+                Event::Renamed { run, name } => amend(&transaction, *run, "name", name)?,
+                Event::Upstream { run, upstream } => {
+                    amend(&transaction, *run, "upstream", &References::to_bytes(upstream))?;
+                }
+                Event::Log(line) => log(&transaction, line)?,
+                Event::Cached(record) => self.cache.store(&transaction, record)?,
+            }
+        }
+        drop((tasks, flows));
+        transaction.commit()
+    }
+}
+
+/// Puts down what became known of a run, whether or not the run itself is known yet.
+fn amend(transaction: &Transaction<'_>, run: RunId, column: &str, value: &dyn ToSql) -> rusqlite::Result<()> {
+    let upsert = format!(
+        "INSERT INTO amendment (run, {column}) VALUES (?1, ?2)
+        ON CONFLICT (run) DO UPDATE SET {column} = excluded.{column}"
+    );
+    transaction.prepare_cached(&upsert)?.execute(params![run.as_uuid().as_bytes(), value]).map(drop)
+}
+
+fn log(transaction: &Transaction<'_>, line: &LogRecord) -> rusqlite::Result<()> {
+    let LogRecord { run, at, level, target, message } = line;
+    let insert = "INSERT INTO log (run, at, level, target, message) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let run = run.as_uuid().into_bytes();
+    transaction.prepare_cached(insert)?.execute(params![run, at.as_micros(), level, target, message]).map(drop)
+}
+
+/// One of the two tables of runs, with the statements that most events need.
+struct RunTable<'t> {
+    transaction: &'t Transaction<'t>,
+    name: &'static str,
+    insert: CachedStatement<'t>,
+    update: CachedStatement<'t>,
+    /// Where states are packed, event after event.
+    text: String,
+}
+
+impl<'t> RunTable<'t> {
+    fn new(transaction: &'t Transaction<'t>, name: &'static str) -> rusqlite::Result<Self> {
+        let insert = transaction.prepare_cached(&format!(
+            "INSERT INTO {name} (
+                id, function, given_name, number, parent, flow_run, tags, upstream, process, created,
+                states, next_seq, run_count, state, state_at, message, start_time, end_time
+            ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
+            ON CONFLICT (id) DO NOTHING"
+        ))?;
+        let update = transaction.prepare_cached(&format!(
+            "UPDATE {name} SET
+                states = states || ?3, next_seq = ?4, run_count = ?5, state = ?6, state_at = ?7, message = ?8,
+                start_time = coalesce(start_time, ?9), end_time = iif(?11, coalesce(end_time, ?10), ?10)
+            WHERE id = ?1 AND next_seq = ?2"
+        ))?;
+        Ok(Self { transaction, name, insert, update, text: String::new() })
+    }
+
+    fn store(&mut self, event: &RunEvent, numbers: &mut Numbers) -> rusqlite::Result<()> {
+        if event.first_seq > 0 && self.go_on(event)? {
+            return Ok(());
+        }
+        if !self.insert(event, numbers)? {
+            self.go_on(event)?;
+        }
+        Ok(())
+    }
+
+    /// Inserts the run, and says whether it was unknown.
+    fn insert(&mut self, event: &RunEvent, numbers: &mut Numbers) -> rusqlite::Result<bool> {
+        let (Some(first), Some(last)) = (event.transitions.first(), event.transitions.last()) else {
+            return Ok(true);
+        };
+        let info = &*event.run;
+        let times = Times::of(&event.transitions);
+        pack(&event.transitions, &mut self.text);
+        let changes = self.insert.execute(params![
+            info.id.as_uuid().as_bytes(),
+            numbers.function(info, self.transaction)?,
+            info.given_name,
+            info.index,
+            info.parent.map(|parent| Reference(parent).to_bytes()),
+            info.flow_run.map(|flow_run| flow_run.as_uuid().into_bytes()),
+            Tags::to_json(&info.tags),
+            (!info.upstream.is_empty()).then(|| References::to_bytes(&info.upstream)),
+            numbers.process(info.process, self.transaction)?,
+            first.at.as_micros(),
+            self.text,
+            end_seq(event),
+            event.run_count,
+            last.name.as_str(),
+            last.at.as_micros(),
+            last.message,
+            times.start,
+            times.end,
+        ])?;
+        Ok(changes > 0)
+    }
+
+    /// Adds what the event says of a run that is known, and says whether it is.
+    fn go_on(&mut self, event: &RunEvent) -> rusqlite::Result<bool> {
+        if event.first_seq > 0 && self.add(event, event.first_seq)? {
+            return Ok(true);
+        }
+        let id = event.run.id.as_uuid().into_bytes();
+        let select = format!("SELECT next_seq FROM {} WHERE id = ?1", self.name);
+        let next_seq = self.transaction.prepare_cached(&select)?.query_row([id], |row| row.get(0)).optional()?;
+        next_seq.map_or(Ok(false), |next_seq| self.add(event, next_seq).map(|_| true))
+    }
+
+    /// Adds the transitions from `next_seq` on, if that is where the stored ones end.
+    fn add(&mut self, event: &RunEvent, next_seq: u32) -> rusqlite::Result<bool> {
+        let stored = next_seq.saturating_sub(event.first_seq) as usize;
+        let Some(new @ [.., last]) = event.transitions.get(stored..) else {
+            return Ok(false);
+        };
+        pack(new, &mut self.text);
+        let in_row = next_seq < STATES_IN_ROW;
+        let times = Times::of(new);
+        let id = event.run.id.as_uuid().into_bytes();
+        let changes = self.update.execute(params![
+            id,
+            next_seq,
+            if in_row { &*self.text } else { "" },
+            end_seq(event),
+            event.run_count,
+            last.name.as_str(),
+            last.at.as_micros(),
+            last.message,
+            times.start,
+            times.end,
+            new.iter().all(|transition| transition.name.kind().is_terminal()),
+        ])?;
+        if changes > 0 && !in_row {
+            let insert = "INSERT INTO history (run, first_seq, states) VALUES (?1, ?2, ?3)";
+            self.transaction.prepare_cached(insert)?.execute(params![id, next_seq, self.text])?;
+        }
+        Ok(changes > 0)
+    }
+}
+
+/// When transitions first started a run, and when they ended it, in microseconds.
+struct Times {
+    start: Option<i64>,
+    end: Option<i64>,
+}
+
+impl Times {
+    fn of(transitions: &[Transition]) -> Self {
+        let (mut start, mut end) = (None, None);
+        for Transition { name, at, .. } in transitions {
+            if name.kind() == StateType::Running {
+                start.get_or_insert(at.as_micros());
+            }
+            // A run that is resumed has not ended any more.
+            end = name.kind().is_terminal().then(|| end.unwrap_or(at.as_micros()));
+        }
+        Self { start, end }
+    }
+}
+
+/// The numbers under which functions and processes are in the file.
+#[derive(Debug, Default)]
+struct Numbers {
+    functions: HashMap<(&'static str, &'static str, Option<&'static str>), i64>,
+    processes: HashMap<&'static Process, i64>,
+}
+
+impl Numbers {
+    fn function(&mut self, info: &RunInfo, transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
+        let function = (info.key, info.function, info.version);
+        if let Some(number) = self.functions.get(&function) {
+            return Ok(*number);
+        }
+        let values = params![info.key, info.function, info.version];
+        let select = "SELECT no FROM function WHERE key = ?1 AND name = ?2 AND version IS ?3";
+        let number = match transaction.query_row(select, values, |row| row.get(0)).optional()? {
+            Some(number) => number,
+            None => {
+                transaction.execute("INSERT INTO function (key, name, version) VALUES (?1, ?2, ?3)", values)?;
+                transaction.last_insert_rowid()
+            }
+        };
+        self.functions.insert(function, number);
+        Ok(number)
+    }
+
+    fn process(&mut self, process: &'static Process, transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
+        if let Some(number) = self.processes.get(process) {
+            return Ok(*number);
+        }
+        let values = params![process.host, process.pid];
+        transaction.execute("INSERT INTO process (host, pid) VALUES (?1, ?2) ON CONFLICT DO NOTHING", values)?;
+        let select = "SELECT no FROM process WHERE host = ?1 AND pid = ?2";
+        let number = transaction.query_row(select, values, |row| row.get(0))?;
+        self.processes.insert(process, number);
+        Ok(number)
+    }
+}
+
+/// The sequence number that follows the event's last transition.
+fn end_seq(event: &RunEvent) -> u32 {
+    event.first_seq.saturating_add(u32::try_from(event.transitions.len()).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,380 @@
+//! What the macros hand over: one type per function, with the few things that depend on its types.
+//!
+//! Everything here is monomorphised once per task, so it stays thin; what does not depend on the types of a
+//! function lives in the engine.
+
+use std::any::Any;
+use std::error::Error as StdError;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::backend::record::EncodedValue;
+use crate::cache::canonical::{self, EncodeError};
+use crate::def::Def;
+use crate::error::BodyError;
+use crate::input::Args;
+
+/// A result of any type, shared by its readers.
+pub type Erased = Arc<dyn Any + Send + Sync>;
+
+/// A function behind `#[task]` or `#[flow]`.
+pub trait Body: Send + 'static {
+    /// Its arguments, as a tuple of [`Ref`](crate::input::Ref) and [`Own`](crate::input::Own).
+    type Args: Args;
+    /// What it gives on success.
+    type Output: Send + Sync + 'static;
+
+    /// What its attribute says.
+    fn def() -> &'static Def;
+
+    /// The body, ready to be executed once.
+    fn call(args: Self::Args) -> Attempt;
+
+    /// Names the arguments that belong to the cache key (of a task) or to the record (of a flow).
+    fn encode(_args: &Self::Args, _encoder: &mut ArgEncoder<'_>) {}
+
+    /// The run's name, if a template makes it.
+    fn run_name(_args: &Self::Args) -> Option<String> {
+        None
+    }
+
+    /// What the `cache_key` function says: `Some(None)` is "not cached".
+    fn cache_key(_args: &Self::Args) -> Option<Option<String>> {
+        None
+    }
+
+    /// How results are stored, if their type allows it.
+    fn codec() -> Option<&'static Codec> {
+        None
+    }
+}
+
+/// One execution of a body that has not begun.
+pub enum Attempt {
+    /// An async body.
+    Future(Pin<Box<dyn Future<Output = Result<Erased, BodyFailure>> + Send>>),
+    /// A sync body, for the blocking pool.
+    Blocking(Box<dyn FnOnce() -> Result<Erased, BodyFailure> + Send>),
+}
+
+impl std::fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Future(_) => "Attempt::Future",
+            Self::Blocking(_) => "Attempt::Blocking",
+        })
+    }
+}
+
+impl Attempt {
+    /// An attempt that polls `future`.
+    pub fn from_future(future: impl Future<Output = Result<Erased, BodyFailure>> + Send + 'static) -> Self {
+        Self::Future(Box::pin(future))
+    }
+
+    /// An attempt that calls `function` on the blocking pool.
+    pub fn from_fn(function: impl FnOnce() -> Result<Erased, BodyFailure> + Send + 'static) -> Self {
+        Self::Blocking(Box::new(function))
+    }
+}
+
+/// A body's error, with what `retry_if` said of it.
+pub struct BodyFailure {
+    pub(crate) error: BodyError,
+    pub(crate) retryable: bool,
+}
+
+impl std::fmt::Debug for BodyFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BodyFailure").field("error", &self.error.as_dyn()).finish_non_exhaustive()
+    }
+}
+
+/// The outcome of a body that cannot fail.
+///
+/// # Errors
+///
+/// Never; the signature is that of [`fallible`].
+pub fn plain<T: Send + Sync + 'static>(value: T) -> Result<Erased, BodyFailure> {
+    Ok(Arc::new(value))
+}
+
+/// The outcome of a body that returns a `Result`.
+///
+/// # Errors
+///
+/// If the body failed.
+pub fn fallible<T, E>(result: Result<T, E>, retry_if: Option<fn(&E) -> bool>) -> Result<Erased, BodyFailure>
+where
+    T: Send + Sync + 'static,
+    E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+{
+    match result {
+        Ok(value) => Ok(Arc::new(value)),
+        Err(error) => {
+            let retryable = retry_if.is_none_or(|condition| ask(condition, &error));
+            Err(BodyFailure { error: BodyError::new(error), retryable })
+        }
+    }
+}
+
+/// A condition that panics says no.
+fn ask<E>(condition: fn(&E) -> bool, error: &E) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| condition(error))).unwrap_or_else(|_| {
+        tracing::error!(target: "orchestrator", "the retry condition panicked; the task is not retried");
+        false
+    })
+}
+
+/// The success type of a `Result`, whatever alias it hides behind.
+#[diagnostic::on_unimplemented(
+    message = "the return type of a task ends in `Result` but is no `Result<T, E>`",
+    label = "not a `Result`"
+)]
+pub trait Fallible {
+    /// What the result holds on success.
+    type Ok;
+}
+
+impl<T, E> Fallible for Result<T, E> {
+    type Ok = T;
+}
+
+/// Asks at compile time what a type can do, without demanding it.
+#[derive(Debug)]
+pub struct Probe<T: ?Sized>(PhantomData<fn(&T)>);
+
+impl<T: ?Sized> Probe<T> {
+    /// A probe of the type.
+    pub const NEW: Self = Self(PhantomData);
+}
+
+/// The answer for types that are not a `Result`.
+pub trait ProbeDefault {
+    /// Whether the type is a `Result`.
+    const IS_RESULT: bool = false;
+}
+
+impl<T: ?Sized> ProbeDefault for Probe<T> {}
+
+impl<T, E> Probe<Result<T, E>> {
+    /// A `Result` is one: this constant shadows the trait's.
+    pub const IS_RESULT: bool = true;
+}
+
+/// How one argument is written into a cache key or a record.
+pub struct Encoders<T> {
+    canonical: fn(&T, &mut Vec<u8>) -> Result<(), EncodeError>,
+    json: fn(&T) -> Result<serde_json::Value, serde_json::Error>,
+}
+
+impl<T> std::fmt::Debug for Encoders<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Encoders")
+    }
+}
+
+impl<T: Serialize> Encoders<T> {
+    const SERDE: Self =
+        Self { canonical: |value, out| canonical::encode(value, out), json: |value| serde_json::to_value(value) };
+}
+
+/// The encoders of a type that is `Serialize`: method look-up finds this first.
+pub trait ProbeEncode<T> {
+    /// How to encode the type.
+    fn encoders(&self) -> Option<&'static Encoders<T>>;
+}
+
+impl<T: Serialize + 'static> ProbeEncode<T> for &Probe<T> {
+    fn encoders(&self) -> Option<&'static Encoders<T>> {
+        Some(&Encoders::SERDE)
+    }
+}
+
+/// The encoders of any other type: none.
+pub trait ProbeEncodeFallback<T> {
+    /// How to encode the type.
+    fn encoders(&self) -> Option<&'static Encoders<T>>;
+}
+
+impl<T> ProbeEncodeFallback<T> for Probe<T> {
+    fn encoders(&self) -> Option<&'static Encoders<T>> {
+        None
+    }
+}
+
+/// Writes the arguments of one run, for one of two purposes.
+#[derive(Debug)]
+pub struct ArgEncoder<'a> {
+    purpose: Purpose<'a>,
+    error: Option<EncodeError>,
+}
+
+#[derive(Debug)]
+enum Purpose<'a> {
+    /// The canonical form, but for the arguments named.
+    Key { out: &'a mut Vec<u8>, exclude: &'a [&'a str] },
+    /// A JSON object.
+    Record { out: &'a mut serde_json::Map<String, serde_json::Value> },
+}
+
+impl<'a> ArgEncoder<'a> {
+    pub(crate) fn key(out: &'a mut Vec<u8>, exclude: &'a [&'a str]) -> Self {
+        Self { purpose: Purpose::Key { out, exclude }, error: None }
+    }
+
+    pub(crate) fn record(out: &'a mut serde_json::Map<String, serde_json::Value>) -> Self {
+        Self { purpose: Purpose::Record { out }, error: None }
+    }
+
+    /// Writes one argument.
+    pub fn arg<T>(&mut self, name: &str, encoders: Option<&'static Encoders<T>>, value: &T) {
+        if self.error.is_some() {
+            return;
+        }
+        let outcome = match (&mut self.purpose, encoders) {
+            (Purpose::Key { exclude, .. }, _) if exclude.contains(&name) => Ok(()),
+            (Purpose::Key { out, .. }, Some(encoders)) => {
+                out.extend_from_slice(&(name.len() as u64).to_le_bytes());
+                out.extend_from_slice(name.as_bytes());
+                (encoders.canonical)(value, out)
+            }
+            (Purpose::Record { out }, Some(encoders)) => {
+                let value = (encoders.json)(value).unwrap_or_else(|error| format!("<not recorded: {error}>").into());
+                out.insert(name.to_owned(), value);
+                Ok(())
+            }
+            (Purpose::Key { .. }, None) => {
+                Err(EncodeError(format!("its type {} is not Serialize", std::any::type_name::<T>())))
+            }
+            (Purpose::Record { out }, None) => {
+                out.insert(name.to_owned(), format!("<{}>", std::any::type_name::<T>()).into());
+                Ok(())
+            }
+        };
+        self.error = outcome.err().map(|error| EncodeError(format!("argument `{name}` cannot be encoded: {error}")));
+    }
+
+    pub(crate) fn finish(self) -> Result<(), EncodeError> {
+        self.error.map_or(Ok(()), Err)
+    }
+}
+
+/// The stored form of results: MessagePack with named fields.
+const FORMAT: &str = "msgpack/1";
+
+/// How results of one type are stored and read back.
+#[derive(Debug)]
+pub struct Codec {
+    type_name: fn() -> &'static str,
+    encode: fn(&(dyn Any + Send + Sync)) -> Result<Vec<u8>, String>,
+    decode: fn(&[u8]) -> Result<Erased, String>,
+}
+
+impl Codec {
+    /// The value as bytes.
+    pub(crate) fn encode(&self, value: &(dyn Any + Send + Sync)) -> Result<EncodedValue, String> {
+        let bytes = (self.encode)(value)?;
+        Ok(EncodedValue { format: FORMAT.to_owned(), type_name: (self.type_name)().to_owned(), bytes: bytes.into() })
+    }
+
+    /// The value that was stored, if it is of this type and intact.
+    pub(crate) fn decode(&self, value: &EncodedValue) -> Result<Erased, String> {
+        if value.format != FORMAT {
+            return Err(format!("it is stored as {}, this version reads {FORMAT}", value.format));
+        }
+        let wanted = (self.type_name)();
+        if value.type_name != wanted {
+            return Err(format!("it holds a {}, the task returns a {wanted}", value.type_name));
+        }
+        (self.decode)(&value.bytes)
+    }
+}
+
+struct Stored<T>(PhantomData<T>);
+
+impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Stored<T> {
+    const CODEC: Codec = Codec {
+        type_name: std::any::type_name::<T>,
+        encode: |value| {
+            let value = value.downcast_ref::<T>().ok_or("the result is of another type")?;
+            rmp_serde::to_vec_named(value).map_err(|error| error.to_string())
+        },
+        decode: |bytes| {
+            let value: T = rmp_serde::from_slice(bytes).map_err(|error| error.to_string())?;
+            Ok(Arc::new(value))
+        },
+    };
+}
+
+/// The codec of a type that serde can write and read: method look-up finds this first.
+pub trait ProbeCodec {
+    /// How to store the type.
+    fn codec(&self) -> Option<&'static Codec>;
+}
+
+impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> ProbeCodec for &Probe<T> {
+    fn codec(&self) -> Option<&'static Codec> {
+        Some(&Stored::<T>::CODEC)
+    }
+}
+
+/// The codec of any other type: none.
+pub trait ProbeCodecFallback {
+    /// How to store the type.
+    fn codec(&self) -> Option<&'static Codec> {
+        None
+    }
+}
+
+impl<T: ?Sized> ProbeCodecFallback for Probe<T> {}
+
+/// A type that can be part of a cache key.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be part of a cache key",
+    label = "not `Serialize`",
+    note = "derive `serde::Serialize` for it, or leave the argument out of the key with `#[cache(skip)]`"
+)]
+pub trait CacheInput {}
+impl<T: Serialize> CacheInput for T {}
+
+/// A type that can be kept in the cache.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be kept in the cache",
+    label = "not `Serialize + DeserializeOwned`",
+    note = "derive `serde::Serialize` and `serde::Deserialize` for it, or do not ask for caching"
+)]
+pub trait CacheOutput {}
+impl<T: Serialize + DeserializeOwned> CacheOutput for T {}
+
+/// A type that can be recorded as a flow's parameter.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be recorded as a flow parameter",
+    label = "not `Serialize + DeserializeOwned`",
+    note = "derive `serde::Serialize` and `serde::Deserialize` for it, or leave it out of the record with `#[param(skip)]`"
+)]
+pub trait FlowParameter {}
+impl<T: Serialize + DeserializeOwned> FlowParameter for T {}
+
+/// A type that can be taken by value.
+#[diagnostic::on_unimplemented(
+    message = "a task cannot take `{Self}` by value",
+    label = "not `Clone + Send + Sync + 'static`",
+    note = "each attempt gets its own value: take `&{Self}`, derive `Clone`, or pass an `Arc`"
+)]
+pub trait ByValue {}
+impl<T: Clone + Send + Sync + 'static> ByValue for T {}
+
+/// Fails to compile unless the type can be part of a cache key.
+pub const fn assert_cache_input<T: CacheInput + ?Sized>() {}
+/// Fails to compile unless the type can be kept in the cache.
+pub const fn assert_cache_output<T: CacheOutput>() {}
+/// Fails to compile unless the type can be recorded as a flow's parameter.
+pub const fn assert_parameter<T: FlowParameter>() {}
+/// Fails to compile unless the type can be taken by value.
+pub const fn assert_by_value<T: ByValue>() {}

@@ -1,0 +1,183 @@
+//! The cache: keys, look-ups with a single flight per key, and insertions.
+
+pub(crate) mod canonical;
+mod flight;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dashmap::DashMap;
+
+use crate::backend::record::{CacheHit, CacheKey, CacheRecord, CachedValue, Event};
+use crate::body::{ArgEncoder, Erased};
+use crate::engine::Call;
+use crate::orchestrator::Inner;
+use crate::run::Run;
+
+pub(crate) use flight::{Claim, Flights};
+
+/// Says what a key is made of, so that keys of different making never meet.
+const KEY_VERSION: &[u8] = b"orchestrator cache key 1";
+
+/// What a look-up found.
+pub(crate) enum Found {
+    Hit(Erased),
+    /// Nothing: whoever has the claim computes it, and others wait.
+    Miss(Claim),
+}
+
+/// The run's cache key; `None` if it is not cached, which is told in the log if it was asked for.
+pub(crate) fn key(run: &Run, call: &dyn Call) -> Option<CacheKey> {
+    if run.is_flow() || !run.visible {
+        return None;
+    }
+    let policy = run.options().cache_policy()?;
+    let mut bytes = Vec::with_capacity(128);
+    bytes.extend_from_slice(KEY_VERSION);
+    part(&mut bytes, run.def.key.as_bytes());
+    match call.cache_key() {
+        Some(None) => return None,
+        Some(Some(own)) => {
+            bytes.push(1);
+            part(&mut bytes, own.as_bytes());
+            return Some(CacheKey(*blake3::hash(&bytes).as_bytes()));
+        }
+        None => bytes.push(0),
+    }
+    if policy.task_source {
+        bytes.extend_from_slice(b"s");
+        bytes.extend_from_slice(&run.def.fingerprint.to_le_bytes());
+    }
+    if policy.run_id {
+        bytes.extend_from_slice(b"r");
+        let id = run.info.flow_run.map_or_else(|| run.id().as_uuid(), crate::id::FlowRunId::as_uuid);
+        bytes.extend_from_slice(id.as_bytes());
+    }
+    if policy.flow_parameters {
+        bytes.extend_from_slice(b"p");
+        let nothing = serde_json::Value::Null;
+        let parameters = run.scope.parameters.get().unwrap_or(&nothing);
+        canonical::encode(parameters, &mut bytes).ok()?;
+    }
+    if policy.inputs {
+        bytes.extend_from_slice(b"i");
+        if let Err(error) = call.encode(ArgEncoder::key(&mut bytes, policy.exclude)) {
+            tracing::warn!(
+                target: "orchestrator",
+                "{} '{}' is not cached: {error}. Leave the argument out of the key with `#[cache(skip)]`, or give a `cache_key`",
+                run.kind(),
+                run.name(),
+            );
+            return None;
+        }
+    }
+    Some(CacheKey(*blake3::hash(&bytes).as_bytes()))
+}
+
+fn part(bytes: &mut Vec<u8>, part: &[u8]) {
+    bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(part);
+}
+
+/// Results that were inserted and that the backend may not have yet.
+#[derive(Debug, Default)]
+pub(crate) struct Fresh {
+    /// Each with the journal's number of its insertion.
+    values: DashMap<CacheKey, (u64, CacheHit)>,
+    /// The same numbers, oldest first.
+    order: Mutex<VecDeque<(u64, CacheKey)>>,
+}
+
+impl Fresh {
+    fn insert(&self, orchestrator: &Inner, record: &CacheRecord, value: &Erased) {
+        let hit = CacheHit { created: record.created, expires: record.expires, value: CachedValue::Live(Arc::clone(value)) };
+        // The value is there before its event can be settled.
+        self.values.insert(record.key, (u64::MAX, hit));
+        orchestrator.journal.push(Event::Cached(record.clone()));
+        let pushed = orchestrator.journal.pushed();
+        if let Some(mut entry) = self.values.get_mut(&record.key) {
+            entry.0 = pushed;
+        }
+        let settled = orchestrator.journal.settled();
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        order.push_back((pushed, record.key));
+        while let Some((number, key)) = order.pop_front_if(|(number, _)| *number <= settled) {
+            self.values.remove_if(&key, |_, (latest, _)| *latest <= number);
+        }
+    }
+}
+
+/// Looks for a result, waiting for whoever computes it at the moment.
+pub(crate) async fn look_up(run: &Arc<Run>, key: CacheKey, call: &mut dyn Call) -> Found {
+    let orchestrator = &run.scope.orchestrator;
+    loop {
+        if let Some(value) = find(run, key, call).await {
+            return Found::Hit(value);
+        }
+        let claim = match orchestrator.flights.claim(key) {
+            Ok(claim) => claim,
+            Err(flight) => {
+                flight.landed().await;
+                continue;
+            }
+        };
+        // Whoever had the claim before may have finished between the look and the claim.
+        return match find(run, key, call).await {
+            Some(value) => Found::Hit(value),
+            None => Found::Miss(claim),
+        };
+    }
+}
+
+async fn find(run: &Run, key: CacheKey, call: &mut dyn Call) -> Option<Erased> {
+    let orchestrator = &run.scope.orchestrator;
+    let now = orchestrator.clock.now();
+    let fresh = orchestrator.fresh.values.get(&key).map(|entry| entry.1.clone());
+    let hit = match fresh.filter(|hit| hit.expires.is_none_or(|expires| now < expires)) {
+        Some(hit) => Ok(Some(hit)),
+        None if orchestrator.backend.in_process() => orchestrator.backend.cached(&key, now),
+        None => {
+            let backend = Arc::clone(&orchestrator.backend);
+            match tokio::task::spawn_blocking(move || backend.cached(&key, now)).await {
+                Ok(hit) => hit,
+                Err(_) => return None,
+            }
+        }
+    };
+    let unusable = |why: String| {
+        tracing::warn!(target: "orchestrator", "{} '{}' does not use its cached result: {why}", run.kind(), run.name());
+        None
+    };
+    match hit {
+        Ok(None) => None,
+        Ok(Some(CacheHit { value: CachedValue::Live(value), .. })) if call.gives(&value) => Some(value),
+        Ok(Some(CacheHit { value: CachedValue::Live(_), .. })) => unusable("it is of another type".to_owned()),
+        Ok(Some(CacheHit { value: CachedValue::Encoded(value), .. })) => {
+            call.codec()?.decode(&value).or_else(|why| unusable(why).ok_or(())).ok()
+        }
+        Err(error) => unusable(error.to_string()),
+    }
+}
+
+/// Puts a result into the cache.
+pub(crate) fn insert(run: &Run, claim: &Claim, call: &dyn Call, value: &Erased) {
+    let orchestrator = &run.scope.orchestrator;
+    let created = orchestrator.clock.now();
+    let expires = run.options().cache_ttl().map(|ttl| created.after(ttl));
+    let record = |value| CacheRecord { key: claim.key, task_key: run.def.key, run: run.id(), created, expires, value };
+    let warn = |why: &dyn std::fmt::Display| {
+        tracing::warn!(target: "orchestrator", "the result of {} '{}' is not cached: {why}", run.kind(), run.name());
+    };
+    if orchestrator.backend.in_process() {
+        // In place rather than through the queue: whoever waits for the claim looks at once.
+        let stored = orchestrator.backend.append(&[Event::Cached(record(CachedValue::Live(Arc::clone(value))))]);
+        return stored.unwrap_or_else(|error| warn(&error));
+    }
+    let Some(codec) = call.codec() else {
+        return warn(&"its type is not `Serialize + DeserializeOwned`");
+    };
+    match codec.encode(&**value) {
+        Ok(encoded) => orchestrator.fresh.insert(orchestrator, &record(CachedValue::Encoded(encoded)), value),
+        Err(error) => warn(&error),
+    }
+}

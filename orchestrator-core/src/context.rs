@@ -1,0 +1,237 @@
+//! Where the present code runs: in which run, under which orchestrator.
+//!
+//! The context is set on the thread each time a body is polled, and taken off after; code that a body gives to
+//! `tokio::spawn` has none unless it is wrapped in [`InCurrentRun`].
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Polling, Poll};
+
+use crate::backend::record::{Event, LogRecord};
+use crate::id::{FlowRunId, RunId, TaskRunId};
+use crate::orchestrator::{Inner, Orchestrator};
+use crate::run::Run;
+
+/// What the thread is doing for us at the moment.
+#[derive(Clone, Default)]
+pub(crate) struct Place {
+    pub(crate) orchestrator: Option<Arc<Inner>>,
+    pub(crate) run: Option<Arc<Run>>,
+    pub(crate) attempt: u32,
+}
+
+thread_local! {
+    static PLACE: RefCell<Place> = const { RefCell::new(Place { orchestrator: None, run: None, attempt: 0 }) };
+}
+
+impl Place {
+    pub(crate) fn of(run: Arc<Run>, attempt: u32) -> Self {
+        Self { orchestrator: None, run: Some(run), attempt }
+    }
+
+    /// Where the present code runs.
+    pub(crate) fn current() -> Self {
+        PLACE.with_borrow(Clone::clone)
+    }
+
+    /// Runs `work` in this place. The place moves into the thread and back, so nothing is counted up or down.
+    pub(crate) fn within<R>(&mut self, work: impl FnOnce() -> R) -> R {
+        struct Restore<'a>(&'a mut Place);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                swap(self.0);
+            }
+        }
+        fn swap(place: &mut Place) {
+            // A thread that is being torn down has no place left; there is nothing to restore then.
+            let _ = PLACE.try_with(|current| std::mem::swap(&mut *current.borrow_mut(), place));
+        }
+        swap(self);
+        let restore = Restore(self);
+        let result = work();
+        drop(restore);
+        result
+    }
+
+    pub(crate) fn inner(&self) -> Option<&Arc<Inner>> {
+        self.run.as_ref().map(|run| &run.scope.orchestrator).or(self.orchestrator.as_ref())
+    }
+}
+
+/// Calls `look` with the run whose body the present code belongs to.
+pub(crate) fn with_run<R>(look: impl FnOnce(Option<&Arc<Run>>) -> R) -> R {
+    PLACE.with_borrow(|place| look(place.run.as_ref()))
+}
+
+/// Kind and name of the run whose body the present code belongs to, for log lines.
+pub(crate) fn current_run_label() -> Option<(&'static str, String)> {
+    with_run(|run| run.map(|run| (run.kind(), run.name().to_string())))
+}
+
+/// Keeps a log line with the run whose body the present code belongs to.
+pub(crate) fn record_log(level: &'static str, target: &str, message: String) {
+    with_run(|run| {
+        let Some(run) = run else { return };
+        let orchestrator = &run.scope.orchestrator;
+        let record = LogRecord {
+            run: run.id(),
+            at: orchestrator.clock.now(),
+            level,
+            target: target.to_owned(),
+            message,
+        };
+        orchestrator.journal.push(Event::Log(record));
+    });
+}
+
+/// What a body can know about its own run.
+///
+/// Outside of a run every answer is empty: no id, no tags, attempt 0, not cancelled.
+#[derive(Clone)]
+pub struct RunContext {
+    run: Option<Arc<Run>>,
+    attempt: u32,
+}
+
+impl RunContext {
+    /// The context of the code that calls this.
+    #[must_use]
+    pub fn current() -> Self {
+        PLACE.with_borrow(|place| Self { run: place.run.clone(), attempt: place.attempt })
+    }
+
+    /// The context of the code that calls this, if it is part of a run.
+    #[must_use]
+    pub fn try_current() -> Option<Self> {
+        Some(Self::current()).filter(|context| context.run.is_some())
+    }
+
+    /// Which attempt this is, counted from 1.
+    #[must_use]
+    pub const fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The run's id, of either kind.
+    #[must_use]
+    pub fn run_id(&self) -> Option<RunId> {
+        self.run.as_ref().map(|run| run.id())
+    }
+
+    /// The task run's id; `None` in the body of a flow.
+    #[must_use]
+    pub fn task_run_id(&self) -> Option<TaskRunId> {
+        self.run_id().and_then(RunId::as_task)
+    }
+
+    /// The id of the flow run: of this one in the body of a flow, of the enclosing one in the body of a task.
+    #[must_use]
+    pub fn flow_run_id(&self) -> Option<FlowRunId> {
+        let run = self.run.as_ref()?;
+        run.id().as_flow().or(run.info.flow_run)
+    }
+
+    /// The run's name; empty outside of a run.
+    #[must_use]
+    pub fn run_name(&self) -> String {
+        self.run.as_ref().map(|run| run.name().to_string()).unwrap_or_default()
+    }
+
+    /// The display name of the task or flow; empty outside of a run.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.run.as_ref().map_or("", |run| run.info.function)
+    }
+
+    /// The display name of the flow; empty outside of a flow.
+    #[must_use]
+    pub fn flow_name(&self) -> &'static str {
+        let flow = self.run.as_ref().and_then(|run| run.lineage().find(|run| run.is_flow()));
+        flow.map_or("", |flow| flow.info.function)
+    }
+
+    /// The run's tags, sorted.
+    #[must_use]
+    pub fn tags(&self) -> Vec<String> {
+        let tags = self.run.as_ref().map(|run| run.info.tags.iter().map(|tag| tag.to_string()).collect());
+        tags.unwrap_or_default()
+    }
+
+    /// The parameters of the flow run, as recorded; null outside of a flow.
+    #[must_use]
+    pub fn parameters(&self) -> serde_json::Value {
+        let scope = self.run.as_ref().map(|run| &run.scope);
+        scope.and_then(|scope| scope.parameters.get().cloned()).unwrap_or_default()
+    }
+
+    /// Whether the run was asked to end. Bodies without an `await` should look now and then, and return.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.is_cancelled())
+    }
+}
+
+impl std::fmt::Debug for RunContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunContext").field("run", &self.run).field("attempt", &self.attempt).finish()
+    }
+}
+
+/// Futures that take the run they were made in along, wherever they are polled.
+pub trait InCurrentRun: Future + Sized {
+    /// Makes this future part of the run whose body calls this: for `tokio::spawn` within a body.
+    ///
+    /// ```
+    /// use orchestrator_core::InCurrentRun;
+    ///
+    /// # async fn body() {
+    /// tokio::spawn(async { /* tasks called here belong to the run */ }.in_current_run());
+    /// # }
+    /// ```
+    fn in_current_run(self) -> Placed<Self> {
+        Placed::new(Place::current(), self)
+    }
+}
+
+impl<F: Future> InCurrentRun for F {}
+
+/// A future that is polled in a place of its own; made by [`InCurrentRun::in_current_run`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct Placed<F> {
+    place: Place,
+    future: Pin<Box<F>>,
+}
+
+impl<F> Placed<F> {
+    pub(crate) fn new(place: Place, future: F) -> Self {
+        Self { place, future: Box::pin(future) }
+    }
+}
+
+impl<F> std::fmt::Debug for Placed<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Placed")
+    }
+}
+
+impl<F: Future> Future for Placed<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Polling<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        let future = this.future.as_mut();
+        this.place.within(|| future.poll(cx))
+    }
+}
+
+impl Orchestrator {
+    /// The orchestrator under which the present code runs: that of the run or [`scope`](Self::scope) around it, else
+    /// the installed one, else one made from the environment.
+    #[must_use]
+    pub fn current() -> Self {
+        let inner = PLACE.with_borrow(|place| place.inner().cloned());
+        inner.map_or_else(Self::process_default, Self::from_inner)
+    }
+}

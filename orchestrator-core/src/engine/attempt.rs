@@ -1,0 +1,157 @@
+//! One execution of the user's body, and of everything it started.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::panics;
+use crate::body::{Attempt, BodyFailure, Erased};
+use crate::context::Place;
+use crate::error::{Cause, FailureKind, TaskError};
+use crate::run::Run;
+
+/// How an attempt ended.
+pub(super) enum Ended {
+    Completed(Erased),
+    Failed { error: TaskError, retryable: bool },
+    TimedOut(Duration),
+    Cancelled,
+}
+
+/// The outcome of a future, or `None` as soon as the run is cancelled.
+pub(crate) async fn unless_cancelled<F: Future>(run: &Run, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        // A cancellation wakes the driver, which polls this again.
+        if run.is_cancelled() { Poll::Ready(None) } else { future.as_mut().poll(cx).map(Some) }
+    })
+    .await
+}
+
+/// Ready when every run that this one started has ended.
+pub(super) async fn children_ended(run: &Run) {
+    poll_fn(|_| if run.children_ended() { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+/// Runs the body once; ends when all that it started has ended.
+pub(super) async fn execute(run: &Arc<Run>, attempt: Attempt, number: u32) -> Ended {
+    let body = async {
+        let outcome = match attempt {
+            Attempt::Future(future) => poll_body(run, future, number).await,
+            Attempt::Blocking(function) => call_body(run, function, number).await,
+        };
+        // A body that ended lets what it started end as well, unless the run is cancelled.
+        if outcome.is_some() {
+            unless_cancelled(run, children_ended(run)).await.and(outcome)
+        } else {
+            outcome
+        }
+    };
+    let timeout = run.options().timeout();
+    let outcome = match timeout {
+        None => body.await,
+        // Boxed: a timer is larger than all the rest of a run without one.
+        Some(limit) => match Box::pin(tokio::time::timeout(limit, body)).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                run.cancel_children();
+                children_ended(run).await;
+                let _ = run.unobserved_failure();
+                return Ended::TimedOut(limit);
+            }
+        },
+    };
+    let Some(outcome) = outcome else { return Ended::Cancelled };
+    let unobserved = run.unobserved_failure();
+    match (outcome, unobserved) {
+        (Body::Returned(Ok(value)), None) => Ended::Completed(value),
+        (Body::Returned(Ok(_)), Some(failure)) => {
+            Ended::Failed { error: run.error(FailureKind::Failed, Cause::Unobserved(failure)), retryable: true }
+        }
+        (Body::Returned(Err(failure)), _) => Ended::Failed {
+            error: run.error(FailureKind::Failed, Cause::Body(failure.error)),
+            retryable: failure.retryable,
+        },
+        (Body::Panicked(said), _) => {
+            Ended::Failed { error: run.error(FailureKind::Panicked, Cause::Said(said)), retryable: true }
+        }
+        (Body::Lost, _) => Ended::Failed {
+            error: run.error(
+                FailureKind::Crashed,
+                Cause::Said("the blocking pool was shut down before the body was called".to_owned()),
+            ),
+            retryable: false,
+        },
+    }
+}
+
+enum Body {
+    Returned(Result<Erased, BodyFailure>),
+    Panicked(String),
+    /// The runtime dropped it.
+    Lost,
+}
+
+/// A body that is polled, and dropped, in the context of its run.
+struct Polled {
+    place: Place,
+    future: Option<Pin<Box<dyn Future<Output = Result<Erased, BodyFailure>> + Send>>>,
+}
+
+impl Drop for Polled {
+    fn drop(&mut self) {
+        let future = self.future.take();
+        self.place.within(|| {
+            if let Err(said) = panics::catch(|| drop(future)) {
+                tracing::error!(target: "orchestrator", "a destructor in the body {said}");
+            }
+        });
+    }
+}
+
+async fn poll_body(
+    run: &Arc<Run>,
+    future: Pin<Box<dyn Future<Output = Result<Erased, BodyFailure>> + Send>>,
+    number: u32,
+) -> Option<Body> {
+    let mut body = Polled { place: Place::of(Arc::clone(run), number), future: Some(future) };
+    poll_fn(|cx| {
+        if run.is_cancelled() {
+            return Poll::Ready(None);
+        }
+        let Polled { place, future } = &mut body;
+        let future = future.as_mut().expect("the body is taken out only when dropped");
+        match place.within(|| panics::catch(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(outcome)) => Poll::Ready(Some(Body::Returned(outcome))),
+            Err(said) => Poll::Ready(Some(Body::Panicked(said))),
+        }
+    })
+    .await
+}
+
+/// Calls a sync body on the blocking pool. A body that is cancelled is given some time to notice.
+async fn call_body(
+    run: &Arc<Run>,
+    function: Box<dyn FnOnce() -> Result<Erased, BodyFailure> + Send>,
+    number: u32,
+) -> Option<Body> {
+    let mut place = Place::of(Arc::clone(run), number);
+    let mut thread =
+        tokio::task::spawn_blocking(move || place.within(|| panics::catch(function)).map_or_else(Body::Panicked, Body::Returned));
+    if let Some(outcome) = unless_cancelled(run, &mut thread).await {
+        return Some(outcome.unwrap_or(Body::Lost));
+    }
+    let grace = run.scope.orchestrator.defaults.cancel_grace;
+    if tokio::time::timeout(grace, thread).await.is_err() {
+        tracing::warn!(
+            target: "orchestrator",
+            "{} '{}' did not stop within {grace:?} of its cancellation; its thread is abandoned",
+            run.kind(),
+            run.name(),
+        );
+    }
+    None
+}

@@ -1,0 +1,185 @@
+//! Carries out what the machine decides, and writes the run's states.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attempt::{self, Ended, children_ended, unless_cancelled};
+use super::machine::{Decision, Event, Machine, jittered};
+use super::rules::{self, Holding, Taken, Verdict};
+use super::Call;
+use crate::backend::record;
+use crate::body::{ArgEncoder, Erased};
+use crate::cache;
+use crate::error::{Cause, FailureKind, TaskError};
+use crate::run::{Outcome, Run};
+use crate::state::StateName;
+
+/// How a run ends: all that is left to do is to say so.
+pub(super) struct End {
+    pub(super) state: StateName,
+    pub(super) message: Option<Arc<str>>,
+    pub(super) outcome: Outcome,
+}
+
+/// Drives a run from the moment when its upstream runs have ended.
+pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
+    let mut machine = Machine::new(run.options().retries());
+    let mut holding = Holding::default();
+    let mut result: Option<Erased> = None;
+    let mut failure: Option<TaskError> = None;
+    let mut event = if run.is_cancelled() {
+        Event::CancelRequested
+    } else {
+        match prepare(run, &mut *call) {
+            Ok(()) => Event::InputsReady,
+            Err(error) => {
+                failure = Some(error);
+                Event::UpstreamFailed
+            }
+        }
+    };
+    let state = loop {
+        event = match machine.on(event) {
+            Decision::Apply(rule) => match rules::apply(rule, run, &mut *call, &mut holding).await {
+                Verdict::Accept => Event::Passed,
+                Verdict::Reject(value) => {
+                    result = Some(value);
+                    Event::Answered
+                }
+                Verdict::Abort(error) => {
+                    failure = Some(error);
+                    Event::Refused
+                }
+                Verdict::Cancelled => Event::CancelRequested,
+            },
+            Decision::Attempt { state, last } => {
+                let again = (state == StateName::Retrying).then(|| after_failure(&machine, failure.as_ref()).into());
+                run.begin_attempt(state, again);
+                let ended = attempt::execute(run, call.attempt(last), machine.begun()).await;
+                match ended {
+                    Ended::Completed(value) => {
+                        result = Some(value);
+                        Event::Succeeded
+                    }
+                    Ended::Failed { error, retryable } => {
+                        let event = Event::Failed { retryable, delay: delay(run, &machine) };
+                        failure = Some(error);
+                        event
+                    }
+                    Ended::TimedOut(limit) => {
+                        let said = format!("attempt {} took longer than {limit:?}", machine.begun());
+                        failure = Some(run.error(FailureKind::TimedOut, Cause::Said(said)));
+                        Event::TimedOut { delay: delay(run, &machine) }
+                    }
+                    Ended::Cancelled => Event::CancelRequested,
+                }
+            }
+            Decision::Delay(delay) => {
+                holding.taken = Taken::default();
+                let wait = crate::terminal::short(delay);
+                let message = format!("{}; the next starts in {wait}", after_failure(&machine, failure.as_ref()));
+                run.enter(StateName::AwaitingRetry, Some(message.into()));
+                match Box::pin(unless_cancelled(run, tokio::time::sleep(delay))).await {
+                    Some(()) => Event::DelayOver,
+                    None => Event::CancelRequested,
+                }
+            }
+            Decision::Cancel => {
+                holding.taken = Taken::default();
+                run.enter(StateName::Cancelling, None);
+                run.cancel_children();
+                children_ended(run).await;
+                break StateName::Cancelled;
+            }
+            Decision::End(state) => break state,
+        };
+        if matches!(event, Event::Failed { .. } | Event::TimedOut { .. }) {
+            holding.taken = Taken::default();
+        }
+    };
+    if state == StateName::Completed
+        && let (Some(claim), Some(value)) = (&holding.claim, &result)
+    {
+        cache::insert(run, claim, &*call, value);
+    }
+    drop(holding);
+    // Code that a body gave away may submit runs until the run refuses them.
+    while !run.close() {
+        children_ended(run).await;
+    }
+    end(run, state, result, failure)
+}
+
+/// Takes the results of the upstream runs, and gives the run its name and its recorded parameters.
+fn prepare(run: &Arc<Run>, call: &mut dyn Call) -> Result<(), TaskError> {
+    let not_ready = |error| run.error(FailureKind::NotReady, Cause::Upstream(error));
+    if let Some(options) = run.overrides.get() {
+        let mut failed = None;
+        for upstream in &options.wait_for {
+            upstream.visit(&mut |upstream| {
+                if let (None, Some(Err(error))) = (&failed, upstream.outcome()) {
+                    failed = Some(error.clone());
+                }
+            });
+        }
+        failed.map_or(Ok(()), |error| Err(not_ready(error)))?;
+    }
+    call.resolve().map_err(not_ready)?;
+    if !run.visible {
+        return Ok(());
+    }
+    if run.overrides.get().is_none_or(|options| options.run_name.is_none())
+        && let Some(name) = call.run_name()
+    {
+        run.rename(name);
+    }
+    if let Some(id) = run.id().as_flow() {
+        let mut parameters = serde_json::Map::new();
+        // A parameter that cannot be encoded is recorded as a note that says so.
+        let _ = call.encode(ArgEncoder::record(&mut parameters));
+        let parameters = serde_json::Value::Object(parameters);
+        run.scope.orchestrator.journal.push(record::Event::Parameters { run: id, json: parameters.to_string() });
+        let _ = run.scope.parameters.set(parameters);
+    }
+    Ok(())
+}
+
+/// How long to wait after the attempt that just failed.
+fn delay(run: &Run, machine: &Machine) -> Duration {
+    if !machine.may_retry() {
+        return Duration::ZERO;
+    }
+    let options = run.options();
+    let delay = options.retry_delay(machine.begun() - 1);
+    match options.retry_jitter() {
+        jitter if jitter > 0.0 => jittered(delay, jitter, fastrand::f64()),
+        _ => delay,
+    }
+}
+
+/// What a retry says of the attempt before it. The machine has counted the retry already if it has begun.
+fn after_failure(machine: &Machine, failure: Option<&TaskError>) -> String {
+    let reason = failure.map(|error| error.0.reason()).unwrap_or_default();
+    format!("attempt {} of {} failed: {reason}", machine.failed(), machine.allowed())
+}
+
+fn end(run: &Arc<Run>, state: StateName, result: Option<Erased>, failure: Option<TaskError>) -> End {
+    let outcome = match state {
+        StateName::Cancelled => {
+            let said = match run.parent.as_ref().filter(|parent| parent.is_cancelled()) {
+                Some(parent) => format!("'{}', which called it, was cancelled", parent.name()),
+                None => "on request".to_owned(),
+            };
+            Err(run.error(FailureKind::Cancelled, Cause::Said(said)))
+        }
+        _ => match (result, failure) {
+            (Some(value), _) if state.kind() == crate::state::StateType::Completed => Ok(value),
+            (_, Some(error)) => Err(error),
+            (_, None) => Err(run.error(FailureKind::Crashed, Cause::Said("it ended without an outcome".to_owned()))),
+        },
+    };
+    let crashed = outcome.as_ref().is_err_and(TaskError::is_crashed);
+    let state = if crashed { StateName::Crashed } else { state };
+    let message = outcome.as_ref().err().map(|error| error.0.reason().into());
+    End { state, message, outcome }
+}

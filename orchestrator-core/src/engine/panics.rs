@@ -1,0 +1,63 @@
+//! Where a body panicked: the place is known only to the panic hook, so ours notes it while a body is running.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+
+thread_local! {
+    static IN_BODY: Cell<u32> = const { Cell::new(0) };
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Notes the place of panics in bodies, which are reported with the run, and passes all others on.
+pub(crate) fn install_hook() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if IN_BODY.try_with(Cell::get).unwrap_or(0) == 0 {
+                previous(info);
+                return;
+            }
+            let place = info.location().map(ToString::to_string);
+            let _ = PLACE.try_with(|slot| *slot.borrow_mut() = place);
+        }));
+    });
+}
+
+/// Runs a part of a body; a panic becomes the sentence that describes it.
+pub(crate) fn catch<R>(body: impl FnOnce() -> R) -> Result<R, String> {
+    IN_BODY.set(IN_BODY.get() + 1);
+    let outcome = panic::catch_unwind(AssertUnwindSafe(body));
+    IN_BODY.set(IN_BODY.get() - 1);
+    outcome.map_err(|payload| describe(&*payload))
+}
+
+fn describe(payload: &(dyn Any + Send)) -> String {
+    let said = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("with a value that is no text");
+    match PLACE.take() {
+        Some(place) => format!("panicked: {said} at {place}"),
+        None => format!("panicked: {said}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_with_its_place() {
+        install_hook();
+        let line = line!() + 1;
+        let said = catch(|| panic!("no {}", "luck")).expect_err("it panicked");
+        assert!(said.starts_with("panicked: no luck at "), "{said}");
+        assert!(said.contains(&format!("panics.rs:{line}:")), "{said}");
+        assert_eq!(catch(|| 1), Ok(1));
+        assert_eq!(catch(|| std::panic::panic_any(7)).expect_err("it panicked").split(" at ").next(), Some("panicked: with a value that is no text"));
+    }
+}

@@ -1,0 +1,33 @@
+//! `max_concurrent_tasks`: how many tasks of one flow run may be active at a time.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::{Holding, Verdict};
+use crate::engine::attempt::unless_cancelled;
+use crate::run::Run;
+use crate::state::StateName;
+
+/// The flow's capacity, if the run counts against it: a task within a task is part of what its parent was let in for.
+pub(super) fn asked(run: &Arc<Run>) -> Option<(Arc<Semaphore>, usize)> {
+    let (capacity, size) = run.scope.capacity.as_ref()?;
+    let top = !run.is_flow() && run.visible && run.parent.as_ref().is_some_and(|parent| parent.is_flow());
+    top.then(|| (Arc::clone(capacity), *size))
+}
+
+pub(super) async fn apply(capacity: Arc<Semaphore>, size: usize, run: &Arc<Run>, holding: &mut Holding) -> Verdict {
+    if let Ok(permit) = Arc::clone(&capacity).try_acquire_owned() {
+        holding.taken.flow = Some(permit);
+        return Verdict::Accept;
+    }
+    let message = format!("the flow runs at most {size} tasks at a time");
+    run.enter(StateName::AwaitingConcurrencySlot, Some(message.into()));
+    match unless_cancelled(run, capacity.acquire_owned()).await {
+        Some(permit) => {
+            holding.taken.flow = Some(permit.expect("the flow's semaphore is never closed"));
+            Verdict::Accept
+        }
+        None => Verdict::Cancelled,
+    }
+}

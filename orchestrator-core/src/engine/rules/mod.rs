@@ -1,0 +1,102 @@
+//! What must hold before a body runs: one rule per file, and the order in which they are asked.
+
+mod cache_look_up;
+mod flow_capacity;
+mod journal_room;
+mod slots;
+mod worker;
+
+use std::sync::Arc;
+
+use super::Call;
+use crate::body::Erased;
+use crate::cache::Claim;
+use crate::concurrency::SlotGuard;
+use crate::error::TaskError;
+use crate::run::Run;
+
+/// A rule on entering Running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rule {
+    CacheLookUp,
+    JournalRoom,
+    FlowCapacity,
+    Slots,
+    Worker,
+}
+
+/// A rule and when it is asked.
+pub(crate) struct Entry {
+    pub(crate) rule: Rule,
+    /// Asked again before a retry.
+    pub(crate) each_attempt: bool,
+}
+
+/// The rules in the order in which they are asked; the order is the semantics.
+pub(crate) const ENTERING: [Entry; 5] = [
+    // Before anything is taken: a hit needs neither slot nor worker.
+    Entry { rule: Rule::CacheLookUp, each_attempt: false },
+    // Before anything is held: while the store lags, work that has not begun waits.
+    Entry { rule: Rule::JournalRoom, each_attempt: false },
+    // Before the named slots: a task that waits for its own flow's turn keeps nobody else waiting.
+    Entry { rule: Rule::FlowCapacity, each_attempt: true },
+    // All named slots at once, first come first served.
+    Entry { rule: Rule::Slots, each_attempt: true },
+    // Last: a thread is not kept idle while its task waits for something else.
+    Entry { rule: Rule::Worker, each_attempt: true },
+];
+
+/// What a rule says.
+#[must_use]
+pub(crate) enum Verdict {
+    /// Nothing against it.
+    Accept,
+    /// There is a result already.
+    Reject(Erased),
+    /// The run can never start.
+    Abort(TaskError),
+    /// The run was cancelled while it waited.
+    Cancelled,
+}
+
+/// What a run holds; dropping a part gives it back.
+#[derive(Default)]
+pub(crate) struct Holding {
+    /// The right to compute what others wait for; kept over all attempts.
+    pub(crate) claim: Option<Claim>,
+    /// What is given back after each attempt.
+    pub(crate) taken: Taken,
+}
+
+/// What is held during one attempt only. Fields are dropped in the order of declaration.
+#[derive(Default)]
+pub(crate) struct Taken {
+    pub(crate) worker: Option<tokio::sync::OwnedSemaphorePermit>,
+    pub(crate) slots: Option<SlotGuard>,
+    pub(crate) flow: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+/// Asks one rule.
+pub(crate) async fn apply(rule: Rule, run: &Arc<Run>, call: &mut dyn Call, holding: &mut Holding) -> Verdict {
+    // The common case of a rule that has nothing to say costs no future; the others are boxed, to keep waiting runs
+    // small.
+    match rule {
+        Rule::CacheLookUp => match cache_look_up::key(run, call) {
+            Some(key) => Box::pin(cache_look_up::apply(key, run, call, holding)).await,
+            None => Verdict::Accept,
+        },
+        Rule::JournalRoom if run.scope.orchestrator.journal.has_room() => Verdict::Accept,
+        Rule::JournalRoom => Box::pin(journal_room::apply(run)).await,
+        Rule::FlowCapacity => match flow_capacity::asked(run) {
+            Some((capacity, size)) => Box::pin(flow_capacity::apply(capacity, size, run, holding)).await,
+            None => Verdict::Accept,
+        },
+        Rule::Slots => match slots::asked(run) {
+            Ok(wants) if wants.is_empty() => Verdict::Accept,
+            Ok(wants) => Box::pin(slots::apply(wants, run, holding)).await,
+            Err(error) => Verdict::Abort(error),
+        },
+        Rule::Worker if run.def.is_async || !run.visible => Verdict::Accept,
+        Rule::Worker => Box::pin(worker::apply(run, holding)).await,
+    }
+}

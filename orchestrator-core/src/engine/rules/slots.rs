@@ -1,0 +1,58 @@
+//! Slots of named limits: those that the task asks for, and one of each limit that is named after a tag.
+
+use std::sync::Arc;
+
+use super::{Holding, Verdict};
+use crate::concurrency::{Acquire, Wants};
+use crate::engine::attempt::unless_cancelled;
+use crate::error::{Cause, FailureKind, TaskError};
+use crate::run::Run;
+use crate::state::StateName;
+
+/// What the run asks for; an error if it asks for what is not there.
+pub(super) fn asked(run: &Arc<Run>) -> Result<Wants, TaskError> {
+    let limits = &run.scope.orchestrator.limits;
+    let mut wants = Wants::new();
+    if run.is_flow() || !run.visible {
+        return Ok(wants);
+    }
+    match run.overrides.get().and_then(|options| options.concurrency.as_ref()) {
+        Some(named) => named.iter().for_each(|(limit, slots)| wants.add(limit, *slots)),
+        None => {
+            for want in run.def.concurrency {
+                if let Some(slots) = want.declare {
+                    limits.declare(want.limit, slots);
+                }
+                wants.add(want.limit, want.slots);
+            }
+        }
+    }
+    limits.add_tags(&run.info.tags, &mut wants);
+    limits.check(&wants).map_err(|error| refused(run, error.to_string()))?;
+    Ok(wants)
+}
+
+pub(super) async fn apply(wants: Wants, run: &Arc<Run>, holding: &mut Holding) -> Verdict {
+    let limits = &run.scope.orchestrator.limits;
+    let waiting = match limits.acquire(wants, Some(run)) {
+        Acquire::Held(guard) => {
+            holding.taken.slots = Some(guard);
+            return Verdict::Accept;
+        }
+        Acquire::Never(error) => return Verdict::Abort(refused(run, error.to_string())),
+        Acquire::Waiting(waiting) => waiting,
+    };
+    run.enter(StateName::AwaitingConcurrencySlot, Some(waiting.reason().into()));
+    match unless_cancelled(run, waiting).await {
+        Some(Ok(guard)) => {
+            holding.taken.slots = Some(guard);
+            Verdict::Accept
+        }
+        Some(Err(error)) => Verdict::Abort(refused(run, error.to_string())),
+        None => Verdict::Cancelled,
+    }
+}
+
+fn refused(run: &Run, said: String) -> TaskError {
+    run.error(FailureKind::Refused, Cause::Said(said))
+}

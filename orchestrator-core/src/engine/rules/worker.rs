@@ -1,0 +1,22 @@
+//! A thread of the blocking pool for a sync body.
+
+use std::sync::Arc;
+
+use super::{Holding, Verdict};
+use crate::engine::attempt::unless_cancelled;
+use crate::run::Run;
+
+pub(super) async fn apply(run: &Arc<Run>, holding: &mut Holding) -> Verdict {
+    // A sync body may block its thread on a run that it started: that one must not wait for the same pool.
+    if run.lineage().skip(1).any(|ancestor| !ancestor.def.is_async) {
+        return Verdict::Accept;
+    }
+    let pool = Arc::clone(&run.scope.orchestrator.workers);
+    match unless_cancelled(run, pool.acquire_owned()).await {
+        Some(permit) => {
+            holding.taken.worker = Some(permit.expect("the pool's semaphore is never closed"));
+            Verdict::Accept
+        }
+        None => Verdict::Cancelled,
+    }
+}

@@ -1,0 +1,435 @@
+//! Why a run did not complete, and why the runtime could not do what it was asked.
+
+use std::any::Any;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::backend::BackendError;
+use crate::id::RunId;
+
+/// Why a task run did not complete.
+///
+/// Cheap to clone. [`Display`](fmt::Display) names the run and tells the whole chain of causes in one line;
+/// [`source`](StdError::source) leads to the body's own error.
+#[derive(Clone)]
+pub struct TaskError(pub(crate) Arc<Failure>);
+
+/// Why a flow run did not complete; see [`TaskError`].
+#[derive(Clone)]
+pub struct FlowError(pub(crate) Arc<Failure>);
+
+/// What both public errors share.
+pub(crate) struct Failure {
+    pub(crate) kind: FailureKind,
+    pub(crate) run: Option<FailedRun>,
+    pub(crate) cause: Cause,
+}
+
+/// The run that an error speaks of.
+#[derive(Clone, Debug)]
+pub(crate) struct FailedRun {
+    pub(crate) id: RunId,
+    pub(crate) name: Arc<str>,
+    pub(crate) function: &'static str,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FailureKind {
+    /// The body returned an error.
+    Failed,
+    /// The body panicked.
+    Panicked,
+    /// The last attempt overran its timeout.
+    TimedOut,
+    /// The run was cancelled.
+    Cancelled,
+    /// An upstream run did not complete.
+    NotReady,
+    /// The runtime under the run went away.
+    Crashed,
+    /// The run asked for something that cannot be: an unknown limit, collections of different lengths.
+    Refused,
+}
+
+pub(crate) enum Cause {
+    /// A sentence.
+    Said(String),
+    /// The body's own error.
+    Body(BodyError),
+    /// Another run's failure.
+    Upstream(TaskError),
+    /// A child's failure that nobody looked at.
+    Unobserved(TaskError),
+}
+
+/// The error that a body returned, as it was.
+pub(crate) enum BodyError {
+    Std(Box<dyn StdError + Send + Sync>),
+    Anyhow(anyhow::Error),
+}
+
+impl BodyError {
+    pub(crate) fn new<E: Into<Box<dyn StdError + Send + Sync>> + 'static>(error: E) -> Self {
+        let mut slot = Some(error);
+        // An `anyhow::Error` would hide the error inside it from `downcast_ref` once it is boxed.
+        if let Some(error) = (&mut slot as &mut dyn Any).downcast_mut::<Option<anyhow::Error>>().and_then(Option::take) {
+            return Self::Anyhow(error);
+        }
+        Self::Std(slot.expect("the slot was filled above and is not an anyhow error").into())
+    }
+
+    pub(crate) fn as_dyn(&self) -> &(dyn StdError + Send + Sync + 'static) {
+        match self {
+            Self::Std(error) => &**error,
+            Self::Anyhow(error) => &**error,
+        }
+    }
+
+    fn downcast_ref<E: StdError + Send + Sync + 'static>(&self) -> Option<&E> {
+        match self {
+            Self::Std(error) => error.downcast_ref(),
+            Self::Anyhow(error) => error.downcast_ref(),
+        }
+    }
+}
+
+impl Failure {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.cause {
+            Cause::Said(_) => None,
+            Cause::Body(error) => Some(error.as_dyn()),
+            Cause::Upstream(error) | Cause::Unobserved(error) => Some(error),
+        }
+    }
+
+    /// The cause alone, in one line: what a state's message says.
+    pub(crate) fn reason(&self) -> String {
+        match &self.cause {
+            Cause::Said(text) => text.clone(),
+            Cause::Body(error) => chain(error.as_dyn()),
+            Cause::Upstream(error) => format!("upstream {}", error.first_cause()),
+            Cause::Unobserved(error) => format!("nobody awaited a run that did not complete: {error}"),
+        }
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(run) = &self.run {
+            let kind = match run.id {
+                RunId::Task(_) => "task",
+                RunId::Flow(_) => "flow",
+            };
+            write!(f, "{kind} run '{}' ", run.name)?;
+            f.write_str(match self.kind {
+                FailureKind::Failed | FailureKind::Panicked => "failed",
+                FailureKind::TimedOut => "timed out",
+                FailureKind::Cancelled => "was cancelled",
+                FailureKind::NotReady => "did not start",
+                FailureKind::Crashed => "crashed",
+                FailureKind::Refused => "was refused",
+            })?;
+            f.write_str(": ")?;
+        }
+        f.write_str(&self.reason())
+    }
+}
+
+/// An error and its sources in one line; a source that its parent quotes already is not repeated.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut current = error;
+    while let Some(next) = current.source().filter(|_| !tells_its_chain(current)) {
+        let said = next.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        current = next;
+    }
+    text
+}
+
+fn tells_its_chain(error: &(dyn StdError + 'static)) -> bool {
+    error.is::<TaskError>() || error.is::<FlowError>() || error.is::<Error>()
+}
+
+macro_rules! run_error {
+    ($name:ident, $other:ident, $what:literal) => {
+        impl $name {
+            pub(crate) fn new(kind: FailureKind, run: Option<FailedRun>, cause: Cause) -> Self {
+                Self(Arc::new(Failure { kind, run, cause }))
+            }
+
+            /// Whether the last attempt overran its timeout.
+            #[must_use]
+            pub fn is_timed_out(&self) -> bool {
+                self.0.kind == FailureKind::TimedOut
+            }
+
+            /// Whether the run was cancelled.
+            #[must_use]
+            pub fn is_cancelled(&self) -> bool {
+                self.0.kind == FailureKind::Cancelled
+            }
+
+            /// Whether the body was never called because an upstream run did not complete.
+            #[must_use]
+            pub fn is_not_ready(&self) -> bool {
+                self.0.kind == FailureKind::NotReady
+            }
+
+            /// Whether the body panicked.
+            #[must_use]
+            pub fn is_panic(&self) -> bool {
+                self.0.kind == FailureKind::Panicked
+            }
+
+            /// Whether the process, machine or runtime under the run went away.
+            #[must_use]
+            pub fn is_crashed(&self) -> bool {
+                self.0.kind == FailureKind::Crashed
+            }
+
+            /// The run's own error, if it is an `E` (or, in an `anyhow::Error`, wraps one).
+            #[must_use]
+            pub fn downcast_ref<E: StdError + Send + Sync + 'static>(&self) -> Option<&E> {
+                match &self.0.cause {
+                    Cause::Body(error) => error.downcast_ref(),
+                    Cause::Upstream(error) | Cause::Unobserved(error) => error.downcast_ref(),
+                    Cause::Said(_) => None,
+                }
+            }
+
+            /// The failure that started it all: the last run in the chain of causes.
+            #[must_use]
+            pub fn first_cause(&self) -> TaskError {
+                let mut first = TaskError(Arc::clone(&self.0));
+                while let Some(next) = first.next_run() {
+                    first = next;
+                }
+                first
+            }
+
+            /// The error of the run that made this one fail, if another run did.
+            fn next_run(&self) -> Option<TaskError> {
+                let mut current = self.0.source();
+                while let Some(error) = current {
+                    if let Some(error) = error.downcast_ref::<TaskError>() {
+                        return Some(error.clone());
+                    }
+                    if let Some(error) = error.downcast_ref::<FlowError>() {
+                        return Some(TaskError(Arc::clone(&error.0)));
+                    }
+                    current = error.source();
+                }
+                None
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.describe(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            /// The same line as [`Display`](fmt::Display): it is what `unwrap` and `main` show.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.describe(f)
+            }
+        }
+
+        impl StdError for $name {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                self.0.source()
+            }
+        }
+
+        impl From<$other> for $name {
+            fn from(error: $other) -> Self {
+                Self(error.0)
+            }
+        }
+    };
+}
+
+run_error!(TaskError, FlowError, "task");
+run_error!(FlowError, TaskError, "flow");
+
+impl TaskError {
+    /// The run that did not complete; `None` if no run was ever made, as for collections of different lengths.
+    #[must_use]
+    pub fn run_id(&self) -> Option<RunId> {
+        self.0.run.as_ref().map(|run| run.id)
+    }
+
+    /// The task's display name; empty if no run was ever made.
+    #[must_use]
+    pub fn task_name(&self) -> &str {
+        self.0.run.as_ref().map_or("", |run| run.function)
+    }
+
+    /// The run's name; empty if no run was ever made.
+    #[must_use]
+    pub fn run_name(&self) -> &str {
+        self.0.run.as_ref().map_or("", |run| &run.name)
+    }
+}
+
+impl FlowError {
+    /// The run that did not complete; `None` if no run was ever made.
+    #[must_use]
+    pub fn run_id(&self) -> Option<RunId> {
+        self.0.run.as_ref().map(|run| run.id)
+    }
+
+    /// The flow's display name; empty if no run was ever made.
+    #[must_use]
+    pub fn flow_name(&self) -> &str {
+        self.0.run.as_ref().map_or("", |run| run.function)
+    }
+
+    /// The run's name; empty if no run was ever made.
+    #[must_use]
+    pub fn run_name(&self) -> &str {
+        self.0.run.as_ref().map_or("", |run| &run.name)
+    }
+}
+
+/// Why the runtime could not do what it was asked.
+#[derive(Clone)]
+pub struct Error(Arc<ErrorKind>);
+
+pub(crate) enum ErrorKind {
+    Task(TaskError),
+    Flow(FlowError),
+    Backend(BackendError),
+    NotFound(String),
+    Limit(String),
+    Config(String),
+    ShutDown,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind) -> Self {
+        Self(Arc::new(kind))
+    }
+
+    /// Whether the thing asked for does not exist.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(*self.0, ErrorKind::NotFound(_))
+    }
+
+    /// Whether a limit is unknown, too small, or waited for by its own holder.
+    #[must_use]
+    pub fn is_limit(&self) -> bool {
+        matches!(*self.0, ErrorKind::Limit(_))
+    }
+
+    /// Whether the state backend failed.
+    #[must_use]
+    pub fn is_backend(&self) -> bool {
+        matches!(*self.0, ErrorKind::Backend(_))
+    }
+
+    /// The state backend's own error, if that is what it is.
+    #[must_use]
+    pub fn as_backend(&self) -> Option<&BackendError> {
+        match &*self.0 {
+            ErrorKind::Backend(error) => Some(error),
+            ErrorKind::Task(_)
+            | ErrorKind::Flow(_)
+            | ErrorKind::NotFound(_)
+            | ErrorKind::Limit(_)
+            | ErrorKind::Config(_)
+            | ErrorKind::ShutDown => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            ErrorKind::Task(error) => error.fmt(f),
+            ErrorKind::Flow(error) => error.fmt(f),
+            ErrorKind::Backend(error) => error.fmt(f),
+            ErrorKind::NotFound(text) | ErrorKind::Limit(text) | ErrorKind::Config(text) => f.write_str(text),
+            ErrorKind::ShutDown => f.write_str("the orchestrator is shut down"),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &*self.0 {
+            ErrorKind::Task(error) => error.source(),
+            ErrorKind::Flow(error) => error.source(),
+            ErrorKind::Backend(error) => error.source(),
+            ErrorKind::NotFound(_) | ErrorKind::Limit(_) | ErrorKind::Config(_) | ErrorKind::ShutDown => None,
+        }
+    }
+}
+
+impl From<TaskError> for Error {
+    fn from(error: TaskError) -> Self {
+        Self::new(ErrorKind::Task(error))
+    }
+}
+
+impl From<FlowError> for Error {
+    fn from(error: FlowError) -> Self {
+        Self::new(ErrorKind::Flow(error))
+    }
+}
+
+impl From<BackendError> for Error {
+    fn from(error: BackendError) -> Self {
+        Self::new(ErrorKind::Backend(error))
+    }
+}
+
+/// What flows without `anyhow` return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::id::TaskRunId;
+
+    fn failed(name: &str, cause: Cause, kind: FailureKind) -> TaskError {
+        let id = TaskRunId::new(Timestamp::from_micros(1)).into();
+        TaskError::new(kind, Some(FailedRun { id, name: name.into(), function: "fetch" }), cause)
+    }
+
+    #[test]
+    fn the_chain_is_told_once_and_the_first_cause_is_found() {
+        let io = std::io::Error::other("disk on fire");
+        let first = failed("fetch-3", Cause::Body(BodyError::new(io)), FailureKind::Failed);
+        assert_eq!(first.to_string(), "task run 'fetch-3' failed: disk on fire");
+        let second = failed("sum-0", Cause::Upstream(first.clone()), FailureKind::NotReady);
+        let third = failed("load-0", Cause::Upstream(second), FailureKind::NotReady);
+        assert_eq!(third.to_string(), "task run 'load-0' did not start: upstream task run 'fetch-3' failed: disk on fire");
+        assert_eq!(third.first_cause().run_id(), first.run_id());
+        let wrapped = anyhow::Error::new(third).context("reading the table");
+        let flow = failed("otter", Cause::Body(BodyError::new(wrapped)), FailureKind::Failed);
+        assert_eq!(flow.first_cause().run_id(), first.run_id());
+        assert!(flow.to_string().ends_with("reading the table: task run 'load-0' did not start: upstream task run 'fetch-3' failed: disk on fire"));
+    }
+
+    #[test]
+    fn the_bodys_own_error_is_found_inside_anyhow_too() {
+        let error = anyhow::Error::new(std::io::Error::other("gone")).context("reading");
+        let error = failed("a-0", Cause::Body(BodyError::new(error)), FailureKind::Failed);
+        assert!(error.downcast_ref::<std::io::Error>().is_some());
+        let text = failed("a-0", Cause::Body(BodyError::new(String::from("no luck"))), FailureKind::Failed);
+        assert_eq!(text.to_string(), "task run 'a-0' failed: no luck");
+    }
+}

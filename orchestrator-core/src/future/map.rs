@@ -1,0 +1,282 @@
+//! The future of a `map`: one task run per element.
+
+use std::collections::VecDeque;
+use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use futures::task::AtomicWaker;
+
+use super::TaskFuture;
+use super::wait::{Join, Wait, WaitState};
+use crate::error::TaskError;
+use crate::input::{owned, result_of};
+use crate::run::{Group, Run, Waiter};
+
+/// The results of a `map`, to come: one task run per element.
+///
+/// Awaiting gives `Result<Vec<T>, TaskError>`, in the order of the elements, and an error as soon as one run fails;
+/// the other runs go on. [`settled`](Self::settled) waits for all and keeps every outcome,
+/// [`as_completed`](Self::as_completed) gives results as they come.
+#[must_use = "the runs go on without it, but their outcome is lost: await it, or pass it to another task"]
+pub struct MapFuture<T> {
+    runs: Runs<T>,
+    progress: Progress,
+}
+
+enum Runs<T> {
+    Known(Arc<Vec<TaskFuture<T>>>),
+    /// A run that gives the futures once it has what to map over.
+    Later(Arc<Run>, PhantomData<fn() -> T>),
+}
+
+enum Progress {
+    New,
+    Expanding(Wait),
+    Joining(Arc<Join>),
+}
+
+impl<T> MapFuture<T> {
+    pub(crate) fn known(children: Vec<TaskFuture<T>>) -> Self {
+        Self { runs: Runs::Known(Arc::new(children)), progress: Progress::New }
+    }
+
+    pub(crate) const fn later(expansion: Arc<Run>) -> Self {
+        Self { runs: Runs::Later(expansion, PhantomData), progress: Progress::New }
+    }
+}
+
+impl<T: Send + Sync + 'static> MapFuture<T> {
+    /// The runs' futures, in the order of the elements; `None` while the collection to map over is not there yet.
+    #[must_use]
+    pub fn children(&self) -> Option<&[TaskFuture<T>]> {
+        match &self.runs {
+            Runs::Known(children) => Some(children),
+            Runs::Later(run, _) => match run.outcome()? {
+                Ok(result) => result.downcast_ref::<Vec<TaskFuture<T>>>().map(Vec::as_slice),
+                Err(_) => None,
+            },
+        }
+    }
+
+    /// The run that expands the map, where the runs were not known at the call.
+    pub(crate) fn expansion(&self) -> Arc<Run> {
+        match &self.runs {
+            Runs::Later(run, _) => Arc::clone(run),
+            Runs::Known(_) => unreachable!("asked only where `children` is `None`"),
+        }
+    }
+
+    /// The runs' futures, once the expansion has ended.
+    pub(crate) fn into_expanded(self) -> Result<Arc<Vec<TaskFuture<T>>>, TaskError> {
+        match self.runs {
+            Runs::Known(children) => Ok(children),
+            Runs::Later(run, _) => result_of(run),
+        }
+    }
+
+    /// Asks every run of the map to end.
+    pub fn cancel(&self) {
+        match (&self.runs, self.children()) {
+            (_, Some(children)) => children.iter().for_each(TaskFuture::cancel),
+            (Runs::Later(run, _), None) => run.cancel(),
+            (Runs::Known(_), None) => {}
+        }
+    }
+
+    /// Waits for all runs and keeps every outcome, in the order of the elements.
+    ///
+    /// Where nothing could be mapped, because the collections differ in length or the collection's own run failed,
+    /// that error is the only element.
+    pub fn settled(self) -> Settled<T> {
+        Settled(self)
+    }
+
+    /// The outcomes as they come.
+    pub fn as_completed(self) -> AsCompleted<T> {
+        AsCompleted { map: self, queue: None }
+    }
+
+    /// Ready when the runs are known and `until` is true of them: at the first failure, or at the end of all.
+    fn poll_join(&mut self, cx: &mut Context<'_>, stop_at_failure: bool) -> Poll<Result<Option<usize>, TaskError>> {
+        loop {
+            self.progress = match &mut self.progress {
+                Progress::New => match &self.runs {
+                    Runs::Known(children) => Progress::Joining(Join::over(children)),
+                    Runs::Later(run, _) => Progress::Expanding(Wait::new(Arc::clone(run))),
+                },
+                Progress::Expanding(wait) => {
+                    std::task::ready!(wait.poll(cx))?;
+                    if let Some(Err(error)) = wait.run().outcome() {
+                        return Poll::Ready(Err(error.clone()));
+                    }
+                    Progress::Joining(Join::over(self.children().unwrap_or_default()))
+                }
+                Progress::Joining(join) => {
+                    let outcome = std::task::ready!(join.poll(cx, stop_at_failure));
+                    for child in self.children().unwrap_or_default() {
+                        child.as_run().observe();
+                    }
+                    return Poll::Ready(Ok(outcome));
+                }
+            };
+        }
+    }
+}
+
+impl<T> Clone for MapFuture<T> {
+    fn clone(&self) -> Self {
+        let runs = match &self.runs {
+            Runs::Known(children) => Runs::Known(Arc::clone(children)),
+            Runs::Later(run, output) => Runs::Later(Arc::clone(run), *output),
+        };
+        Self { runs, progress: Progress::New }
+    }
+}
+
+impl<T> std::fmt::Debug for MapFuture<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.runs {
+            Runs::Known(children) => write!(f, "MapFuture({} runs)", children.len()),
+            Runs::Later(..) => f.write_str("MapFuture(not expanded)"),
+        }
+    }
+}
+
+/// # Cancel safety
+///
+/// Dropping the future does nothing to the runs.
+impl<T: Clone + Send + Sync + 'static> Future for MapFuture<T> {
+    type Output = Result<Vec<T>, TaskError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let failed = std::task::ready!(self.poll_join(cx, true))?;
+        let children = self.children().unwrap_or_default();
+        Poll::Ready(match failed {
+            Some(place) => Err(children[place]
+                .as_run()
+                .outcome()
+                .and_then(|outcome| outcome.as_ref().err().cloned())
+                .expect("a failed run has an error")),
+            None => children.iter().map(|child| owned(child.run())).collect(),
+        })
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> IntoFuture for &MapFuture<T> {
+    type Output = Result<Vec<T>, TaskError>;
+    type IntoFuture = MapFuture<T>;
+
+    fn into_future(self) -> MapFuture<T> {
+        self.clone()
+    }
+}
+
+/// Every outcome of a map; made by [`MapFuture::settled`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct Settled<T>(MapFuture<T>);
+
+impl<T: Clone + Send + Sync + 'static> Future for Settled<T> {
+    type Output = Vec<Result<T, TaskError>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(match std::task::ready!(self.0.poll_join(cx, false)) {
+            Err(error) => vec![Err(error)],
+            Ok(_) => self.0.children().unwrap_or_default().iter().map(|child| owned(child.run())).collect(),
+        })
+    }
+}
+
+/// The outcomes of a map as they come; made by [`MapFuture::as_completed`].
+///
+/// # Cancel safety
+///
+/// Dropping the stream does nothing to the runs.
+pub struct AsCompleted<T> {
+    map: MapFuture<T>,
+    queue: Option<(Arc<Queue>, usize)>,
+}
+
+impl<T> std::fmt::Debug for AsCompleted<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("AsCompleted").field(&self.map).finish()
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Places of the runs that have ended and were not given out yet.
+    ended: Mutex<VecDeque<usize>>,
+    waker: AtomicWaker,
+}
+
+impl Group for Queue {
+    fn ended(&self, index: usize, _completed: bool) {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).push_back(index);
+        self.waker.wake();
+    }
+}
+
+impl<T: Send + Sync + 'static> AsCompleted<T> {
+    fn start(&self) -> (Arc<Queue>, usize) {
+        let queue = Arc::new(Queue::default());
+        let children = self.map.children().unwrap_or_default();
+        for (index, child) in children.iter().enumerate() {
+            if child.as_run().add_waiter(Waiter::Group(Arc::clone(&queue) as Arc<dyn Group>, index)).is_err() {
+                queue.ended(index, true);
+            }
+        }
+        (queue, children.len())
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Stream for AsCompleted<T> {
+    type Item = Result<T, TaskError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.queue.is_none() {
+            if this.map.children().is_none() {
+                if !matches!(this.map.progress, Progress::Expanding(_)) {
+                    this.map.progress = Progress::Expanding(Wait::new(this.map.expansion()));
+                }
+                if let Progress::Expanding(wait) = &mut this.map.progress {
+                    let ended = std::task::ready!(wait.poll(cx));
+                    let failed = wait.run().outcome().and_then(|outcome| outcome.as_ref().err().cloned());
+                    if let Some(error) = ended.err().or(failed) {
+                        this.queue = Some((Arc::default(), 0));
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                }
+            }
+            this.queue = Some(this.start());
+        }
+        let Some((queue, left)) = &mut this.queue else { unreachable!("filled above") };
+        if *left == 0 {
+            return Poll::Ready(None);
+        }
+        queue.waker.register(cx.waker());
+        let next = queue.ended.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some(place) = next else { return Poll::Pending };
+        *left -= 1;
+        let child = &this.map.children().unwrap_or_default()[place];
+        child.as_run().observe();
+        Poll::Ready(Some(owned(child.run())))
+    }
+}
+
+impl<T: Send + Sync + 'static> MapFuture<T> {
+    /// Waits until every run of the map has ended, however it ended.
+    pub async fn wait(&self) {
+        if self.children().is_none() {
+            WaitState::new(self.expansion()).await;
+        }
+        for child in self.children().unwrap_or_default() {
+            child.wait().await;
+        }
+    }
+}

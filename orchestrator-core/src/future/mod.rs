@@ -1,0 +1,146 @@
+//! Futures of runs: cheap handles that can be awaited, passed on, and dropped without harm to the run.
+
+mod map;
+mod wait;
+
+use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::error::{FlowError, TaskError};
+use crate::id::{FlowRunId, TaskRunId};
+use crate::input::{owned, result_of};
+use crate::run::Run;
+use crate::state::State;
+
+pub use map::{AsCompleted, MapFuture, Settled};
+pub(crate) use wait::Wait;
+pub use wait::{Awaitable, Shared, Upstream, WaitState, wait_all};
+
+macro_rules! run_future {
+    ($(#[$doc:meta])* $name:ident, $id:ident, $error:ident, $as_id:ident, $what:literal) => {
+        $(#[$doc])*
+        #[must_use = "the run goes on without it, but its outcome is lost: await it, or pass it to another task"]
+        pub struct $name<T> {
+            wait: Wait,
+            output: PhantomData<fn() -> T>,
+        }
+
+        impl<T> $name<T> {
+            pub(crate) fn new(run: Arc<Run>) -> Self {
+                Self { wait: Wait::new(run), output: PhantomData }
+            }
+
+            pub(crate) fn as_run(&self) -> &Arc<Run> {
+                self.wait.run()
+            }
+
+            pub(crate) fn run(&self) -> Arc<Run> {
+                Arc::clone(self.wait.run())
+            }
+
+            pub(crate) fn into_run(self) -> Arc<Run> {
+                self.wait.into_run()
+            }
+
+            /// The run's id.
+            #[must_use]
+            pub fn run_id(&self) -> $id {
+                self.as_run().id().$as_id().expect("the future of a run of this kind")
+            }
+
+            /// The state that the run is in now.
+            #[must_use]
+            pub fn state(&self) -> State {
+                self.as_run().state()
+            }
+
+            /// Asks the run, and every run that it started, to end. Awaiting it then gives an error that
+            /// [`is_cancelled`](TaskError::is_cancelled), unless it ended first.
+            ///
+            /// A run that is cancelled this way does not fail the flow that it belongs to.
+            pub fn cancel(&self) {
+                self.as_run().cancel();
+            }
+
+            /// Waits until the run has ended, however it ended, and gives its final state.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropping the wait does nothing to the run.
+            pub fn wait(&self) -> WaitState {
+                WaitState::new(self.run())
+            }
+        }
+
+        impl<T: Send + Sync + 'static> $name<T> {
+            /// Waits for the result without taking it: all who share it read the same value.
+            ///
+            /// # Cancel safety
+            ///
+            /// Dropping the wait does nothing to the run.
+            pub fn shared(&self) -> Shared<T, $error> {
+                Shared::new(self.run())
+            }
+        }
+
+        impl<T> Clone for $name<T> {
+            fn clone(&self) -> Self {
+                Self::new(self.run())
+            }
+        }
+
+        impl<T> std::fmt::Debug for $name<T> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let run = self.as_run();
+                f.debug_struct(stringify!($name)).field("run", &run.name()).field("state", &run.state().name).finish()
+            }
+        }
+
+        /// # Cancel safety
+        ///
+        /// Dropping the future does nothing to the run. The value is a clone of the result, see `shared` for a wait
+        /// without one.
+        impl<T: Clone + Send + Sync + 'static> Future for $name<T> {
+            type Output = Result<T, $error>;
+
+            fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+                match self.wait.poll(cx) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Ok(())) => Poll::Ready(owned(self.run()).map_err($error::from)),
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+                }
+            }
+        }
+
+        impl<T: Clone + Send + Sync + 'static> IntoFuture for &$name<T> {
+            type Output = Result<T, $error>;
+            type IntoFuture = $name<T>;
+
+            fn into_future(self) -> $name<T> {
+                self.clone()
+            }
+        }
+    };
+}
+
+run_future!(
+    /// The result of a task run, to come.
+    ///
+    /// The run was submitted already and goes on whether or not this is polled. Awaiting gives `Result<T, TaskError>`;
+    /// passing it (or a reference to it) to another task makes that task depend on it.
+    TaskFuture, TaskRunId, TaskError, as_task, "task"
+);
+run_future!(
+    /// The result of a flow run, to come; like [`TaskFuture`].
+    ///
+    /// It is ready when the run has ended, every run that it started has ended, and all of that is in the history.
+    FlowFuture, FlowRunId, FlowError, as_flow, "flow"
+);
+
+/// The result of an ended run, shared.
+fn shared<T: Send + Sync + 'static>(run: &Arc<Run>) -> Result<Arc<T>, TaskError> {
+    result_of(Arc::clone(run))
+}

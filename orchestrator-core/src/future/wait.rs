@@ -1,0 +1,314 @@
+//! Waiting for runs to end.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use futures::task::AtomicWaker;
+
+use super::{FlowFuture, MapFuture, TaskFuture, shared};
+use crate::body::Erased;
+use crate::context;
+use crate::error::{Cause, FailureKind, TaskError};
+use crate::run::{Group, Run, Waiter};
+use crate::state::State;
+
+/// One waiting place at one run.
+pub(crate) struct Wait {
+    run: Arc<Run>,
+    place: Option<usize>,
+}
+
+impl Wait {
+    pub(crate) const fn new(run: Arc<Run>) -> Self {
+        Self { run, place: None }
+    }
+
+    pub(crate) const fn run(&self) -> &Arc<Run> {
+        &self.run
+    }
+
+    pub(crate) fn into_run(self) -> Arc<Run> {
+        Arc::clone(&self.run)
+    }
+
+    /// Ready when the run has ended; an error if it never will, because it is the one that waits.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TaskError>> {
+        if self.run.has_ended() {
+            self.run.observe();
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(error) = waits_for_itself(&self.run) {
+            return Poll::Ready(Err(error));
+        }
+        let waiting = match self.place {
+            Some(place) => self.run.update_waker(place, cx.waker()).is_some(),
+            None => match self.run.add_waiter(Waiter::Task(cx.waker().clone())) {
+                Ok(place) => {
+                    self.place = Some(place);
+                    true
+                }
+                Err(_) => false,
+            },
+        };
+        if waiting {
+            return Poll::Pending;
+        }
+        self.place = None;
+        self.run.observe();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.run.remove_waiter(place);
+        }
+    }
+}
+
+/// A body that awaits its own run, or one that it is a part of, would wait for ever.
+fn waits_for_itself(run: &Arc<Run>) -> Option<TaskError> {
+    context::with_run(|current| {
+        let current = current?;
+        current.lineage().any(|ancestor| Arc::ptr_eq(ancestor, run)).then(|| {
+            let said = format!(
+                "it would wait for ever: '{}' is awaited in the body of '{}', which is part of it",
+                run.name(),
+                current.name()
+            );
+            current.error(FailureKind::Refused, Cause::Said(said))
+        })
+    })
+}
+
+/// A wait for the end of a run, whatever it is; made by `wait`.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct WaitState(Wait);
+
+impl std::fmt::Debug for Wait {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.run.fmt(f)
+    }
+}
+
+impl WaitState {
+    pub(crate) const fn new(run: Arc<Run>) -> Self {
+        Self(Wait::new(run))
+    }
+}
+
+impl Future for WaitState {
+    type Output = State;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<State> {
+        match self.0.poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(_) => Poll::Ready(self.0.run().state()),
+        }
+    }
+}
+
+/// A wait for a result without taking it; made by `shared`.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct Shared<T, E> {
+    wait: Wait,
+    output: PhantomData<fn() -> (T, E)>,
+}
+
+impl<T, E> Shared<T, E> {
+    pub(super) const fn new(run: Arc<Run>) -> Self {
+        Self { wait: Wait::new(run), output: PhantomData }
+    }
+}
+
+impl<T: Send + Sync + 'static, E: From<TaskError>> Future for Shared<T, E> {
+    type Output = Result<Arc<T>, E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.wait.poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) => Poll::Ready(shared(self.wait.run()).map_err(E::from)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+        }
+    }
+}
+
+/// A run, or the runs that another run will have submitted.
+#[derive(Debug, Clone)]
+pub struct Upstream(pub(crate) UpstreamKind);
+
+#[derive(Debug, Clone)]
+pub(crate) enum UpstreamKind {
+    Run(Arc<Run>),
+    /// The expansion of a `map`, and how to find the runs in its result.
+    Expansion(Arc<Run>, fn(&Erased, &mut dyn FnMut(&Arc<Run>))),
+}
+
+impl Upstream {
+    pub(crate) fn visit(&self, visit: &mut dyn FnMut(&Arc<Run>)) {
+        match &self.0 {
+            UpstreamKind::Run(run) => visit(run),
+            UpstreamKind::Expansion(run, children) => {
+                visit(run);
+                if let Some(Ok(result)) = run.outcome() {
+                    children(result, visit);
+                }
+            }
+        }
+    }
+}
+
+/// Anything that can be waited for: a future of a run, a map, or a collection of these.
+pub trait Awaitable {
+    /// The runs to wait for.
+    fn upstreams(&self) -> Vec<Upstream>;
+}
+
+impl<T> Awaitable for TaskFuture<T> {
+    fn upstreams(&self) -> Vec<Upstream> {
+        vec![Upstream(UpstreamKind::Run(self.run()))]
+    }
+}
+
+impl<T> Awaitable for FlowFuture<T> {
+    fn upstreams(&self) -> Vec<Upstream> {
+        vec![Upstream(UpstreamKind::Run(self.run()))]
+    }
+}
+
+impl<T: Send + Sync + 'static> Awaitable for MapFuture<T> {
+    fn upstreams(&self) -> Vec<Upstream> {
+        fn children<T: Send + Sync + 'static>(result: &Erased, visit: &mut dyn FnMut(&Arc<Run>)) {
+            let children: &Vec<TaskFuture<T>> = result.downcast_ref().expect("an expansion gives futures");
+            children.iter().for_each(|child| visit(child.as_run()));
+        }
+        match self.children() {
+            Some(children) => children.iter().flat_map(Awaitable::upstreams).collect(),
+            None => vec![Upstream(UpstreamKind::Expansion(self.expansion(), children::<T>))],
+        }
+    }
+}
+
+impl<A: Awaitable + ?Sized> Awaitable for &A {
+    fn upstreams(&self) -> Vec<Upstream> {
+        (**self).upstreams()
+    }
+}
+
+impl<A: Awaitable> Awaitable for [A] {
+    fn upstreams(&self) -> Vec<Upstream> {
+        self.iter().flat_map(Awaitable::upstreams).collect()
+    }
+}
+
+impl<A: Awaitable> Awaitable for Vec<A> {
+    fn upstreams(&self) -> Vec<Upstream> {
+        self.as_slice().upstreams()
+    }
+}
+
+impl<A: Awaitable, const N: usize> Awaitable for [A; N] {
+    fn upstreams(&self) -> Vec<Upstream> {
+        self.as_slice().upstreams()
+    }
+}
+
+macro_rules! tuples {
+    ($($($name:ident $index:tt),+;)*) => {$(
+        impl<$($name: Awaitable),+> Awaitable for ($($name,)+) {
+            fn upstreams(&self) -> Vec<Upstream> {
+                let mut all = Vec::new();
+                $(all.extend(self.$index.upstreams());)+
+                all
+            }
+        }
+    )*};
+}
+
+tuples! {
+    A 0;
+    A 0, B 1;
+    A 0, B 1, C 2;
+    A 0, B 1, C 2, D 3;
+}
+
+/// Waits until every one of the runs has ended, however it ended.
+///
+/// # Cancel safety
+///
+/// Dropping the wait does nothing to the runs.
+pub async fn wait_all(futures: impl Awaitable) {
+    let upstreams = futures.upstreams();
+    drop(futures);
+    for upstream in upstreams {
+        match upstream.0 {
+            UpstreamKind::Run(run) => {
+                WaitState::new(run).await;
+            }
+            UpstreamKind::Expansion(run, children) => {
+                WaitState::new(Arc::clone(&run)).await;
+                let mut runs = Vec::new();
+                if let Some(Ok(result)) = run.outcome() {
+                    children(result, &mut |run| runs.push(Arc::clone(run)));
+                }
+                for run in runs {
+                    WaitState::new(run).await;
+                }
+            }
+        }
+    }
+}
+
+/// Waits for many runs with one wake-up: at the first failure, or when all have ended.
+pub(super) struct Join {
+    remaining: AtomicUsize,
+    failed: AtomicUsize,
+    waker: AtomicWaker,
+}
+
+impl Join {
+    pub(super) fn over<T>(children: &[TaskFuture<T>]) -> Arc<Self> {
+        let join = Arc::new(Self {
+            remaining: AtomicUsize::new(children.len()),
+            failed: AtomicUsize::new(usize::MAX),
+            waker: AtomicWaker::new(),
+        });
+        for (index, child) in children.iter().enumerate() {
+            let group: Arc<dyn Group> = Arc::clone(&join) as Arc<dyn Group>;
+            if child.as_run().add_waiter(Waiter::Group(group, index)).is_err() {
+                let completed = child.as_run().outcome().is_some_and(Result::is_ok);
+                join.ended(index, completed);
+            }
+        }
+        join
+    }
+
+    /// Ready with the place of the first failure, or without when all have ended.
+    pub(super) fn poll(&self, cx: &mut Context<'_>, stop_at_failure: bool) -> Poll<Option<usize>> {
+        self.waker.register(cx.waker());
+        let ended = self.remaining.load(Ordering::Acquire) == 0;
+        match self.failed.load(Ordering::Acquire) {
+            usize::MAX if ended => Poll::Ready(None),
+            place if place != usize::MAX && (ended || stop_at_failure) => Poll::Ready(Some(place)),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl Group for Join {
+    fn ended(&self, index: usize, completed: bool) {
+        if !completed {
+            let _ = self.failed.compare_exchange(usize::MAX, index, Ordering::AcqRel, Ordering::Acquire);
+        }
+        if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 || !completed {
+            self.waker.wake();
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The arguments of one function as a tuple: first waiting, then resolved, then given to the body.
+
+use std::sync::Arc;
+
+use super::map::{IntoMapInput, MapArg};
+use super::{Held, Input, IntoInput};
+use crate::error::TaskError;
+use crate::run::Run;
+
+/// A parameter: what it holds, and how a further attempt gets it again.
+pub trait Param: Sized + Send + 'static {
+    /// The type behind the parameter: `Vec<T>` for `&[T]`.
+    type Value: Send + Sync + 'static;
+
+    #[doc(hidden)]
+    fn hold(held: HeldValue<Self::Value>) -> Self;
+
+    /// The argument for this attempt, leaving one for the next.
+    #[must_use]
+    fn again(&mut self) -> Self;
+}
+
+/// A resolved argument.
+pub struct HeldValue<T>(Held<T>);
+
+impl<T> std::fmt::Debug for HeldValue<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HeldValue")
+    }
+}
+
+/// A parameter taken by reference: all readers borrow from one value.
+pub struct Ref<T>(Held<T>);
+
+/// A parameter taken by value: each attempt gets its own, the last one the original.
+pub struct Own<T>(Held<T>);
+
+impl<T> Ref<T> {
+    /// The argument.
+    pub fn get(&self) -> &T {
+        self.0.get()
+    }
+
+    /// The argument.
+    pub fn value(&self) -> &T {
+        self.0.get()
+    }
+}
+
+impl<T: Clone> Own<T> {
+    /// The argument, borrowed.
+    pub fn get(&self) -> &T {
+        self.0.get()
+    }
+
+    /// The argument, borrowed.
+    pub fn value(&self) -> &T {
+        self.0.get()
+    }
+
+    /// The argument.
+    pub fn take(self) -> T {
+        match self.0 {
+            Held::Owned(value) => value,
+            Held::Shared(value) => Arc::unwrap_or_clone(value),
+            Held::Element(vec, index) => vec[index].clone(),
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Ref<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ref")
+    }
+}
+
+impl<T> std::fmt::Debug for Own<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Own")
+    }
+}
+
+impl<T: Send + Sync + 'static> Param for Ref<T> {
+    type Value = T;
+
+    fn hold(held: HeldValue<T>) -> Self {
+        Self(held.0)
+    }
+
+    fn again(&mut self) -> Self {
+        match &self.0 {
+            Held::Shared(value) => return Self(Held::Shared(Arc::clone(value))),
+            Held::Element(vec, index) => return Self(Held::Element(Arc::clone(vec), *index)),
+            Held::Owned(_) => {}
+        }
+        // An empty vector stands in for the moment in which the value moves into its `Arc`.
+        let Held::Owned(value) = std::mem::replace(&mut self.0, Held::Element(Arc::default(), 0)) else {
+            unreachable!("the other kinds returned above")
+        };
+        let value = Arc::new(value);
+        self.0 = Held::Shared(Arc::clone(&value));
+        Self(Held::Shared(value))
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Param for Own<T> {
+    type Value = T;
+
+    fn hold(held: HeldValue<T>) -> Self {
+        Self(held.0)
+    }
+
+    fn again(&mut self) -> Self {
+        Self(Held::Owned(self.0.get().clone()))
+    }
+}
+
+/// Turns what a caller passed into an argument of the parameter `P`.
+pub fn arg<P: Param, I: IntoInput<P::Value>>(input: I) -> Input<P::Value> {
+    input.into_input()
+}
+
+/// Turns what a caller passed to `map` into one argument per run of the parameter `P`.
+pub fn map_arg<P: Param, I: IntoMapInput<P::Value>>(input: I) -> MapArg<P::Value> {
+    input.into_map_input()
+}
+
+/// All parameters of a function.
+pub trait Args: Sized + Send + 'static {
+    /// The arguments as passed.
+    type Pending: Send + 'static;
+    /// The arguments as passed to `map`.
+    type Mapped: Send + 'static;
+
+    #[doc(hidden)]
+    fn visit(pending: &Self::Pending, visit: &mut dyn FnMut(&Arc<Run>));
+    #[doc(hidden)]
+    fn resolve(pending: Self::Pending) -> Result<Self, TaskError>;
+    /// The arguments for this attempt, leaving some for the next.
+    #[must_use]
+    fn again(&mut self) -> Self;
+    #[doc(hidden)]
+    fn visit_mapped(mapped: &Self::Mapped, visit: &mut dyn FnMut(&Arc<Run>));
+    /// The number of elements that each collection has.
+    #[doc(hidden)]
+    fn lengths(mapped: &mut Self::Mapped) -> Vec<Option<usize>>;
+    /// The arguments of the next run.
+    #[doc(hidden)]
+    fn next(mapped: &mut Self::Mapped) -> Self::Pending;
+}
+
+macro_rules! args {
+    ($($param:ident $index:tt),*) => {
+        #[allow(unused_variables, clippy::unused_unit, reason = "the tuple without elements uses none of its arguments")]
+        impl<$($param: Param),*> Args for ($($param,)*) {
+            type Pending = ($(Input<$param::Value>,)*);
+            type Mapped = ($(MapArg<$param::Value>,)*);
+
+            fn visit(pending: &Self::Pending, visit: &mut dyn FnMut(&Arc<Run>)) {
+                $(pending.$index.visit(visit);)*
+            }
+
+            fn resolve(pending: Self::Pending) -> Result<Self, TaskError> {
+                Ok(($($param::hold(HeldValue(pending.$index.resolve()?)),)*))
+            }
+
+            fn again(&mut self) -> Self {
+                ($(self.$index.again(),)*)
+            }
+
+            fn visit_mapped(mapped: &Self::Mapped, visit: &mut dyn FnMut(&Arc<Run>)) {
+                $(mapped.$index.visit(visit);)*
+            }
+
+            fn lengths(mapped: &mut Self::Mapped) -> Vec<Option<usize>> {
+                vec![$(mapped.$index.len()),*]
+            }
+
+            fn next(mapped: &mut Self::Mapped) -> Self::Pending {
+                ($(mapped.$index.next(),)*)
+            }
+        }
+    };
+}
+
+args!();
+args!(A 0);
+args!(A 0, B 1);
+args!(A 0, B 1, C 2);
+args!(A 0, B 1, C 2, D 3);
+args!(A 0, B 1, C 2, D 3, E 4);
+args!(A 0, B 1, C 2, D 3, E 4, F 5);
+args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8);
+args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9);
+args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10);
+args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);
+args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12);
+args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12, N 13);
+args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12, N 13, O 14);
+args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12, N 13, O 14, P 15);

@@ -1,0 +1,302 @@
+//! The journal: takes events from runs without making them wait, and gives them to the backend in batches.
+//!
+//! A backend that lives in the process is given its events in place; any other one has a thread of its own here,
+//! which is the only one that writes: while a batch is stored, the next one gathers (group commit).
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::backend::record::Event;
+use crate::backend::{BackendError, StateBackend};
+use crate::observe::Observer;
+
+/// Events that may wait for the backend before runs that have not begun wait for room.
+const HIGH_WATER: usize = 1 << 16;
+/// Events that make a batch worth storing at once.
+const BATCH: usize = 4096;
+/// How long a smaller batch gathers.
+const LINGER: Duration = Duration::from_millis(4);
+/// Delays before a failed batch is given to the backend again.
+const TRY_AGAIN: [Duration; 4] =
+    [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1500)];
+
+#[derive(Debug)]
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    backend: Arc<dyn StateBackend>,
+    observers: Vec<Arc<dyn Observer>>,
+    queue: Mutex<Queue>,
+    /// Wakes the writer.
+    work: Condvar,
+    /// Held while a batch is stored, so that batches keep their order.
+    storing: Mutex<()>,
+    /// Length of the queue, for a look without the lock.
+    length: AtomicUsize,
+    room: Notify,
+    /// Number of the last event that the backend has, or that was given up.
+    settled: AtomicU64,
+    lost: AtomicU64,
+    /// Why events were lost first.
+    loss: OnceLock<String>,
+}
+
+#[derive(Default)]
+struct Queue {
+    events: Vec<Event>,
+    /// Number of the last event that was pushed.
+    pushed: u64,
+    sleeping: bool,
+    /// Somebody waits for the events up to that number.
+    urgent: u64,
+    waiters: Vec<(u64, oneshot::Sender<()>)>,
+    closed: bool,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("backend", &self.backend).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Journal {
+    pub(crate) fn new(backend: Arc<dyn StateBackend>, observers: Vec<Arc<dyn Observer>>) -> Self {
+        let in_process = backend.in_process();
+        let shared = Arc::new(Shared {
+            backend,
+            observers,
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            storing: Mutex::default(),
+            length: AtomicUsize::new(0),
+            room: Notify::new(),
+            settled: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            loss: OnceLock::new(),
+        });
+        let writer = (!in_process).then(|| {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name("orchestrator-journal".to_owned())
+                .spawn(move || shared.write())
+                .expect("the system has a thread for the journal")
+        });
+        Self { shared, writer: Mutex::new(writer) }
+    }
+
+    /// Whether events are with the backend as soon as anybody can ask for them.
+    pub(crate) fn is_immediate(&self) -> bool {
+        self.shared.backend.in_process()
+    }
+
+    /// Takes an event; never waits for the backend.
+    pub(crate) fn push(&self, event: Event) {
+        let shared = &*self.shared;
+        let mut queue = lock(&shared.queue);
+        queue.events.push(event);
+        queue.pushed += 1;
+        let length = queue.events.len();
+        let wake = queue.sleeping && (length == 1 || length >= BATCH);
+        shared.length.store(length, Ordering::Relaxed);
+        drop(queue);
+        if self.is_immediate() {
+            if length >= BATCH {
+                shared.store_in_place();
+            }
+        } else if wake {
+            shared.work.notify_one();
+        }
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.shared.length.load(Ordering::Relaxed) < HIGH_WATER
+    }
+
+    /// Ready when the backend has caught up.
+    pub(crate) async fn room(&self) {
+        loop {
+            let notified = self.shared.room.notified();
+            if self.has_room() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Waits until the backend has every event pushed so far; an error tells why some are missing.
+    pub(crate) async fn committed(&self) -> Result<(), String> {
+        let shared = &self.shared;
+        if self.is_immediate() {
+            shared.store_all();
+        } else if let Some(waiter) = shared.wait_for_all() {
+            // While a blocking task is active, a paused clock does not move on by itself.
+            let _ = tokio::task::spawn_blocking(move || waiter.blocking_recv()).await;
+        }
+        shared.loss.get().map_or(Ok(()), |why| Err(why.clone()))
+    }
+
+    /// [`committed`](Self::committed), for threads that may block.
+    pub(crate) fn commit(&self) {
+        if self.is_immediate() {
+            self.shared.store_all();
+        } else if let Some(waiter) = self.shared.wait_for_all() {
+            let _ = waiter.blocking_recv();
+        }
+    }
+
+    /// The number of the last event pushed.
+    pub(crate) fn pushed(&self) -> u64 {
+        lock(&self.shared.queue).pushed
+    }
+
+    /// The number of the last event that the backend has.
+    pub(crate) fn settled(&self) -> u64 {
+        self.shared.settled.load(Ordering::Acquire)
+    }
+
+    /// How many events were lost, and why the first ones.
+    pub(crate) fn lost(&self) -> (u64, Option<&str>) {
+        (self.shared.lost.load(Ordering::Relaxed), self.shared.loss.get().map(String::as_str))
+    }
+
+    /// Stores what is left and ends the writer.
+    pub(crate) fn close(&self) {
+        self.commit();
+        lock(&self.shared.queue).closed = true;
+        self.shared.work.notify_one();
+        let writer = lock(&self.writer).take();
+        if let Some(writer) = writer
+            && writer.thread().id() != std::thread::current().id()
+        {
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    /// Registers for the events pushed so far; `None` if the backend has them.
+    fn wait_for_all(&self) -> Option<oneshot::Receiver<()>> {
+        let mut queue = lock(&self.queue);
+        let target = queue.pushed;
+        if self.settled.load(Ordering::Acquire) >= target || queue.closed {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        queue.waiters.push((target, sender));
+        queue.urgent = target;
+        drop(queue);
+        self.work.notify_one();
+        Some(receiver)
+    }
+
+    /// The writer's life.
+    fn write(&self) {
+        loop {
+            let mut queue = lock(&self.queue);
+            while queue.events.is_empty() && !queue.closed {
+                queue.sleeping = true;
+                queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+            if queue.events.is_empty() {
+                return;
+            }
+            let settled = self.settled.load(Ordering::Acquire);
+            if queue.events.len() < BATCH && queue.urgent <= settled && !queue.closed {
+                queue.sleeping = true;
+                let waited = self.work.wait_timeout_while(queue, LINGER, |queue| {
+                    queue.events.len() < BATCH && queue.urgent <= settled && !queue.closed
+                });
+                queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            queue.sleeping = false;
+            drop(queue);
+            self.store_all();
+        }
+    }
+
+    /// Stores the queue, unless somebody else is at it.
+    fn store_in_place(&self) {
+        if let Ok(_storing) = self.storing.try_lock() {
+            self.store_batch();
+        }
+    }
+
+    fn store_all(&self) {
+        let _storing = lock(&self.storing);
+        self.store_batch();
+    }
+
+    /// Stores what is in the queue; the caller holds `storing`.
+    fn store_batch(&self) {
+        let (batch, last) = {
+            let mut queue = lock(&self.queue);
+            self.length.store(0, Ordering::Relaxed);
+            (std::mem::take(&mut queue.events), queue.pushed)
+        };
+        if !batch.is_empty()
+            && let Err(error) = self.store(&batch)
+        {
+            self.give_up(&batch, &error);
+        }
+        self.settled.store(last, Ordering::Release);
+        self.room.notify_waiters();
+        let due: Vec<_> = {
+            let mut queue = lock(&self.queue);
+            let (due, later) = std::mem::take(&mut queue.waiters).into_iter().partition(|(target, _)| *target <= last);
+            queue.waiters = later;
+            due
+        };
+        for (_, waiter) in due {
+            let _ = waiter.send(());
+        }
+    }
+
+    fn store(&self, batch: &[Event]) -> Result<(), BackendError> {
+        // A store that failed before is given one try a batch, so that runs do not wait for it again and again.
+        let tries = if self.loss.get().is_some() { &TRY_AGAIN[..0] } else { &TRY_AGAIN[..] };
+        let mut delays = tries.iter();
+        loop {
+            match self.backend.append(batch) {
+                Err(error) if error.is_transient() => match delays.next() {
+                    Some(delay) => std::thread::sleep(*delay),
+                    None => return Err(error),
+                },
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Reports a loss: loudly the first time, and counted always.
+    fn give_up(&self, batch: &[Event], error: &BackendError) {
+        let lost = batch.len() as u64;
+        let before = self.lost.fetch_add(lost, Ordering::Relaxed);
+        let why = self.loss.get_or_init(|| error.to_string());
+        if before == 0 {
+            tracing::error!(
+                target: "orchestrator",
+                "history is being lost: {why}. Runs go on, but {} will not show what they did",
+                self.backend.location(),
+            );
+        }
+        for observer in &self.observers {
+            observer.on_loss(lost, why);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The runtime of `orchestrator`; depend on that crate rather than on this one.
+//!
+//! The modules stand in the order in which a call passes them.
+
+pub mod def;
+pub mod body;
+pub mod options;
+mod submit;
+mod scope;
+mod input;
+mod context;
+mod run;
+mod state;
+mod engine;
+mod cache;
+mod concurrency;
+mod future;
+mod journal;
+pub mod backend;
+mod observe;
+mod narrate;
+mod terminal;
+mod orchestrator;
+mod builder;
+mod signals;
+mod clock;
+mod error;
+mod id;
+mod names;
+mod testing;
+
+pub use backend::record::{FlowRun, FlowRunQuery, LogLine, TaskRun};
+pub use backend::{BackendError, StateBackend};
+pub use builder::OrchestratorBuilder;
+pub use clock::{Clock, SystemClock, Timestamp, TokioClock};
+pub use concurrency::{Limit, SetLimit, SlotGuard, concurrency, rate_limit};
+pub use context::{InCurrentRun, Placed, RunContext};
+pub use def::{CachePolicy, registered};
+pub use error::{Error, FlowError, Result, TaskError};
+pub use future::{AsCompleted, Awaitable, FlowFuture, MapFuture, Settled, Shared, TaskFuture, WaitState, wait_all};
+pub use id::{FlowRunId, ParseIdError, RunId, TaskRunId};
+pub use input::{Gather, Gathered, Input, IntoInput, IntoMapInput, Ready, Unmapped, gather, ready, unmapped};
+pub use observe::{Observed, Observer};
+pub use options::{Configured, Delay};
+pub use orchestrator::Orchestrator;
+pub use state::{State, StateName, StateType, Transition};
+pub use terminal::capture_layer;
+
+/// What the macros expand to. Not for programs: anything here may change at any time.
+#[doc(hidden)]
+pub mod __private {
+    pub use std::time::Duration;
+
+    pub use inventory;
+    pub use tokio;
+
+    pub use crate::body::{
+        ArgEncoder, Attempt, Body, Codec, Fallible, Probe, ProbeCodec, ProbeCodecFallback, ProbeDefault, ProbeEncode,
+        ProbeEncodeFallback, assert_by_value, assert_cache_input, assert_cache_output, assert_parameter, fallible,
+        plain,
+    };
+    pub use crate::def::{CachePolicy, Def, DefKind, Registered, RetryDelay, Want};
+    pub use crate::future::{FlowFuture, MapFuture, TaskFuture};
+    pub use crate::input::{IntoInput, IntoMapInput, Own, Ref, arg, map_arg};
+    pub use crate::options::{Configurable, Configured, Overrides};
+    pub use crate::submit::{submit_flow, submit_map, submit_task};
+    pub use crate::testing::test_scope;
+}

@@ -1,0 +1,95 @@
+//! What runs say of themselves: one `tracing` event for each transition worth reading.
+//!
+//! The target is `orchestrator::run`, with the fields `run.kind` and `run.name`. A failure is told in full where it
+//! began; whoever failed because of it names that run.
+
+use tracing::level_filters::LevelFilter;
+
+use crate::error::TaskError;
+use crate::observe::Observed;
+use crate::run::Run;
+use crate::state::StateName;
+use crate::terminal::{RUN_TARGET, short};
+
+macro_rules! say {
+    ($level:ident, $run:expr, $event:expr, $($message:tt)+) => {
+        tracing::$level!(target: RUN_TARGET, { run.kind = $run.kind(), run.name = $event.name }, $($message)+)
+    };
+}
+
+/// Whether anybody listens to what is told of such a transition.
+pub(crate) fn is_told(name: StateName) -> bool {
+    let level = match name {
+        StateName::Failed | StateName::TimedOut | StateName::Crashed => LevelFilter::ERROR,
+        StateName::NotReady | StateName::AwaitingRetry | StateName::Retrying => LevelFilter::WARN,
+        StateName::Cancelled | StateName::Cancelling => LevelFilter::WARN,
+        StateName::Completed | StateName::Cached | StateName::RolledBack | StateName::Running => LevelFilter::INFO,
+        StateName::Scheduled
+        | StateName::Late
+        | StateName::AwaitingConcurrencySlot
+        | StateName::Pending
+        | StateName::Paused
+        | StateName::Suspended => LevelFilter::DEBUG,
+    };
+    LevelFilter::current() >= level
+}
+
+pub(crate) fn tell(run: &Run, event: &Observed<'_>) {
+    let flow = run.is_flow();
+    let function = event.run.function;
+    let said = event.transition.message.as_deref().unwrap_or_default();
+    match event.transition.name {
+        StateName::Running if flow => say!(info, run, event, "Started: flow '{function}'"),
+        StateName::Running => say!(debug, run, event, "Started"),
+        StateName::AwaitingRetry | StateName::Retrying if !said.is_empty() => say!(warn, run, event, "{}", capital(said)),
+        StateName::Cancelling if flow => say!(warn, run, event, "Cancelling"),
+        StateName::Completed | StateName::Cached | StateName::RolledBack => {
+            say!(info, run, event, "{}", finished(event, ""));
+        }
+        StateName::Failed | StateName::TimedOut | StateName::Crashed => {
+            let why = event.error.map(|error| why(run, error)).unwrap_or_default();
+            say!(error, run, event, "{}", finished(event, &why));
+        }
+        StateName::NotReady => {
+            let why = event.error.map(|error| why(run, error)).unwrap_or_default();
+            say!(warn, run, event, "{}", finished(event, &why));
+        }
+        StateName::Cancelled if flow || run.is_discarded() => say!(warn, run, event, "{}", finished(event, "")),
+        StateName::Cancelled
+        | StateName::Cancelling
+        | StateName::Scheduled
+        | StateName::Late
+        | StateName::AwaitingRetry
+        | StateName::AwaitingConcurrencySlot
+        | StateName::Pending
+        | StateName::Retrying
+        | StateName::Paused
+        | StateName::Suspended => say!(debug, run, event, "{}({said})", event.transition.name),
+    }
+}
+
+fn finished(event: &Observed<'_>, why: &str) -> String {
+    match event.duration {
+        Some(duration) => {
+            format!("Finished in state {}({why}) in {}", event.transition.name, short(duration))
+        }
+        None => format!("Finished in state {}({why})", event.transition.name),
+    }
+}
+
+/// The cause: in full if it began here, or if this is the last line of a whole flow; else the run where it began.
+fn why(run: &Run, error: &TaskError) -> String {
+    let first = error.first_cause();
+    if first.run_id() == Some(run.id()) || first.run_name().is_empty() {
+        error.0.reason()
+    } else if run.is_flow() {
+        first.to_string()
+    } else {
+        format!("because of '{}'", first.run_name())
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}

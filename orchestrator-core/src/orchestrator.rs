@@ -1,0 +1,383 @@
+//! The orchestrator: what all runs of a process share, and the questions one can ask about them.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::backend::memory::MemoryBackend;
+use crate::backend::record::{FlowRun, FlowRunQuery, LogLine, Process, TaskRun};
+use crate::backend::{BackendError, StateBackend};
+use crate::builder::OrchestratorBuilder;
+use crate::cache::{Flights, Fresh};
+use crate::clock::Clock;
+use crate::concurrency::{Limit, Limits, SetLimit};
+use crate::context::{Place, Placed};
+use crate::error::{Error, ErrorKind};
+use crate::id::{FlowRunId, RunId, TaskRunId};
+use crate::journal::Journal;
+use crate::observe::Observer;
+use crate::options::Defaults;
+use crate::run::{Children, Run};
+use crate::scope::Scope;
+use crate::state::{State, StateName};
+
+/// Runs tasks and flows, and remembers what they did. A cheap handle: clones are the same orchestrator.
+///
+/// Programs need none of their own: the first run makes one from the environment. Make one to set options, to have
+/// several, or to look at runs.
+///
+/// ```
+/// use orchestrator_core::Orchestrator;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let orchestrator = Orchestrator::in_memory();
+/// let answer = orchestrator.scope(async { 42 }).await;
+/// assert_eq!(answer, 42);
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Orchestrator {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) backend: Arc<dyn StateBackend>,
+    pub(crate) journal: Journal,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) defaults: Defaults,
+    pub(crate) limits: Limits,
+    pub(crate) flights: Flights,
+    pub(crate) fresh: Fresh,
+    pub(crate) observers: Vec<Arc<dyn Observer>>,
+    /// Threads for sync bodies.
+    pub(crate) workers: Arc<Semaphore>,
+    /// Runs that no other run started.
+    pub(crate) roots: Children,
+    pub(crate) process: &'static Process,
+    /// Whether a run whose history cannot be stored fails.
+    pub(crate) strict: bool,
+    /// Whether signals cancel the runs.
+    pub(crate) signals: bool,
+    /// What runs outside of flows share, for the runtime that was used last.
+    outside: Mutex<Option<Arc<Scope>>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Orchestrator").field("backend", &self.backend.location()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Orchestrator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+/// The installed orchestrator, or the one that was made from the environment.
+static PROCESS_DEFAULT: RwLock<Option<Orchestrator>> = RwLock::new(None);
+
+/// What an [`Inner`] is made of.
+pub(crate) struct Parts {
+    pub(crate) backend: Arc<dyn StateBackend>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) defaults: Defaults,
+    pub(crate) observers: Vec<Arc<dyn Observer>>,
+    pub(crate) workers: usize,
+    pub(crate) strict: bool,
+    pub(crate) signals: bool,
+}
+
+impl Orchestrator {
+    /// Starts to make an orchestrator with options.
+    pub fn builder() -> OrchestratorBuilder {
+        OrchestratorBuilder::new()
+    }
+
+    /// An orchestrator whose history and cache end with the process.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self::builder().build_over(Arc::new(MemoryBackend::new()))
+    }
+
+    pub(crate) fn from_parts(parts: Parts) -> Self {
+        crate::engine::panics::install_hook();
+        let Parts { backend, clock, defaults, observers, workers, strict, signals } = parts;
+        let inner = Inner {
+            journal: Journal::new(Arc::clone(&backend), observers.clone()),
+            limits: Limits::new(Arc::clone(&clock)),
+            backend,
+            clock,
+            defaults,
+            flights: Flights::default(),
+            fresh: Fresh::default(),
+            observers,
+            workers: Arc::new(Semaphore::new(workers.clamp(1, Semaphore::MAX_PERMITS))),
+            roots: Children::default(),
+            process: this_process(),
+            strict,
+            signals,
+            outside: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) const fn from_inner(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    pub(crate) const fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    pub(crate) fn into_inner(self) -> Arc<Inner> {
+        self.inner
+    }
+
+    /// Makes this the orchestrator of all runs in the process that are under no other.
+    pub fn install(&self) {
+        *PROCESS_DEFAULT.write().unwrap_or_else(PoisonError::into_inner) = Some(self.clone());
+    }
+
+    /// The installed orchestrator; makes one from the environment if there is none.
+    pub(crate) fn process_default() -> Self {
+        if let Some(installed) = &*PROCESS_DEFAULT.read().unwrap_or_else(PoisonError::into_inner) {
+            return installed.clone();
+        }
+        let mut slot = PROCESS_DEFAULT.write().unwrap_or_else(PoisonError::into_inner);
+        slot.get_or_insert_with(OrchestratorBuilder::from_environment).clone()
+    }
+
+    /// Runs a future under this orchestrator: every run that it submits belongs to it.
+    pub fn scope<F: Future>(&self, future: F) -> Placed<F> {
+        let place = Place { orchestrator: Some(Arc::clone(&self.inner)), ..Place::default() };
+        Placed::new(place, future)
+    }
+
+    /// Where history and cache are kept, for people: `memory`, or a path.
+    #[must_use]
+    pub fn location(&self) -> String {
+        self.inner.backend.location()
+    }
+
+    /// How many events could not be stored.
+    #[must_use]
+    pub fn lost_events(&self) -> u64 {
+        self.inner.journal.lost().0
+    }
+
+    /// Asks the backend, which knows all that happened so far.
+    async fn ask<R: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn StateBackend, &Inner) -> Result<R, BackendError> + Send + 'static,
+    ) -> Result<R, Error> {
+        let inner = Arc::clone(&self.inner);
+        let answer = move || {
+            inner.journal.commit();
+            question(&*inner.backend, &inner)
+        };
+        let answer = if self.inner.journal.is_immediate() {
+            answer()
+        } else {
+            tokio::task::spawn_blocking(answer).await.map_err(|_| Error::new(ErrorKind::ShutDown))?
+        };
+        answer.map_err(Error::from)
+    }
+
+    /// The flow run of that id.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or if the backend cannot be read.
+    pub async fn flow_run(&self, id: FlowRunId) -> Result<FlowRun, Error> {
+        let found = self.ask(move |backend, _| backend.flow_run(id)).await?;
+        found.ok_or_else(|| Error::new(ErrorKind::NotFound(format!("there is no flow run {id}"))))
+    }
+
+    /// The flow runs that match, newest first.
+    ///
+    /// # Errors
+    ///
+    /// If the backend cannot be read.
+    pub async fn flow_runs(&self, query: &FlowRunQuery) -> Result<Vec<FlowRun>, Error> {
+        let query = query.clone();
+        self.ask(move |backend, inner| backend.flow_runs(&query, inner.clock.now())).await
+    }
+
+    /// The task runs that belong to a flow run, in the order of their submission.
+    ///
+    /// # Errors
+    ///
+    /// If the backend cannot be read.
+    pub async fn task_runs(&self, flow_run_id: FlowRunId) -> Result<Vec<TaskRun>, Error> {
+        self.ask(move |backend, _| backend.task_runs(flow_run_id)).await
+    }
+
+    /// The task run of that id.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or if the backend cannot be read.
+    pub async fn task_run(&self, id: TaskRunId) -> Result<TaskRun, Error> {
+        let found = self.ask(move |backend, _| backend.task_run(id)).await?;
+        found.ok_or_else(|| Error::new(ErrorKind::NotFound(format!("there is no task run {id}"))))
+    }
+
+    /// The whole history of a run, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such run, or if the backend cannot be read.
+    pub async fn states(&self, run_id: impl Into<RunId>) -> Result<Vec<State>, Error> {
+        let id = run_id.into();
+        let states = self.ask(move |backend, _| backend.states(id)).await?;
+        if states.is_empty() {
+            return Err(Error::new(ErrorKind::NotFound(format!("there is no run {id}"))));
+        }
+        Ok(states)
+    }
+
+    /// The log lines of a run, oldest first: `tracing` events that its body emitted.
+    ///
+    /// # Errors
+    ///
+    /// If the backend cannot be read.
+    pub async fn logs(&self, run_id: impl Into<RunId>) -> Result<Vec<LogLine>, Error> {
+        let id = run_id.into();
+        self.ask(move |backend, _| backend.logs(id)).await
+    }
+
+    /// Asks a run of this process, and every run that it started, to end; waits until it has.
+    ///
+    /// # Errors
+    ///
+    /// If no run of that id is active in this process.
+    pub async fn cancel(&self, run_id: impl Into<RunId>) -> Result<(), Error> {
+        let id = run_id.into();
+        let Some(run) = self.inner.active_run(id) else {
+            return Err(Error::new(ErrorKind::NotFound(format!("no run {id} is active in this process"))));
+        };
+        run.cancel();
+        let inside = crate::context::with_run(|current| {
+            current.is_some_and(|current| current.lineage().any(|ancestor| Arc::ptr_eq(ancestor, &run)))
+        });
+        // A run that cancels itself would wait for its own end.
+        if !inside {
+            crate::future::WaitState::new(run).await;
+        }
+        Ok(())
+    }
+
+    /// Creates or changes a limit: await the result, after `.slot_decay(per_second)` for a rate limit.
+    ///
+    /// ```
+    /// # use orchestrator_core::Orchestrator;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), orchestrator_core::Error> {
+    /// let orchestrator = Orchestrator::in_memory();
+    /// orchestrator.limit("db", 4).await?;
+    /// orchestrator.limit("api", 10).slot_decay(5.0).await?;
+    /// assert_eq!(orchestrator.limits().await?.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn limit(&self, name: impl Into<String>, slots: u32) -> SetLimit {
+        SetLimit { orchestrator: self.clone(), name: name.into(), slots, decay: None }
+    }
+
+    /// Every limit, by name.
+    ///
+    /// # Errors
+    ///
+    /// None yet: limits live in the process.
+    #[expect(clippy::unused_async, reason = "limits may be shared by processes, and then asking for them waits")]
+    pub async fn limits(&self) -> Result<Vec<Limit>, Error> {
+        Ok(self.inner.limits.list())
+    }
+
+    /// Ends the orchestrator: no run is started any more, active ones are cancelled and waited for, and all that
+    /// happened is stored. Calling it again does no harm.
+    ///
+    /// # Errors
+    ///
+    /// If some of what happened could not be stored.
+    pub async fn shutdown(&self) -> Result<(), Error> {
+        self.inner.roots.close();
+        loop {
+            let idle = self.inner.roots.idle.notified();
+            tokio::pin!(idle);
+            idle.as_mut().enable();
+            self.inner.cancel_all();
+            if self.inner.roots.is_idle() {
+                break;
+            }
+            idle.await;
+        }
+        self.ask(|_, inner| {
+            inner.journal.close();
+            Ok(())
+        })
+        .await?;
+        match self.inner.journal.lost() {
+            (0, _) => Ok(()),
+            (lost, why) => Err(Error::from(
+                BackendError::new(crate::backend::BackendErrorKind::Other, format!("store {lost} events"))
+                    .because(why.unwrap_or_default()),
+            )),
+        }
+    }
+}
+
+impl Inner {
+    /// What runs outside of flows share on that runtime.
+    pub(crate) fn root_scope(self: &Arc<Self>, handle: Option<Handle>) -> Arc<Scope> {
+        let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |scope: &&Arc<Scope>| {
+            scope.handle.as_ref().map(Handle::id) == handle.as_ref().map(Handle::id)
+        };
+        if let Some(scope) = outside.as_ref().filter(same) {
+            return Arc::clone(scope);
+        }
+        if let (true, Some(handle)) = (self.signals, &handle) {
+            crate::signals::watch(self, handle);
+        }
+        let scope = Scope::new(Arc::clone(self), handle, None, Arc::default(), None);
+        *outside = Some(Arc::clone(&scope));
+        scope
+    }
+
+    /// Whether anybody looks at such a transition as it happens.
+    pub(crate) fn watches(&self, name: StateName, _flow: bool) -> bool {
+        !self.observers.is_empty() || crate::narrate::is_told(name)
+    }
+
+    pub(crate) fn cancel_all(&self) {
+        for run in self.roots.active() {
+            run.cancel();
+        }
+    }
+
+    /// An active run of this process.
+    fn active_run(&self, id: RunId) -> Option<Arc<Run>> {
+        let mut reached = self.roots.active();
+        while let Some(run) = reached.pop() {
+            if run.id() == id {
+                return Some(run);
+            }
+            reached.extend(run.active_children());
+        }
+        None
+    }
+}
+
+/// The machine and process that this code runs in.
+fn this_process() -> &'static Process {
+    static PROCESS: OnceLock<Process> = OnceLock::new();
+    PROCESS.get_or_init(|| {
+        let host = gethostname::gethostname().to_string_lossy().into_owned();
+        Process { host, pid: std::process::id() }
+    })
+}

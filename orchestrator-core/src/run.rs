@@ -1,0 +1,588 @@
+//! One run: its identity, its state, who waits for it, and which runs it started.
+//!
+//! A run is shared by its futures, its driver and, while it is active, its parent. Only the driver writes its states.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use futures::task::AtomicWaker;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use crate::backend::record::{Event, RunEvent, RunInfo};
+use crate::body::Erased;
+use crate::clock::Timestamp;
+use crate::def::Def;
+use crate::engine::Call;
+use crate::error::{Cause, FailedRun, FailureKind, TaskError};
+use crate::id::RunId;
+use crate::observe::Observed;
+use crate::options::{Effective, Overrides};
+use crate::scope::Scope;
+use crate::state::{State, StateName, StateType, Transition};
+
+/// How a run ended.
+pub(crate) type Outcome = Result<Erased, TaskError>;
+
+/// One run of a task or flow.
+pub struct Run {
+    pub(crate) info: Arc<RunInfo>,
+    pub(crate) def: &'static Def,
+    pub(crate) overrides: Overrides,
+    pub(crate) scope: Arc<Scope>,
+    pub(crate) parent: Option<Arc<Run>>,
+    /// Whether the run is seen by people: the expansion of a `map` is not.
+    pub(crate) visible: bool,
+    flags: AtomicU8,
+    /// Upstream runs that have not ended, plus one until all of them are known.
+    waiting_for: AtomicU32,
+    run_count: AtomicU32,
+    /// Where the run stands in its parent's table of children.
+    place: AtomicU32,
+    driver: AtomicWaker,
+    renamed: OnceLock<Arc<str>>,
+    outcome: OnceLock<Outcome>,
+    cell: Mutex<Cell>,
+    children: OnceLock<Box<Children>>,
+}
+
+const CANCEL: u8 = 1;
+const OBSERVED: u8 = 2;
+const LAUNCHED: u8 = 4;
+const SIGNAL: u8 = 8;
+const DISCARDED: u8 = 16;
+const AWAITS_CHILDREN: u8 = 32;
+const CLOSED: u8 = 64;
+
+/// What changes while a run goes on.
+struct Cell {
+    current: Transition,
+    /// Transitions that the journal has not been given yet.
+    staged: SmallVec<[Transition; 3]>,
+    next_seq: u32,
+    /// When the body was first started.
+    started: Option<Timestamp>,
+    waiters: Vec<Option<Waiter>>,
+    ended: bool,
+    /// The body and its arguments, until the run is launched.
+    call: Option<Box<dyn Call>>,
+}
+
+/// Who is told when a run ends.
+pub(crate) enum Waiter {
+    /// A task that polls one of the run's futures.
+    Task(std::task::Waker),
+    /// A run that takes this one's result.
+    Dependant(Arc<Run>),
+    /// Somebody who waits for several runs, who is told which one ended.
+    Group(Arc<dyn Group>, usize),
+}
+
+/// Somebody who waits for several runs.
+pub(crate) trait Group: Send + Sync {
+    fn ended(&self, index: usize, completed: bool);
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").field("id", &self.info.id).field("state", &self.state().name).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Run {
+    pub(crate) fn new(
+        info: Arc<RunInfo>,
+        def: &'static Def,
+        overrides: Overrides,
+        scope: Arc<Scope>,
+        parent: Option<Arc<Self>>,
+        visible: bool,
+        created: Timestamp,
+        call: Box<dyn Call>,
+    ) -> Arc<Self> {
+        let pending = Transition { name: StateName::Pending, at: created, message: None };
+        Arc::new(Self {
+            info,
+            def,
+            overrides,
+            scope,
+            parent,
+            visible,
+            flags: AtomicU8::new(0),
+            waiting_for: AtomicU32::new(1),
+            run_count: AtomicU32::new(0),
+            place: AtomicU32::new(u32::MAX),
+            driver: AtomicWaker::new(),
+            renamed: OnceLock::new(),
+            outcome: OnceLock::new(),
+            cell: Mutex::new(Cell {
+                current: pending.clone(),
+                staged: SmallVec::from_iter([pending]),
+                next_seq: 0,
+                started: None,
+                waiters: Vec::new(),
+                ended: false,
+                call: Some(call),
+            }),
+            children: OnceLock::new(),
+        })
+    }
+
+    pub(crate) fn id(&self) -> RunId {
+        self.info.id
+    }
+
+    pub(crate) fn name(&self) -> Arc<str> {
+        self.renamed.get().cloned().unwrap_or_else(|| self.info.name().into())
+    }
+
+    /// `Task run` or `Flow run`.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.info.id {
+            RunId::Task(_) => "Task run",
+            RunId::Flow(_) => "Flow run",
+        }
+    }
+
+    pub(crate) fn options(&self) -> Effective<'_> {
+        Effective { def: self.def, call: self.overrides.get(), defaults: &self.scope.orchestrator.defaults }
+    }
+
+    pub(crate) fn is_flow(&self) -> bool {
+        self.info.id.as_flow().is_some()
+    }
+
+    fn flag(&self, flag: u8) -> bool {
+        self.flags.load(Ordering::Acquire) & flag != 0
+    }
+
+    /// Sets a flag; says whether it was set before.
+    fn raise(&self, flag: u8) -> bool {
+        self.flags.fetch_or(flag, Ordering::AcqRel) & flag != 0
+    }
+
+    pub(crate) fn state(&self) -> State {
+        State::from(&lock(&self.cell).current)
+    }
+
+    pub(crate) fn transition(&self) -> Transition {
+        lock(&self.cell).current.clone()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.outcome.get().is_some()
+    }
+
+    pub(crate) fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.get()
+    }
+
+    pub(crate) fn run_count(&self) -> u32 {
+        self.run_count.load(Ordering::Acquire)
+    }
+
+    /// Marks the outcome as looked at: its failure no longer fails the parent.
+    pub(crate) fn observe(&self) {
+        self.raise(OBSERVED);
+    }
+
+    pub(crate) fn is_observed(&self) -> bool {
+        self.flag(OBSERVED)
+    }
+
+    /// The error that says why this run did not complete.
+    pub(crate) fn error(&self, kind: FailureKind, cause: Cause) -> TaskError {
+        let run = FailedRun { id: self.info.id, name: self.name(), function: self.info.function };
+        TaskError::new(kind, self.visible.then_some(run), cause)
+    }
+
+    /// This run and the runs in whose bodies it was submitted, innermost first.
+    pub(crate) fn lineage(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
+        std::iter::successors(Some(self), |run| run.parent.as_ref())
+    }
+
+    // --- states, written by the driver alone ---
+
+    /// Enters a state that is not terminal.
+    pub(crate) fn enter(&self, name: StateName, message: Option<Arc<str>>) {
+        debug_assert!(!name.kind().is_terminal(), "terminal states are entered by `end`");
+        let at = self.scope.orchestrator.clock.now();
+        self.record(name, message, at, None);
+    }
+
+    /// Counts an attempt and enters its state.
+    pub(crate) fn begin_attempt(&self, name: StateName, message: Option<Arc<str>>) {
+        self.run_count.fetch_add(1, Ordering::AcqRel);
+        self.enter(name, message);
+    }
+
+    pub(crate) fn rename(&self, name: String) {
+        let name: Arc<str> = name.into();
+        if self.renamed.set(Arc::clone(&name)).is_ok() && self.visible {
+            self.scope.orchestrator.journal.push(Event::Renamed { run: self.info.id, name });
+        }
+    }
+
+    fn record(&self, name: StateName, message: Option<Arc<str>>, at: Timestamp, error: Option<&TaskError>) {
+        let mut cell = lock(&self.cell);
+        let at = at.max(cell.current.at.after(Duration::from_micros(1)));
+        let transition = Transition { name, at, message };
+        if name.kind() == StateType::Running && cell.started.is_none() {
+            cell.started = Some(at);
+        }
+        let began = cell.started;
+        cell.current = transition.clone();
+        let seen = self.visible && self.scope.orchestrator.watches(name, self.is_flow());
+        let shown = seen.then(|| transition.clone());
+        cell.staged.push(transition);
+        drop(cell);
+        if let Some(transition) = shown {
+            self.show(&transition, began, error);
+        }
+    }
+
+    /// Tells observers and the log.
+    fn show(&self, transition: &Transition, began: Option<Timestamp>, error: Option<&TaskError>) {
+        let name = self.name();
+        let terminal = transition.name.kind().is_terminal();
+        let event = Observed {
+            run: &self.info,
+            name: &name,
+            transition,
+            run_count: self.run_count(),
+            duration: began.filter(|_| terminal).map(|began| transition.at.since(began)),
+            error,
+        };
+        crate::narrate::tell(self, &event);
+        for observer in &self.scope.orchestrator.observers {
+            observer.on_transition(&event);
+        }
+    }
+
+    /// Gives the journal what happened since it was last given something.
+    pub(crate) fn flush(&self) {
+        if !self.visible {
+            return;
+        }
+        let mut cell = lock(&self.cell);
+        if cell.staged.is_empty() {
+            return;
+        }
+        let transitions = std::mem::take(&mut cell.staged);
+        let first_seq = cell.next_seq;
+        cell.next_seq += u32::try_from(transitions.len()).expect("a run has fewer than four billion states");
+        drop(cell);
+        let event = RunEvent { run: Arc::clone(&self.info), first_seq, transitions, run_count: self.run_count() };
+        self.scope.orchestrator.journal.push(Event::Run(event));
+    }
+
+    // --- waiting ---
+
+    /// Tells `waiter` when the run ends; gives it back if it has ended already.
+    pub(crate) fn add_waiter(&self, waiter: Waiter) -> Result<usize, Waiter> {
+        let mut cell = lock(&self.cell);
+        if cell.ended {
+            return Err(waiter);
+        }
+        cell.waiters.push(Some(waiter));
+        Ok(cell.waiters.len() - 1)
+    }
+
+    /// Replaces the waker of a future that was polled again; `None` if the run has ended.
+    pub(crate) fn update_waker(&self, place: usize, waker: &std::task::Waker) -> Option<()> {
+        let mut cell = lock(&self.cell);
+        if cell.ended {
+            return None;
+        }
+        match &mut cell.waiters[place] {
+            Some(Waiter::Task(old)) if old.will_wake(waker) => {}
+            slot => *slot = Some(Waiter::Task(waker.clone())),
+        }
+        Some(())
+    }
+
+    /// Forgets a waiter whose future was dropped.
+    pub(crate) fn remove_waiter(&self, place: usize) {
+        let mut cell = lock(&self.cell);
+        if cell.ended {
+            return;
+        }
+        let waiter = cell.waiters[place].take();
+        while matches!(cell.waiters.last(), Some(None)) {
+            cell.waiters.pop();
+        }
+        drop(cell);
+        // The waiter's destructor may run code of others, so it runs outside of the lock.
+        drop(waiter);
+    }
+
+    /// Makes `self` wait for `upstream`; says whether there is anything to wait for.
+    pub(crate) fn wait_for(self: &Arc<Self>, upstream: &Self) -> bool {
+        if upstream.has_ended() {
+            return false;
+        }
+        self.waiting_for.fetch_add(1, Ordering::AcqRel);
+        match upstream.add_waiter(Waiter::Dependant(Arc::clone(self))) {
+            Ok(_) => true,
+            Err(_) => {
+                self.waiting_for.fetch_sub(1, Ordering::AcqRel);
+                false
+            }
+        }
+    }
+
+    /// One upstream run fewer to wait for; says whether it was the last.
+    pub(crate) fn upstream_ended(&self) -> bool {
+        self.waiting_for.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Prepares to wait for further upstream runs after the first have ended.
+    pub(crate) fn rearm(&self) {
+        self.waiting_for.store(1, Ordering::Release);
+    }
+
+    /// The body, for whoever launches the run: given out once.
+    pub(crate) fn launch(&self) -> Option<Box<dyn Call>> {
+        if self.raise(LAUNCHED) { None } else { lock(&self.cell).call.take() }
+    }
+
+    pub(crate) fn is_launched(&self) -> bool {
+        self.flag(LAUNCHED)
+    }
+
+    /// Puts the body back when further upstream runs turned up.
+    pub(crate) fn unlaunch(&self, call: Box<dyn Call>) {
+        lock(&self.cell).call = Some(call);
+        self.flags.fetch_and(!LAUNCHED, Ordering::AcqRel);
+    }
+
+    /// Whether a cancellation, or the end of the last child, came since this was last asked.
+    pub(crate) fn take_signal(&self) -> bool {
+        self.flags.fetch_and(!SIGNAL, Ordering::AcqRel) & SIGNAL != 0
+    }
+
+    pub(crate) fn register_driver(&self, waker: &std::task::Waker) {
+        self.driver.register(waker);
+    }
+
+    fn signal(&self) {
+        self.raise(SIGNAL);
+        self.driver.wake();
+    }
+
+    // --- ending ---
+
+    /// Enters the terminal state.
+    pub(crate) fn conclude(&self, name: StateName, message: Option<Arc<str>>, error: Option<&TaskError>) {
+        debug_assert!(name.kind().is_terminal(), "only terminal states end a run");
+        let at = self.scope.orchestrator.clock.now();
+        self.record(name, message, at, error);
+        self.flush();
+    }
+
+    /// Stores the outcome. Gives back whoever waited, to be woken when the driver has let go of the run: the last
+    /// reader of a result is then its only owner.
+    pub(crate) fn end(self: Arc<Self>, outcome: Outcome) -> Wakes {
+        let failed = outcome.is_err();
+        self.outcome.set(outcome).unwrap_or_else(|_| unreachable!("a driver ends its run once"));
+        let waiters = {
+            let mut cell = lock(&self.cell);
+            cell.ended = true;
+            std::mem::take(&mut cell.waiters)
+        };
+        let parent = self.parent.clone();
+        self.siblings().child_ended(&self, failed);
+        Wakes { waiters, completed: !failed, parent }
+    }
+
+    // --- the tree ---
+
+    pub(crate) fn children(&self) -> &Children {
+        self.children.get_or_init(Box::default)
+    }
+
+    fn siblings(&self) -> &Children {
+        match &self.parent {
+            Some(parent) => parent.children(),
+            None => &self.scope.orchestrator.roots,
+        }
+    }
+
+    /// Enters the run in its parent's table; `false` if the parent has ended.
+    pub(crate) fn adopt(self: &Arc<Self>) -> bool {
+        let siblings = self.siblings();
+        let Some(place) = siblings.add(self) else { return false };
+        self.place.store(place, Ordering::Release);
+        match &self.parent {
+            Some(parent) if parent.flag(CLOSED) => {
+                siblings.remove(place);
+                parent.signal();
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether every run that this one started has ended. From now on the end of the last one wakes the driver.
+    pub(crate) fn children_ended(&self) -> bool {
+        let Some(children) = self.children.get() else { return true };
+        self.raise(AWAITS_CHILDREN);
+        children.is_idle()
+    }
+
+    /// Refuses further children, if none is active; says whether none was.
+    pub(crate) fn close(&self) -> bool {
+        // Whoever adds a child looks at the flag afterwards, so one of the two sees the other.
+        self.raise(CLOSED);
+        self.children.get().is_none_or(|children| children.is_idle())
+    }
+
+    /// The first child that failed and that nobody looked at, taken out of the list together with all others.
+    pub(crate) fn unobserved_failure(&self) -> Option<TaskError> {
+        let failures = self.children.get()?.take_failures();
+        let mut unobserved = failures.iter().filter(|child| !child.is_observed());
+        unobserved.find_map(|child| child.outcome().and_then(|outcome| outcome.as_ref().err().cloned()))
+    }
+
+    // --- cancellation ---
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.flag(CANCEL)
+    }
+
+    /// Whether the run was cancelled by name, so that its end is no surprise to anybody.
+    pub(crate) fn is_discarded(&self) -> bool {
+        self.flag(DISCARDED)
+    }
+
+    /// Asks the run, and every run it started, to end.
+    pub(crate) fn cancel(self: &Arc<Self>) {
+        self.raise(DISCARDED);
+        self.cancel_tree();
+    }
+
+    pub(crate) fn cancel_tree(self: &Arc<Self>) {
+        let mut reached = vec![Arc::clone(self)];
+        while let Some(run) = reached.pop() {
+            if run.has_ended() || run.raise(CANCEL) {
+                continue;
+            }
+            run.signal();
+            reached.extend(run.active_children());
+            crate::submit::launch(&run);
+        }
+    }
+
+    /// The runs that this one started and that have not ended.
+    pub(crate) fn active_children(&self) -> Vec<Arc<Self>> {
+        self.children.get().map(|children| children.active()).unwrap_or_default()
+    }
+
+    /// Asks every run that this one started to end.
+    pub(crate) fn cancel_children(&self) {
+        self.active_children().iter().for_each(Self::cancel_tree);
+    }
+}
+
+/// Those who waited for a run that has ended.
+#[must_use = "somebody waits for this"]
+pub(crate) struct Wakes {
+    waiters: Vec<Option<Waiter>>,
+    completed: bool,
+    parent: Option<Arc<Run>>,
+}
+
+impl Wakes {
+    pub(crate) fn wake(self) {
+        for waiter in self.waiters.into_iter().flatten() {
+            match waiter {
+                Waiter::Task(waker) => waker.wake(),
+                Waiter::Dependant(run) => {
+                    if run.upstream_ended() {
+                        crate::submit::launch(&run);
+                    }
+                }
+                Waiter::Group(group, index) => group.ended(index, self.completed),
+            }
+        }
+        if let Some(parent) = self.parent
+            && parent.flag(AWAITS_CHILDREN)
+            && parent.children().is_idle()
+        {
+            parent.signal();
+        }
+    }
+}
+
+/// The runs that one run, or an orchestrator, has started and that have not ended.
+#[derive(Default)]
+pub(crate) struct Children {
+    table: Mutex<Table>,
+    pub(crate) idle: tokio::sync::Notify,
+    any_failed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Table {
+    active: Slab<Arc<Run>>,
+    /// Children that failed; some may be looked at later.
+    failures: Vec<Arc<Run>>,
+    closed: bool,
+}
+
+impl Children {
+    fn add(&self, run: &Arc<Run>) -> Option<u32> {
+        let mut table = lock(&self.table);
+        if table.closed {
+            return None;
+        }
+        let place = table.active.insert(Arc::clone(run));
+        Some(u32::try_from(place).expect("a run has fewer than four billion children at a time"))
+    }
+
+    fn child_ended(&self, run: &Arc<Run>, failed: bool) {
+        let place = run.place.load(Ordering::Acquire);
+        let mut table = lock(&self.table);
+        let own = table.active.try_remove(place as usize);
+        if failed && run.parent.is_some() && !run.is_discarded() {
+            table.failures.push(Arc::clone(run));
+            self.any_failed.store(true, Ordering::Release);
+        }
+        let idle = table.active.is_empty();
+        drop(table);
+        drop(own);
+        if idle && run.parent.is_none() {
+            self.idle.notify_waiters();
+        }
+    }
+
+    fn remove(&self, place: u32) {
+        let removed = lock(&self.table).active.try_remove(place as usize);
+        drop(removed);
+    }
+
+    fn take_failures(&self) -> Vec<Arc<Run>> {
+        if !self.any_failed.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        std::mem::take(&mut lock(&self.table).failures)
+    }
+
+    pub(crate) fn active(&self) -> Vec<Arc<Run>> {
+        lock(&self.table).active.iter().map(|(_, run)| Arc::clone(run)).collect()
+    }
+
+    /// Refuses new runs from now on.
+    pub(crate) fn close(&self) {
+        lock(&self.table).closed = true;
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        lock(&self.table).active.is_empty()
+    }
+}

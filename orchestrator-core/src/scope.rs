@@ -1,0 +1,53 @@
+//! What the runs of one flow run share: the runtime they run on, the numbers in their names, the flow's capacity.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use smallvec::SmallVec;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::def::Def;
+use crate::id::FlowRunId;
+use crate::orchestrator::Inner;
+
+pub(crate) struct Scope {
+    pub(crate) orchestrator: Arc<Inner>,
+    /// The runtime that the runs are driven on; `None` where a call was made outside of any.
+    pub(crate) handle: Option<Handle>,
+    /// The flow run that the scope belongs to; `None` outside of flows.
+    pub(crate) flow: Option<FlowRunId>,
+    /// The flow's tags, which its tasks inherit.
+    pub(crate) tags: Arc<[Box<str>]>,
+    /// The flow's parameters, once they are recorded.
+    pub(crate) parameters: OnceLock<serde_json::Value>,
+    /// Places for tasks of the flow that run at the same time, and how many there are.
+    pub(crate) capacity: Option<(Arc<Semaphore>, usize)>,
+    /// The number of the last run of each function, by the address of its definition.
+    counts: Mutex<SmallVec<[(usize, u32); 4]>>,
+}
+
+impl Scope {
+    pub(crate) fn new(
+        orchestrator: Arc<Inner>,
+        handle: Option<Handle>,
+        flow: Option<FlowRunId>,
+        tags: Arc<[Box<str>]>,
+        capacity: Option<usize>,
+    ) -> Arc<Self> {
+        let capacity = capacity.map(|size| (Arc::new(Semaphore::new(size.min(Semaphore::MAX_PERMITS))), size));
+        let counts = Mutex::default();
+        Arc::new(Self { orchestrator, handle, flow, tags, parameters: OnceLock::new(), capacity, counts })
+    }
+
+    /// The number of the next run of a function, counted from 0.
+    pub(crate) fn next_index(&self, def: &'static Def) -> u32 {
+        let address = std::ptr::from_ref(def).addr();
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, count)) = counts.iter_mut().find(|(known, _)| *known == address) {
+            *count += 1;
+            return *count;
+        }
+        counts.push((address, 0));
+        0
+    }
+}

@@ -1,0 +1,398 @@
+//! From a call to a run: identity, place in the tree, upstream runs, and the moment to start.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use crate::backend::record::{Event, RunInfo};
+use crate::body::{ArgEncoder, Attempt, Body, BodyFailure, Codec, Erased};
+use crate::cache::canonical::EncodeError;
+use crate::context::Place;
+use crate::def::{Def, DefKind};
+use crate::engine::{self, Call};
+use crate::error::{BodyError, Cause, FailureKind, TaskError};
+use crate::future::{FlowFuture, MapFuture, TaskFuture};
+use crate::id::{FlowRunId, RunId, TaskRunId};
+use crate::input::Args;
+use crate::options::{CallOptions, Overrides};
+use crate::orchestrator::Orchestrator;
+use crate::run::Run;
+use crate::scope::Scope;
+use crate::state::StateName;
+
+/// Submits one run of a task.
+pub fn submit_task<B: Body>(overrides: &Overrides, args: <B::Args as Args>::Pending) -> TaskFuture<B::Output> {
+    TaskFuture::new(submit(B::def(), overrides.clone(), Box::new(Typed::<B>::Pending(args)), true))
+}
+
+/// Submits one run of a flow.
+pub fn submit_flow<B: Body>(overrides: &Overrides, args: <B::Args as Args>::Pending) -> FlowFuture<B::Output> {
+    FlowFuture::new(submit(B::def(), overrides.clone(), Box::new(Typed::<B>::Pending(args)), true))
+}
+
+/// Submits one run of a task for each element.
+pub fn submit_map<B: Body>(overrides: &Overrides, mut args: <B::Args as Args>::Mapped) -> MapFuture<B::Output> {
+    let mut ready = true;
+    B::Args::visit_mapped(&args, &mut |run| {
+        run.observe();
+        ready &= matches!(run.outcome(), Some(Ok(_)));
+    });
+    if ready && let Ok(length) = mapped_length::<B>(&mut args) {
+        return MapFuture::known(fan_out::<B>(overrides, &mut args, length));
+    }
+    let expansion = Expansion::<B> { args: Some(args), overrides: overrides.clone(), place: Place::current() };
+    MapFuture::later(submit(B::def(), Overrides::NONE, Box::new(expansion), false))
+}
+
+fn fan_out<B: Body>(
+    overrides: &Overrides,
+    args: &mut <B::Args as Args>::Mapped,
+    length: usize,
+) -> Vec<TaskFuture<B::Output>> {
+    (0..length).map(|_| submit_task::<B>(overrides, B::Args::next(args))).collect()
+}
+
+/// The number of runs that a `map` makes, if its collections agree.
+fn mapped_length<B: Body>(args: &mut <B::Args as Args>::Mapped) -> Result<usize, String> {
+    let def = B::def();
+    let lengths = B::Args::lengths(args);
+    let name = |index: usize| match def.parameters.get(index) {
+        Some(name) => format!("`{name}`"),
+        None => format!("argument {}", index + 1),
+    };
+    let mut collections = lengths.iter().enumerate().filter_map(|(index, length)| Some((index, (*length)?)));
+    let Some((first, length)) = collections.next() else {
+        return Err(format!("cannot map '{}': every argument is unmapped, there is nothing to map over", def.name));
+    };
+    match collections.find(|(_, other)| *other != length) {
+        Some((second, other)) => Err(format!(
+            "cannot map '{}' over collections of different lengths: {} has {length} elements, {} has {other}",
+            def.name,
+            name(first),
+            name(second),
+        )),
+        None => Ok(length),
+    }
+}
+
+/// The arguments of one run, first waiting, then resolved.
+enum Typed<B: Body> {
+    Pending(<B::Args as Args>::Pending),
+    Ready(B::Args),
+    Spent,
+}
+
+impl<B: Body> Typed<B> {
+    fn args(&self) -> &B::Args {
+        match self {
+            Self::Ready(args) => args,
+            Self::Pending(_) | Self::Spent => unreachable!("asked between resolution and the last attempt only"),
+        }
+    }
+}
+
+impl<B: Body> Call for Typed<B> {
+    fn visit(&self, visit: &mut dyn FnMut(&Arc<Run>)) {
+        if let Self::Pending(args) = self {
+            B::Args::visit(args, visit);
+        }
+    }
+
+    fn resolve(&mut self) -> Result<(), TaskError> {
+        if let Self::Pending(args) = std::mem::replace(self, Self::Spent) {
+            *self = Self::Ready(B::Args::resolve(args)?);
+        }
+        Ok(())
+    }
+
+    fn attempt(&mut self, last: bool) -> Attempt {
+        let args = match self {
+            Self::Ready(args) if !last => args.again(),
+            _ => match std::mem::replace(self, Self::Spent) {
+                Self::Ready(args) => args,
+                Self::Pending(_) | Self::Spent => unreachable!("no attempt follows the last"),
+            },
+        };
+        B::call(args)
+    }
+
+    fn run_name(&self) -> Option<String> {
+        B::run_name(self.args())
+    }
+
+    fn cache_key(&self) -> Option<Option<String>> {
+        B::cache_key(self.args())
+    }
+
+    fn encode(&self, mut encoder: ArgEncoder<'_>) -> Result<(), EncodeError> {
+        B::encode(self.args(), &mut encoder);
+        encoder.finish()
+    }
+
+    fn codec(&self) -> Option<&'static Codec> {
+        B::codec()
+    }
+
+    fn gives(&self, value: &Erased) -> bool {
+        value.is::<B::Output>()
+    }
+}
+
+/// The run behind a `map` whose elements were not known at the call: its result is the futures of the runs.
+struct Expansion<B: Body> {
+    args: Option<<B::Args as Args>::Mapped>,
+    overrides: Overrides,
+    place: Place,
+}
+
+impl<B: Body> Call for Expansion<B> {
+    fn visit(&self, visit: &mut dyn FnMut(&Arc<Run>)) {
+        if let Some(args) = &self.args {
+            B::Args::visit_mapped(args, visit);
+        }
+    }
+
+    fn resolve(&mut self) -> Result<(), TaskError> {
+        let mut failed = None;
+        self.visit(&mut |run| {
+            if let (None, Some(Err(error))) = (&failed, run.outcome()) {
+                failed = Some(error.clone());
+            }
+        });
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn attempt(&mut self, _last: bool) -> Attempt {
+        let mut args = self.args.take().expect("an expansion is attempted once");
+        let (overrides, mut place) = (self.overrides.clone(), std::mem::take(&mut self.place));
+        Attempt::from_future(async move {
+            let length = mapped_length::<B>(&mut args)
+                .map_err(|said| BodyFailure { error: BodyError::new(said), retryable: false })?;
+            let children = place.within(|| fan_out::<B>(&overrides, &mut args, length));
+            Ok(Arc::new(children) as Erased)
+        })
+    }
+
+    fn run_name(&self) -> Option<String> {
+        None
+    }
+
+    fn cache_key(&self) -> Option<Option<String>> {
+        None
+    }
+
+    fn encode(&self, encoder: ArgEncoder<'_>) -> Result<(), EncodeError> {
+        encoder.finish()
+    }
+
+    fn codec(&self) -> Option<&'static Codec> {
+        None
+    }
+
+    fn gives(&self, _value: &Erased) -> bool {
+        false
+    }
+}
+
+/// Makes a run, and starts it if there is nothing to wait for.
+fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, visible: bool) -> Arc<Run> {
+    let place = Place::current();
+    let (outer, parent) = match place.run {
+        Some(parent) => (Arc::clone(&parent.scope), Some(parent)),
+        None => {
+            let orchestrator = place.orchestrator.unwrap_or_else(|| Orchestrator::current().into_inner());
+            (orchestrator.root_scope(Handle::try_current().ok()), None)
+        }
+    };
+    let upstreams = upstreams(overrides.get(), &*call);
+    let run = make(def, overrides, call, visible, outer, parent, &upstreams);
+    if run.scope.handle.is_none() {
+        refuse(&run, "there is no tokio runtime here: call it under #[tokio::main], or inside `block_on`".to_owned());
+        return run;
+    }
+    if !run.adopt() {
+        let said = match &run.parent {
+            Some(parent) => format!("the run '{}' that called it has ended", parent.name()),
+            None => "the orchestrator is shut down".to_owned(),
+        };
+        refuse(&run, said);
+        return run;
+    }
+    let never_ends = |upstream: &&Arc<Run>| run.lineage().any(|ancestor| Arc::ptr_eq(ancestor, upstream));
+    if let Some(ancestor) = upstreams.iter().find(never_ends) {
+        refuse(&run, format!("it would wait for ever for '{}', of which it is a part", ancestor.name()));
+        return run;
+    }
+    wait_for_all(&run, &upstreams);
+    if run.parent.as_ref().is_some_and(|parent| parent.is_cancelled()) {
+        run.cancel_tree();
+    }
+    if run.upstream_ended() {
+        launch(&run);
+    } else {
+        run.flush();
+    }
+    run
+}
+
+fn wait_for_all(run: &Arc<Run>, upstreams: &[Arc<Run>]) {
+    for upstream in upstreams {
+        upstream.observe();
+        run.wait_for(upstream);
+    }
+}
+
+fn make(
+    def: &'static Def,
+    overrides: Overrides,
+    call: Box<dyn Call>,
+    visible: bool,
+    outer: Arc<Scope>,
+    parent: Option<Arc<Run>>,
+    upstreams: &[Arc<Run>],
+) -> Arc<Run> {
+    let orchestrator = &outer.orchestrator;
+    let created = orchestrator.clock.now();
+    let options = overrides.get();
+    let index = if visible { outer.next_index(def) } else { 0 };
+    let tags = tags(def, options.and_then(|options| options.tags.as_deref()), &outer);
+    let (id, given_name, scope) = match def.kind {
+        DefKind::Task => (RunId::Task(TaskRunId::new(created)), None, None),
+        DefKind::Flow if !visible => (RunId::Flow(FlowRunId::new(created)), None, None),
+        DefKind::Flow => {
+            let id = FlowRunId::new(created);
+            let scope = Scope::new(
+                Arc::clone(orchestrator),
+                outer.handle.clone(),
+                Some(id),
+                Arc::clone(&tags),
+                def.max_concurrent_tasks,
+            );
+            (RunId::Flow(id), Some(crate::names::generate().into()), Some(scope))
+        }
+    };
+    let info = RunInfo {
+        id,
+        key: def.key,
+        function: def.name,
+        given_name: options.and_then(|options| options.run_name.clone()).or(given_name),
+        index,
+        parent: parent.as_ref().map(|parent| parent.id()),
+        flow_run: outer.flow,
+        version: def.version,
+        tags,
+        upstream: ids(upstreams),
+        process: orchestrator.process,
+    };
+    let scope = scope.unwrap_or(outer);
+    Run::new(Arc::new(info), def, overrides, scope, parent, visible, created, call)
+}
+
+/// The tags of a run: its own and those of the flow, sorted.
+fn tags(def: &'static Def, changed: Option<&[String]>, scope: &Scope) -> Arc<[Box<str>]> {
+    if changed.map_or(def.tags.is_empty(), <[_]>::is_empty) {
+        return Arc::clone(&scope.tags);
+    }
+    let mut tags: Vec<Box<str>> = scope.tags.to_vec();
+    match changed {
+        Some(changed) => tags.extend(changed.iter().map(|tag| tag.as_str().into())),
+        None => tags.extend(def.tags.iter().map(|tag| (*tag).into())),
+    }
+    tags.sort_unstable();
+    tags.dedup();
+    tags.into()
+}
+
+/// Every run that a call takes a result of or waits for, each once, in argument order.
+fn upstreams(options: Option<&CallOptions>, call: &dyn Call) -> Vec<Arc<Run>> {
+    let mut all: Vec<Arc<Run>> = Vec::new();
+    let mut visit = |run: &Arc<Run>| all.push(Arc::clone(run));
+    call.visit(&mut visit);
+    if let Some(options) = options {
+        options.wait_for.iter().chain(&options.wait_for_settled).for_each(|upstream| upstream.visit(&mut visit));
+    }
+    if all.len() > 1 {
+        let mut seen = HashSet::with_capacity(all.len());
+        all.retain(|run| seen.insert(Arc::as_ptr(run)));
+    }
+    all
+}
+
+fn ids(upstreams: &[Arc<Run>]) -> Box<[RunId]> {
+    upstreams.iter().filter(|run| run.visible).map(|run| run.id()).collect()
+}
+
+/// Ends a run without starting it.
+fn refuse(run: &Arc<Run>, said: String) {
+    drop(run.launch());
+    let error = run.error(FailureKind::Refused, Cause::Said(said.clone()));
+    run.conclude(StateName::Failed, Some(said.into()), Some(&error));
+    Arc::clone(run).end(Err(error)).wake();
+}
+
+thread_local! {
+    /// Runs to launch, while this thread launches one: a chain of runs that ends at once must not become a chain of
+    /// calls.
+    static LAUNCHING: RefCell<Option<Vec<Arc<Run>>>> = const { RefCell::new(None) };
+}
+
+/// Starts a run whose upstream runs have all ended, or that is to be cancelled. Does nothing if it was started.
+pub(crate) fn launch(run: &Arc<Run>) {
+    if run.is_launched() {
+        return;
+    }
+    let queued = LAUNCHING.with_borrow_mut(|queue| match queue {
+        Some(queue) => {
+            queue.push(Arc::clone(run));
+            true
+        }
+        None => {
+            *queue = Some(Vec::new());
+            false
+        }
+    });
+    if queued {
+        return;
+    }
+    launch_now(run);
+    while let Some(run) = LAUNCHING.with_borrow_mut(|queue| match queue.as_mut().and_then(Vec::pop) {
+        Some(run) => Some(run),
+        None => {
+            *queue = None;
+            None
+        }
+    }) {
+        launch_now(&run);
+    }
+}
+
+fn launch_now(run: &Arc<Run>) {
+    let Some(call) = run.launch() else { return };
+    let options = run.overrides.get();
+    let grew = !run.is_cancelled() && {
+        let mut more = false;
+        let mut visit = |upstream: &Arc<Run>| more |= !upstream.has_ended();
+        call.visit(&mut visit);
+        if let Some(options) = options {
+            options.wait_for.iter().chain(&options.wait_for_settled).for_each(|upstream| upstream.visit(&mut visit));
+        }
+        more
+    };
+    if !grew {
+        engine::start(Arc::clone(run), call);
+        return;
+    }
+    // A map that was expanded meanwhile brought further upstream runs.
+    let upstreams = upstreams(options, &*call);
+    if run.visible {
+        run.scope.orchestrator.journal.push(Event::Upstream { run: run.id(), upstream: ids(&upstreams) });
+    }
+    run.rearm();
+    run.unlaunch(call);
+    wait_for_all(run, &upstreams);
+    if run.upstream_ended() || run.is_cancelled() {
+        launch(run);
+    }
+}

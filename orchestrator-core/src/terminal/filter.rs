@@ -1,0 +1,153 @@
+//! Which events are shown and captured, from the environment.
+
+use std::fmt;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+
+use super::RUN_TARGET;
+
+const SHOWN: [&str; 2] = ["ORCHESTRATOR_LOG", "RUST_LOG"];
+const CAPTURED: &str = "ORCHESTRATOR_LOG_CAPTURE";
+
+/// The filters that the environment asks for.
+#[derive(Debug)]
+pub(super) struct Filters {
+    shown: String,
+    captured: String,
+    complaints: Vec<Complaint>,
+}
+
+/// Whether the summaries of flow runs are printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reported {
+    Yes,
+    No,
+}
+
+impl Filters {
+    pub(super) fn from_env() -> Self {
+        Self::from_lookup(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+    }
+
+    /// The filters, where `lookup` gives the value of an environment variable.
+    pub(super) fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Self {
+        let mut complaints = Vec::new();
+        let mut first_of = |names: &[&'static str]| {
+            let set = names.iter().find_map(|&name| {
+                let value = lookup(name)?;
+                let value = value.trim();
+                (!value.is_empty()).then(|| (name, value.to_owned()))
+            });
+            let Some((variable, value)) = set else { return "info".to_owned() };
+            match EnvFilter::builder().parse(&value) {
+                Ok(_) => value,
+                Err(error) => {
+                    complaints.push(Complaint { variable, value, reason: error.to_string() });
+                    "info".to_owned()
+                }
+            }
+        };
+        let (shown, captured) = (first_of(&SHOWN), first_of(&[CAPTURED]));
+        Self { shown, captured, complaints }
+    }
+
+    /// Values that are not filters; `info` stands in for them.
+    pub(super) fn complaints(&self) -> &[Complaint] {
+        &self.complaints
+    }
+
+    /// What is printed.
+    pub(super) fn shown(&self) -> EnvFilter {
+        parsed(&self.shown)
+    }
+
+    /// What goes into the history. The engine's reports about runs do not: the history has them as states.
+    pub(super) fn captured(&self) -> EnvFilter {
+        match format!("{RUN_TARGET}=off").parse() {
+            Ok(without_reports) => parsed(&self.captured).add_directive(without_reports),
+            Err(_) => parsed(&self.captured),
+        }
+    }
+
+    /// Summaries are printed where the engine's own events of level INFO are.
+    pub(super) fn reported(&self) -> Reported {
+        let probe = tracing_subscriber::registry().with(self.shown());
+        let enabled =
+            tracing::subscriber::with_default(probe, || tracing::enabled!(target: RUN_TARGET, tracing::Level::INFO));
+        if enabled { Reported::Yes } else { Reported::No }
+    }
+}
+
+fn parsed(directives: &str) -> EnvFilter {
+    let builder = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    builder.parse(directives).unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+/// A value in the environment that is not a filter.
+#[derive(Debug)]
+pub(super) struct Complaint {
+    variable: &'static str,
+    value: String,
+    reason: String,
+}
+
+impl Complaint {
+    pub(super) fn is_about_capture(&self) -> bool {
+        self.variable == CAPTURED
+    }
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { variable, value, reason } = self;
+        write!(f, "{variable} is set to {value:?}, which is not a log filter ({reason}); going on with info")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filters(set: &[(&str, &str)]) -> Filters {
+        Filters::from_lookup(|name| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn the_own_variable_wins_and_an_empty_one_counts_as_unset() {
+        assert_eq!(filters(&[]).shown().to_string(), "info");
+        assert_eq!(filters(&[("RUST_LOG", "warn")]).shown().to_string(), "warn");
+        assert_eq!(filters(&[("RUST_LOG", "warn"), ("ORCHESTRATOR_LOG", "debug")]).shown().to_string(), "debug");
+        assert_eq!(filters(&[("RUST_LOG", "warn"), ("ORCHESTRATOR_LOG", " ")]).shown().to_string(), "warn");
+    }
+
+    #[test]
+    fn a_bad_value_is_named_once_and_replaced() {
+        let filters = filters(&[("ORCHESTRATOR_LOG", "orchestrator=loud")]);
+        let complaints: Vec<_> = filters.complaints().iter().map(ToString::to_string).collect();
+        let [complaint] = &complaints[..] else { panic!("expected one complaint, got {complaints:?}") };
+        assert!(complaint.starts_with("ORCHESTRATOR_LOG is set to \"orchestrator=loud\", which is not"), "{complaint}");
+        assert!(!complaint.contains('\n'), "{complaint}");
+        assert_eq!(filters.shown().to_string(), "info");
+    }
+
+    #[test]
+    fn summaries_follow_the_level_of_the_engines_events() {
+        for (value, expected) in [
+            ("info", Reported::Yes),
+            ("trace", Reported::Yes),
+            ("warn,orchestrator=info", Reported::Yes),
+            ("warn", Reported::No),
+            ("info,orchestrator=error", Reported::No),
+            ("off", Reported::No),
+        ] {
+            assert_eq!(filters(&[("RUST_LOG", value)]).reported(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn off_is_seen_as_such() {
+        assert_eq!(filters(&[("ORCHESTRATOR_LOG", "off")]).shown().max_level_hint(), Some(LevelFilter::OFF));
+    }
+}

@@ -1,0 +1,92 @@
+//! What a person sees when the program has set no `tracing` subscriber: log lines, a progress line, a summary.
+//!
+//! Everything goes to standard error, and nothing here can fail a run: what cannot be written is dropped. A program
+//! that sets a subscriber of its own before its first run gets none of this; it adds [`capture_layer`] to keep the
+//! log lines of its runs in the history.
+
+mod capture;
+mod duration;
+mod filter;
+mod format;
+mod paint;
+mod progress;
+mod screen;
+mod summary;
+#[cfg(test)]
+mod testing;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+
+pub use self::capture::capture_layer;
+pub(crate) use self::duration::short;
+use self::filter::{Filters, Reported};
+use self::format::PrintLayer;
+use self::paint::Paint;
+use self::progress::Progress;
+use self::screen::Screen;
+use self::summary::Summary;
+use crate::observe::Observer;
+
+/// The target of the engine's own events about runs.
+pub(crate) const RUN_TARGET: &str = "orchestrator::run";
+
+/// The installed terminal output.
+#[derive(Clone)]
+pub(crate) struct TerminalHandle {
+    observers: Vec<Arc<dyn Observer>>,
+}
+
+impl TerminalHandle {
+    /// The observers that draw the progress line and print the summaries, where those are wanted.
+    pub(crate) fn observers(&self) -> Vec<Arc<dyn Observer>> {
+        self.observers.clone()
+    }
+}
+
+impl fmt::Debug for TerminalHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TerminalHandle").field("observers", &self.observers.len()).finish()
+    }
+}
+
+/// Makes the terminal output the process's `tracing` subscriber, unless the program has set one.
+///
+/// The first call decides, from the environment; later ones return the same. `None`: a subscriber was set already, or
+/// the level is `off`, in which case log lines are still captured.
+pub(crate) fn install() -> Option<TerminalHandle> {
+    static INSTALLED: OnceLock<Option<TerminalHandle>> = OnceLock::new();
+    INSTALLED.get_or_init(|| build(&Filters::from_env())).clone()
+}
+
+fn build(filters: &Filters) -> Option<TerminalHandle> {
+    // Also true for a subscriber that the program set for one thread or scope: it has made its own arrangements.
+    if tracing::dispatcher::has_been_set() {
+        return None;
+    }
+    let screen = Arc::new(Screen::stderr());
+    for complaint in filters.complaints() {
+        screen.print(&format!("orchestrator: {complaint}\n"));
+    }
+    let paint = Paint::for_stderr();
+    let shown = filters.shown();
+    let reported = filters.reported();
+    let silent = shown.max_level_hint() == Some(LevelFilter::OFF);
+    let print = (!silent).then(|| PrintLayer::new(Arc::clone(&screen), paint).with_filter(shown));
+    let subscriber = tracing_subscriber::registry().with(print).with(capture::filtered_by(filters.captured()));
+    tracing::subscriber::set_global_default(subscriber).ok()?;
+    if silent {
+        return None;
+    }
+    let mut observers: Vec<Arc<dyn Observer>> = Vec::new();
+    if progress::is_welcome() {
+        observers.push(Arc::new(Progress::new(Arc::clone(&screen))));
+    }
+    if reported == Reported::Yes {
+        observers.push(Arc::new(Summary::new(screen, paint)));
+    }
+    Some(TerminalHandle { observers })
+}

@@ -1,0 +1,153 @@
+//! Colours, and what may not reach a terminal unchanged.
+
+use std::fmt::{self, Write as _};
+
+use console::Style;
+use tracing::Level;
+
+use crate::state::{StateName, StateType};
+
+/// Whether text is coloured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Paint {
+    Plain,
+    Coloured,
+}
+
+impl Paint {
+    /// Coloured on a terminal, unless `NO_COLOR` is set; `CLICOLOR_FORCE` colours in any case.
+    pub(super) fn for_stderr() -> Self {
+        if console::colors_enabled_stderr() { Self::Coloured } else { Self::Plain }
+    }
+
+    pub(super) fn dim(self, text: impl fmt::Display) -> String {
+        self.with(|style| style.dim(), text)
+    }
+
+    pub(super) fn level(self, level: Level, text: impl fmt::Display) -> String {
+        match level {
+            Level::ERROR => self.with(|style| style.red().bold(), text),
+            Level::WARN => self.with(Style::yellow, text),
+            Level::INFO => self.with(Style::green, text),
+            Level::DEBUG | Level::TRACE => self.dim(text),
+        }
+    }
+
+    /// The text in the colour of a state that is good, bad or in between.
+    pub(super) fn state(self, name: StateName, text: impl fmt::Display) -> String {
+        if matches!(name, StateName::AwaitingRetry | StateName::Late | StateName::RolledBack) {
+            return self.with(Style::yellow, text);
+        }
+        match name.kind() {
+            StateType::Completed => self.with(Style::green, text),
+            StateType::Failed | StateType::Crashed => self.with(Style::red, text),
+            StateType::Cancelled | StateType::Cancelling => self.with(Style::yellow, text),
+            StateType::Scheduled | StateType::Pending | StateType::Running | StateType::Paused => text.to_string(),
+        }
+    }
+
+    fn with(self, style: impl FnOnce(Style) -> Style, text: impl fmt::Display) -> String {
+        match self {
+            Self::Plain => text.to_string(),
+            // Decided by ourselves for standard error; the style would look at standard output.
+            Self::Coloured => style(Style::new().force_styling(true)).apply_to(text).to_string(),
+        }
+    }
+
+    /// Appends foreign text so that it cannot move the cursor or hide what follows.
+    ///
+    /// Line breaks and tabs stay. Colours that the text brings along stay where we colour too, and end with the text.
+    pub(super) fn push_foreign(self, line: &mut String, text: &str) {
+        let mut rest = text;
+        let mut coloured = false;
+        while let Some(found) = rest.find(|c: char| c.is_control() && c != '\t' && c != '\n') {
+            line.push_str(&rest[..found]);
+            rest = &rest[found..];
+            if let Some(length) = colour_length(rest).filter(|_| self == Self::Coloured) {
+                line.push_str(&rest[..length]);
+                rest = &rest[length..];
+                coloured = true;
+                continue;
+            }
+            let mut chars = rest.chars();
+            if let Some(control) = chars.next().filter(|&c| c != '\r' || !rest.starts_with("\r\n")) {
+                push_escaped(line, control);
+            }
+            rest = chars.as_str();
+        }
+        line.push_str(rest);
+        if coloured {
+            line.push_str("\u{1b}[0m");
+        }
+    }
+}
+
+/// Foreign text that has to fit into one line, such as a run's name.
+pub(super) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { push_escaped(&mut line, c) } else { line.push(c) }
+    }
+    line
+}
+
+fn push_escaped(line: &mut String, control: char) {
+    match control {
+        '\n' => line.push_str("\\n"),
+        '\r' => line.push_str("\\r"),
+        '\t' => line.push_str("\\t"),
+        other => {
+            let code = u32::from(other);
+            // Writing to a String does not fail.
+            let _ = if code < 0x80 { write!(line, "\\x{code:02x}") } else { write!(line, "\\u{{{code:x}}}") };
+        }
+    }
+}
+
+/// The length of the colour sequence (`ESC [ 1;31 m`) at the start of the text, if there is one.
+fn colour_length(text: &str) -> Option<usize> {
+    let parameters = text.strip_prefix("\u{1b}[")?;
+    let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';' && c != ':')?;
+    parameters[end..].starts_with('m').then_some("\u{1b}[".len() + end + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn foreign(paint: Paint, text: &str) -> String {
+        let mut line = String::new();
+        paint.push_foreign(&mut line, text);
+        line
+    }
+
+    #[test]
+    fn control_characters_become_visible() {
+        for (text, expected) in [
+            ("plain\ttext\nsecond", "plain\ttext\nsecond"),
+            ("a\u{1b}[2Jb", "a\\x1b[2Jb"),
+            ("10%\r20%", "10%\\r20%"),
+            ("dos\r\nline", "dos\nline"),
+            ("\u{7}\u{7f}\u{9b}", "\\x07\\x7f\\u{9b}"),
+            ("red \u{1b}[31mx\u{1b}[0m", "red \\x1b[31mx\\x1b[0m"),
+        ] {
+            assert_eq!(foreign(Paint::Plain, text), expected);
+        }
+        assert_eq!(one_line("a\nb\u{1b}c"), "a\\nb\\x1bc");
+    }
+
+    #[test]
+    fn colours_pass_where_we_colour_and_end_with_the_text() {
+        assert_eq!(foreign(Paint::Coloured, "\u{1b}[1;31mred"), "\u{1b}[1;31mred\u{1b}[0m");
+        assert_eq!(foreign(Paint::Coloured, "\u{1b}[2Jgone\u{1b}[1"), "\\x1b[2Jgone\\x1b[1");
+    }
+
+    #[test]
+    fn states_are_coloured_by_what_they_mean() {
+        assert_eq!(Paint::Plain.state(StateName::Failed, "Failed"), "Failed");
+        assert!(Paint::Coloured.state(StateName::Cached, "x").starts_with("\u{1b}[32m"));
+        assert!(Paint::Coloured.state(StateName::TimedOut, "x").starts_with("\u{1b}[31m"));
+        assert!(Paint::Coloured.state(StateName::NotReady, "x").starts_with("\u{1b}[33m"));
+        assert_eq!(Paint::Coloured.state(StateName::Running, "x"), "x");
+    }
+}

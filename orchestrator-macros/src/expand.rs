@@ -1,0 +1,392 @@
+//! What `#[task]` and `#[flow]` put in the place of a function.
+//!
+//! The expansion names only the runtime's private module, by absolute paths, and has no branch of its own: everything
+//! that happens in a run is in the runtime. Tokens that can fail to compile because of the user's types carry the span
+//! of those types.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::{Ident, Index, LitStr};
+
+use crate::args;
+use crate::checks;
+use crate::def;
+use crate::mistakes::Mistakes;
+use crate::model::{Function, Item, Kind, Param, Passing, generated};
+use crate::options::{Options, ROWS};
+use crate::root::Root;
+use crate::template;
+use crate::validate::{self, Unusable};
+
+/// Expands the attribute `kind` with the options `attr` on `item`.
+pub(crate) fn expand(kind: Kind, attr: TokenStream, item: TokenStream) -> TokenStream {
+    let mut mistakes = Mistakes::default();
+    let mut options = args::read(attr, ROWS, kind.attribute(), &mut mistakes);
+    let parsed = syn::parse2::<Item>(item.clone());
+    let Some(mut parsed) = mistakes.keep(parsed) else {
+        let errors = mistakes.into_tokens();
+        return quote!(#item #errors);
+    };
+    let skipped = validate::take_skips(&mut parsed.sig, kind, &mut mistakes);
+    validate::attributes(&parsed.attrs, kind, &mut mistakes);
+    if let Err(Unusable) = validate::signature(&parsed.sig, kind, &mut mistakes) {
+        let errors = mistakes.into_tokens();
+        return quote!(#parsed #errors);
+    }
+    let function = Function::new(kind, parsed, &skipped);
+    validate::options(&mut options, &function, &mut mistakes);
+    let errors = mistakes.into_tokens();
+    let expansion =
+        Expansion { root: Root::new(options.krate.as_ref()), options: &options, function: &function }.items();
+    quote!(#expansion #errors)
+}
+
+/// A function on its way to becoming a task or flow.
+pub(crate) struct Expansion<'a> {
+    pub(crate) root: Root,
+    pub(crate) options: &'a Options,
+    pub(crate) function: &'a Function,
+}
+
+impl Expansion<'_> {
+    fn items(&self) -> TokenStream {
+        let cfg = &self.function.attrs.cfg;
+        let handle = self.handle();
+        let call = self.call_function();
+        let body = self.body_impl();
+        let written = self.as_written();
+        let methods = self.methods();
+        let checks = checks::checks(self);
+        let registered = self.registered();
+        quote! {
+            #handle
+            #call
+            #(#cfg)*
+            const _: () = {
+                #body
+                #written
+                #methods
+                #checks
+                #registered
+            };
+        }
+    }
+
+    /// The struct of the function's name: what `configure()` makes.
+    fn handle(&self) -> TokenStream {
+        let Function { attrs, item, .. } = self.function;
+        let (cfg, docs, vis, ident) = (&attrs.cfg, &attrs.docs, &item.vis, &item.sig.ident);
+        let p = self.root.path();
+        let fallback = docs.is_empty().then(|| {
+            let text = format!("The {} `{ident}`.", self.function.kind.attribute());
+            quote!(#[doc = #text])
+        });
+        quote! {
+            #(#cfg)* #(#docs)* #fallback
+            #[allow(non_camel_case_types, dead_code, missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic)]
+            #vis struct #ident { #[doc(hidden)] __overrides: #p::Overrides }
+        }
+    }
+
+    /// The function of the function's name: a call submits.
+    fn call_function(&self) -> TokenStream {
+        let Function { attrs, item, generics, .. } = self.function;
+        let (cfg, docs, outer, vis) = (&attrs.cfg, &attrs.docs, &attrs.outer, &item.vis);
+        let (fn_token, ident) = (&item.sig.fn_token, &item.sig.ident);
+        let (impl_generics, types, clause) = generics.split_for_impl();
+        let turbofish = types.as_turbofish();
+        let future = self.future();
+        let (inputs, names) = (self.inputs("IntoInput"), self.names());
+        quote! {
+            #(#cfg)* #(#docs)* #(#outer)*
+            #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+            #vis #fn_token #ident #impl_generics (#inputs) -> #future #clause {
+                #ident::configure().submit #turbofish (#names)
+            }
+        }
+    }
+
+    /// `__Body`, its definition, and what the runtime asks of it.
+    fn body_impl(&self) -> TokenStream {
+        let Function { generics, params, .. } = self.function;
+        let p = self.root.path();
+        let (impl_generics, types, clause) = generics.split_for_impl();
+        let params_of_type: Vec<_> = generics.type_params().map(|param| &param.ident).collect();
+        let definition = if self.function.is_generic() {
+            quote!(struct __Body #impl_generics (::core::marker::PhantomData<fn() -> (#(#params_of_type,)*)>) #clause;)
+        } else {
+            quote!(
+                struct __Body;
+            )
+        };
+        let def = def::def(p, self.options, self.function);
+        let carriers = params.iter().map(|param| self.carrier(param));
+        let types_of_args = quote_spanned!(generated(self.function.ident().span())=> (#(#carriers,)*));
+        let args: Vec<_> = params.iter().enumerate().map(argument).collect();
+        let succeeds = self.success();
+        let attempt = self.attempt(&args);
+        let encode = self.encode();
+        let run_name = self.options.run_name.as_ref().map(|template| self.run_name(template));
+        let cache_key = self.cache_key();
+        let codec = self.codec();
+        quote! {
+            #[allow(dead_code)]
+            #definition
+            static __DEF: #p::Def = #def;
+            #[allow(unused_imports, unused_qualifications, clippy::all, clippy::pedantic, clippy::nursery)]
+            impl #impl_generics #p::Body for __Body #types #clause {
+                type Args = #types_of_args;
+                type Output = #succeeds;
+                fn def() -> &'static #p::Def { &__DEF }
+                fn call((#(#args,)*): Self::Args) -> #p::Attempt { #attempt }
+                #encode
+                #run_name
+                #cache_key
+                #codec
+            }
+        }
+    }
+
+    /// One execution of the user's function.
+    fn attempt(&self, args: &[Ident]) -> TokenStream {
+        let Function { item, generics, params, output, .. } = self.function;
+        let ident = &item.sig.ident;
+        let turbofish = generics.split_for_impl().1;
+        let turbofish = turbofish.as_turbofish();
+        let passed = params.iter().zip(args).map(|(param, arg)| {
+            let span = generated(param.span);
+            match param.passing {
+                Passing::Reference => quote_spanned!(span=> #arg.get()),
+                Passing::Value => quote_spanned!(span=> #arg.take()),
+            }
+        });
+        // What is not `Send` is said at the function's name; the notes then show what is held across which await.
+        let span = generated(ident.span());
+        let is_async = item.sig.asyncness.is_some();
+        let wait = is_async.then(|| quote_spanned!(span=> .await));
+        let outcome = quote_spanned!(span=> #ident::body #turbofish (#(#passed),*) #wait);
+        let at_output = self.root.at(output.span);
+        let span_output = generated(output.span);
+        let outcome = if output.is_result {
+            let retry_if = match &self.options.retry_if {
+                Some(path) => quote!(::core::option::Option::Some(#path)),
+                None => quote!(::core::option::Option::None),
+            };
+            quote_spanned!(span_output=> #at_output::fallible(#outcome, #retry_if))
+        } else {
+            quote_spanned!(span_output=> #at_output::plain(#outcome))
+        };
+        let p = self.root.at(ident.span());
+        if is_async {
+            quote_spanned!(span=> #p::Attempt::from_future(async move { #outcome }))
+        } else {
+            quote_spanned!(span=> #p::Attempt::from_fn(move || #outcome))
+        }
+    }
+
+    /// The arguments for the cache key or the record.
+    fn encode(&self) -> Option<TokenStream> {
+        let p = self.root.path();
+        let lines: Vec<_> = self
+            .kept()
+            .map(|(index, param)| {
+                let Param { name, ty, .. } = param;
+                let at = self.root.at(param.span);
+                quote!(encoder.arg(#name, (&&#at::Probe::<#ty>::NEW).encoders(), args.#index.value());)
+            })
+            .collect();
+        (!lines.is_empty()).then(|| {
+            quote! {
+                fn encode(args: &Self::Args, encoder: &mut #p::ArgEncoder<'_>) {
+                    use #p::{ProbeEncode as _, ProbeEncodeFallback as _};
+                    #(#lines)*
+                }
+            }
+        })
+    }
+
+    fn run_name(&self, template: &LitStr) -> TokenStream {
+        let params = &self.function.params;
+        let names: Vec<_> = params.iter().map(|param| param.name.as_str()).collect();
+        let used = template::fields(template, &names).unwrap_or_default();
+        let bindings =
+            params.iter().enumerate().filter(|(_, param)| used.contains(&param.name)).map(|(index, param)| {
+                let (ident, index) = (&param.ident, Index::from(index));
+                quote_spanned!(generated(template.span())=> #ident = args.#index.get())
+            });
+        quote! {
+            fn run_name(args: &Self::Args) -> ::core::option::Option<::std::string::String> {
+                ::core::option::Option::Some(::std::format!(#template, #(#bindings),*))
+            }
+        }
+    }
+
+    fn cache_key(&self) -> Option<TokenStream> {
+        let path = self.options.cache_key.as_ref()?;
+        let values = self.kept().map(|(index, _)| quote!(args.#index.value()));
+        Some(quote! {
+            fn cache_key(args: &Self::Args)
+                -> ::core::option::Option<::core::option::Option<::std::string::String>>
+            {
+                ::core::option::Option::Some(#path(#(#values),*))
+            }
+        })
+    }
+
+    /// How results are stored, if serde can do it.
+    fn codec(&self) -> Option<TokenStream> {
+        let output = &self.function.output;
+        let (p, at, succeeds) = (self.root.path(), self.root.at(output.span), self.success());
+        (!output.has_references).then(|| {
+            quote! {
+                fn codec() -> ::core::option::Option<&'static #p::Codec> {
+                    use #p::{ProbeCodec as _, ProbeCodecFallback as _};
+                    (&&#at::Probe::<#succeeds>::NEW).codec()
+                }
+            }
+        })
+    }
+
+    /// `body`: the function as the user wrote it. Nothing of ours is inside, so that lints and errors are the user's.
+    fn as_written(&self) -> TokenStream {
+        let Function { attrs, item, .. } = self.function;
+        let Item { vis, sig, body, .. } = item;
+        let (ident, attrs) = (&sig.ident, &attrs.body);
+        let mut sig = sig.clone();
+        sig.ident = Ident::new("body", generated(ident.span()));
+        quote! {
+            impl #ident {
+                /// The function as it was written, without the runtime.
+                #[allow(
+                    unreachable_pub, private_interfaces, private_bounds,
+                    clippy::missing_errors_doc, clippy::missing_panics_doc, clippy::must_use_candidate
+                )]
+                #(#attrs)*
+                #vis #sig #body
+            }
+        }
+    }
+
+    /// `configure`, `submit`, and for tasks `map` and `submit_map`.
+    fn methods(&self) -> TokenStream {
+        let Function { item, generics, params, kind, .. } = self.function;
+        let (vis, ident) = (&item.vis, &item.sig.ident);
+        let p = self.root.path();
+        let (impl_generics, types, clause) = generics.split_for_impl();
+        let turbofish = types.as_turbofish();
+        let (inputs, names, future) = (self.inputs("IntoInput"), self.names(), self.future());
+        let submit = match kind {
+            Kind::Task => quote!(submit_task),
+            Kind::Flow => quote!(submit_flow),
+        };
+        let args = self.converted(&quote!(arg));
+        // A task without parameters has nothing to map over.
+        let maps = (*kind == Kind::Task && !params.is_empty()).then(|| {
+            let succeeds = self.success();
+            let inputs = self.inputs("IntoMapInput");
+            let args = self.converted(&quote!(map_arg));
+            quote! {
+                /// Submits one run for each element of the arguments that are collections.
+                #vis fn map #impl_generics (#inputs) -> #p::MapFuture<#succeeds> #clause {
+                    Self::configure().submit_map #turbofish (#names)
+                }
+
+                /// Like `map`, with the options of this handle.
+                #vis fn submit_map #impl_generics (&self, #inputs) -> #p::MapFuture<#succeeds> #clause {
+                    #p::submit_map::<__Body #types>(&self.__overrides, #args)
+                }
+            }
+        });
+        quote! {
+            #[allow(
+                dead_code, unreachable_pub, unused_qualifications, private_interfaces, private_bounds,
+                clippy::all, clippy::pedantic, clippy::nursery
+            )]
+            impl #ident {
+                /// The same with options that are changed at the call.
+                #vis fn configure() -> #p::Configured<Self> {
+                    #p::Configured::new(Self { __overrides: #p::Overrides::NONE })
+                }
+
+                /// Submits a run with the options of this handle.
+                #vis fn submit #impl_generics (&self, #inputs) -> #future #clause {
+                    #p::#submit::<__Body #types>(&self.__overrides, #args)
+                }
+
+                #maps
+            }
+            #[allow(unused_qualifications)]
+            impl #p::Configurable for #ident {
+                fn overrides(&mut self) -> &mut #p::Overrides { &mut self.__overrides }
+            }
+        }
+    }
+
+    fn registered(&self) -> Option<TokenStream> {
+        let p = self.root.path();
+        (!self.function.is_generic()).then(|| quote!(#p::inventory::submit! { #p::Registered(&__DEF) }))
+    }
+
+    /// The parameters whose arguments belong to the cache key or the record, with their places in the tuple.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (Index, &Param)> {
+        let params = self.function.params.iter().enumerate();
+        params.filter(|(_, param)| !param.skipped).map(|(index, param)| (Index::from(index), param))
+    }
+
+    /// The type of the result on success.
+    pub(crate) fn success(&self) -> TokenStream {
+        let output = &self.function.output;
+        let declared = &output.declared;
+        if output.is_result {
+            let p = self.root.at(output.span);
+            quote_spanned!(generated(output.span)=> <#declared as #p::Fallible>::Ok)
+        } else {
+            declared.clone()
+        }
+    }
+
+    fn future(&self) -> TokenStream {
+        let span = self.function.output.span;
+        let (p, succeeds) = (self.root.at(span), self.success());
+        match self.function.kind {
+            Kind::Task => quote_spanned!(generated(span)=> #p::TaskFuture<#succeeds>),
+            Kind::Flow => quote_spanned!(generated(span)=> #p::FlowFuture<#succeeds>),
+        }
+    }
+
+    /// The parameters, each of a type that the trait `accepts` describes.
+    fn inputs(&self, accepts: &str) -> TokenStream {
+        let inputs = self.function.params.iter().map(|Param { ident, ty, span, .. }| {
+            let (p, accepts) = (self.root.at(*span), Ident::new(accepts, generated(*span)));
+            quote_spanned!(generated(*span)=> #ident: impl #p::#accepts<#ty>)
+        });
+        quote!(#(#inputs),*)
+    }
+
+    fn names(&self) -> TokenStream {
+        let names = self.function.params.iter().map(|param| &param.ident);
+        quote!(#(#names),*)
+    }
+
+    /// The arguments in the runtime's form, as a tuple.
+    fn converted(&self, function: &TokenStream) -> TokenStream {
+        let args = self.function.params.iter().map(|param| {
+            let (p, ident, carrier) = (self.root.at(param.span), &param.ident, self.carrier(param));
+            quote_spanned!(generated(param.span)=> #p::#function::<#carrier, _>(#ident))
+        });
+        quote!((#(#args,)*))
+    }
+
+    fn carrier(&self, param: &Param) -> TokenStream {
+        let (p, ty) = (self.root.at(param.span), &param.ty);
+        match param.passing {
+            Passing::Reference => quote_spanned!(generated(param.span)=> #p::Ref<#ty>),
+            Passing::Value => quote_spanned!(generated(param.span)=> #p::Own<#ty>),
+        }
+    }
+}
+
+/// The name that an argument has in our code, whatever the user called the parameter.
+fn argument((index, param): (usize, &Param)) -> Ident {
+    Ident::new(&format!("__arg{index}"), generated(param.span))
+}

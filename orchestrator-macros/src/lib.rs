@@ -1,0 +1,122 @@
+//! The attributes of the orchestrator: [`macro@task`], [`macro@flow`] and [`macro@test`].
+//!
+//! Use them through the crate `orchestrator`, which re-exports them. This crate checks the user's function and emits
+//! one call into the runtime; it must not contain any behaviour of a run.
+//!
+//! The way of an attribute: `args` reads its options by the table in `options`, `model` holds the function, `validate`
+//! says what is wrong with the two, `expand` emits the items, `def` and `checks` parts of them.
+
+mod args;
+mod checks;
+mod def;
+mod duration;
+mod expand;
+mod fingerprint;
+mod mistakes;
+mod model;
+mod options;
+mod root;
+mod suggest;
+mod template;
+mod test_attr;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod value;
+
+use proc_macro::TokenStream;
+
+use crate::model::Kind;
+
+/// Makes a function a task: a call submits a run and gives its future.
+///
+/// The function may be async, or sync, in which case it runs on the blocking pool. It may return any type or a
+/// `Result`; an alias of `Result` has a name that ends in `Result`. Parameters `&T`, `&[T]`, `&str` and `&Path` borrow
+/// from the shared argument; a parameter by value is `Clone`, since each attempt gets its own.
+///
+/// For a function `fetch`, the attribute defines
+///
+/// - `fetch(..)`, which submits a run and returns a `TaskFuture`,
+/// - `fetch::map(..)`, which submits a run for each element and returns a `MapFuture`,
+/// - `fetch::configure()`, the same task with options changed at the call,
+/// - `fetch::body(..)`, the function as it was written.
+///
+/// # Options
+///
+/// | option | meaning | default |
+/// | --- | --- | --- |
+/// | `name = "fetch"` | the task's name in states, logs and history | the function's name |
+/// | `run_name = "fetch-{repo}"` | the name of each run; fields are parameters that are `Display` | made by the runtime |
+/// | `description = ".."` | what the task does, for people | the doc comment |
+/// | `version = "1"` | the version that is recorded with each run | none |
+/// | `tags = ["a", "b"]` | the tags of each run; a limit `tag:a` applies to it | none |
+/// | `retries = 3` | how often a failed attempt is followed by another one | the orchestrator's, 0 at first |
+/// | `retry_delay_secs = 10` | the time before each retry: one duration, a list whose last one repeats, or `exponential(base, max)` | the orchestrator's, none at first |
+/// | `retry_jitter = 0.5` | spreads each delay, by at most this fraction of it upwards | 0 |
+/// | `retry_if = path` | a `fn(&E) -> bool` that says whether an error is worth another attempt | every error is |
+/// | `timeout_secs = 60` | the longest that one attempt may take | no limit |
+/// | `cache_ttl = "1d"` | caches results for that long | not cached |
+/// | `cache_policy = inputs` | what a cached result depends on: a sum of `inputs`, `task_source`, `run_id` and `flow_parameters`; `- "client"` leaves an argument out; or `default`, or `none` | `default`, which is `inputs + task_source`, for tasks that are cached |
+/// | `cache_key = path` | a function of references to the arguments that gives `Option<String>`, the key; `None`: not cached | made from the policy |
+/// | `refresh_cache` | runs the body even if there is a cached result, and replaces that | `false` |
+/// | `concurrency = "db"` | the limits that an attempt takes slots of: a name, `("db", slots = 2)`, or a list of these; `limit = 10` in the parentheses also declares the limit | none |
+/// | `crate = "path"` | where the crate `orchestrator` is found | `::orchestrator` |
+///
+/// Durations are numbers of seconds, with or without a fraction, or texts such as `"500ms"`, `"1h30m"` and `"1d"`; the
+/// units are `ms`, `s`, `m`, `h`, `d` and `w`.
+///
+/// `#[cache(skip)]` on a parameter leaves its argument out of the cache key, so that its type need not be `Serialize`.
+#[proc_macro_attribute]
+pub fn task(options: TokenStream, function: TokenStream) -> TokenStream {
+    expand::expand(Kind::Task, options.into(), function.into()).into()
+}
+
+/// Makes a function a flow: a call starts a flow run and gives its future.
+///
+/// Runs that are submitted while the body runs belong to the flow run, which ends when all of them have ended. What
+/// the function may look like is the same as for [`macro@task`]. For a function `report`, the attribute defines
+///
+/// - `report(..)`, which starts a run and returns a `FlowFuture`,
+/// - `report::configure()`, the same flow with options changed at the call,
+/// - `report::body(..)`, the function as it was written.
+///
+/// # Options
+///
+/// | option | meaning | default |
+/// | --- | --- | --- |
+/// | `name = "report"` | the flow's name in states, logs and history | the function's name |
+/// | `run_name = "report-{day}"` | the name of each run; fields are parameters that are `Display` | made by the runtime |
+/// | `description = ".."` | what the flow does, for people | the doc comment |
+/// | `version = "1"` | the version that is recorded with each run | none |
+/// | `tags = ["a", "b"]` | the tags of each run | none |
+/// | `retries = 3` | how often a failed attempt is followed by another one | the orchestrator's, 0 at first |
+/// | `retry_delay_secs = 10` | the time before each retry: one duration, a list whose last one repeats, or `exponential(base, max)` | the orchestrator's, none at first |
+/// | `timeout_secs = 60` | the longest that one attempt may take | no limit |
+/// | `max_concurrent_tasks = 8` | how many tasks of one flow run may run at the same time | no limit |
+/// | `crate = "path"` | where the crate `orchestrator` is found | `::orchestrator` |
+///
+/// Durations are written as for [`macro@task`].
+///
+/// The parameters are recorded, so their types are `Serialize` and `DeserializeOwned`; `#[param(skip)]` on a parameter
+/// leaves it out of the record and frees its type of that.
+#[proc_macro_attribute]
+pub fn flow(options: TokenStream, function: TokenStream) -> TokenStream {
+    expand::expand(Kind::Flow, options.into(), function.into()).into()
+}
+
+/// Makes an async function a test with an orchestrator of its own, in memory.
+///
+/// # Options
+///
+/// | option | meaning | default |
+/// | --- | --- | --- |
+/// | `start_paused = true` | the clock stands still and jumps to the next timer when nothing else can run; delays, times to live, leases and rate limits follow it | `false` |
+/// | `flavor = "multi_thread"` | the kind of runtime: `"current_thread"` or `"multi_thread"` | `"current_thread"` |
+/// | `worker_threads = 2` | the number of threads of a `"multi_thread"` runtime | one for each processor |
+/// | `crate = "path"` | where the crate `orchestrator` is found | `::orchestrator` |
+///
+/// Other attributes, such as `#[should_panic]` and `#[ignore]`, mean what they mean on `#[test]`.
+#[proc_macro_attribute]
+pub fn test(options: TokenStream, function: TokenStream) -> TokenStream {
+    test_attr::expand(options.into(), function.into()).into()
+}

@@ -1,0 +1,49 @@
+//! Data pipelines in ordinary Rust: annotate functions with [`task`] and [`flow`], and a runtime gives them tracked
+//! run states, dependencies inferred from futures, retries, caching, concurrency limits and a history.
+//!
+//! ```
+//! use orchestrator::prelude::*;
+//!
+//! #[task(retries = 3, retry_delay_secs = 0.1)]
+//! async fn length(text: String) -> usize {
+//!     text.len()
+//! }
+//!
+//! #[task] // a sync body runs on the blocking pool
+//! fn total(lengths: &[usize]) -> usize {
+//!     lengths.iter().sum()
+//! }
+//!
+//! #[flow]
+//! async fn lengths(texts: Vec<String>) -> Result<usize, TaskError> {
+//!     let lengths = length::map(texts); // one task run for each text
+//!     total(lengths).await // waits for all of them
+//! }
+//!
+//! # #[orchestrator::test]
+//! # async fn run() {
+//! assert_eq!(lengths(vec!["a".into(), "bcd".into()]).await.unwrap(), 4);
+//! # }
+//! # fn main() {}
+//! ```
+
+pub use orchestrator_core::{
+    AsCompleted, Awaitable, BackendError, CachePolicy, Clock, Configured, Delay, Error, FlowError, FlowFuture, FlowRun,
+    FlowRunId, FlowRunQuery, Gather, Gathered, InCurrentRun, Input, IntoInput, IntoMapInput, Limit, LogLine, MapFuture,
+    Observed, Observer, Orchestrator, OrchestratorBuilder, ParseIdError, Placed, Ready, Result, RunContext, RunId,
+    SetLimit, Settled, Shared, SlotGuard, State, StateBackend, StateName, StateType, SystemClock, TaskError,
+    TaskFuture, TaskRun, TaskRunId, Timestamp, TokioClock, Transition, Unmapped, WaitState, backend, capture_layer,
+    concurrency, gather, rate_limit, ready, registered, unmapped, wait_all,
+};
+pub use orchestrator_macros::{flow, task, test};
+
+#[doc(hidden)]
+pub use orchestrator_core::__private;
+
+/// What pipelines need: `use orchestrator::prelude::*;`.
+pub mod prelude {
+    pub use crate::{
+        FlowFuture, FlowRun, InCurrentRun, MapFuture, Orchestrator, RunContext, State, StateType, TaskError,
+        TaskFuture, TaskRun, concurrency, flow, gather, rate_limit, task, unmapped, wait_all,
+    };
+}
