@@ -4,7 +4,7 @@
 //! that happens in a run is in the runtime. Tokens that can fail to compile because of the user's types carry the span
 //! of those types.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Delimiter, Group, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::{Ident, Index, LitStr};
 
@@ -97,12 +97,14 @@ impl Expansion<'_> {
         let turbofish = types.as_turbofish();
         let future = self.future();
         let (inputs, names) = (self.inputs("IntoInput"), self.names());
+        // The keyword and the braces are the user's: without them the compiler takes the function for ours and does not
+        // say that nobody calls it.
+        let mut block = Group::new(Delimiter::Brace, quote!(#ident::configure().submit #turbofish (#names)));
+        block.set_span(item.body.span());
         quote! {
             #(#cfg)* #(#docs)* #(#outer)*
             #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
-            #vis #fn_token #ident #impl_generics (#inputs) -> #future #clause {
-                #ident::configure().submit #turbofish (#names)
-            }
+            #vis #fn_token #ident #impl_generics (#inputs) -> #future #clause #block
         }
     }
 
