@@ -1,5 +1,6 @@
 //! Names of runs: UUIDs of version 7 in newtypes, so that a flow run is never taken for a task run.
 
+use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
 
@@ -7,14 +8,21 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 
-/// A fresh version 7 UUID: milliseconds, then the microseconds within them in the twelve bits that
-/// RFC 9562 leaves to the implementation (its method 3), then 62 random bits.
+thread_local! {
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A fresh version 7 UUID: milliseconds, then the microseconds within them in the twelve bits that RFC 9562 leaves to
+/// the implementation (its method 3), then a counter, so that ids made by one thread sort by age even where the clock
+/// stands still, and 42 random bits.
 fn fresh(now: Timestamp) -> Uuid {
     let micros = now.as_micros().max(0).unsigned_abs();
     let millis = micros / 1000;
     let fraction = (micros % 1000) * 4096 / 1000;
     let high = (millis << 16) | 0x7000 | fraction;
-    let low = (fastrand::u64(..) >> 2) | (0b10 << 62);
+    let count = COUNT.get();
+    COUNT.set(count.wrapping_add(1));
+    let low = (0b10 << 62) | ((count & 0xf_ffff) << 42) | (fastrand::u64(..) >> 22);
     Uuid::from_u64_pair(high, low)
 }
 
@@ -166,6 +174,8 @@ mod tests {
         assert_eq!(early.as_uuid().get_version_num(), 7);
         assert_eq!(early.as_uuid().get_variant(), uuid::Variant::RFC4122);
         assert!(early < late);
+        let still: Vec<_> = (0..1000).map(|_| TaskRunId::new(Timestamp::from_micros(1))).collect();
+        assert!(still.is_sorted());
     }
 
     #[test]

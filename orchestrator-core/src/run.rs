@@ -170,10 +170,6 @@ impl Run {
         State::from(&lock(&self.cell).current)
     }
 
-    pub(crate) fn transition(&self) -> Transition {
-        lock(&self.cell).current.clone()
-    }
-
     pub(crate) fn has_ended(&self) -> bool {
         self.outcome.get().is_some()
     }

@@ -74,7 +74,7 @@ impl Entry {
         if missing <= 0.0 {
             return Some(Duration::ZERO);
         }
-        self.decay.filter(|_| self.slots > 0).map(|rate| Duration::from_secs_f64(missing / rate).max(TICK) + TICK)
+        self.decay.filter(|_| self.slots > 0).map(|rate| Duration::from_secs_f64(missing / rate).max(TICK))
     }
 
     fn take(&mut self, slots: u32, run: Option<&Arc<Run>>) -> usize {

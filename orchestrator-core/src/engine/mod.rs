@@ -41,12 +41,12 @@ pub(crate) trait Call: Send {
 /// Gives a run to the runtime.
 pub(crate) fn start(run: Arc<Run>, call: Box<dyn Call>) {
     let handle = run.scope.handle.clone().expect("a run without a runtime is refused before it starts");
-    handle.spawn(supervise(run, call));
+    // The watch exists before the first poll: a runtime that is shut down drops the future without one.
+    handle.spawn(supervise(Watch { run: Some(run), outcome: None }, call));
 }
 
 /// Drives a run to its end, and sees to it that it has one.
-async fn supervise(run: Arc<Run>, call: Box<dyn Call>) {
-    let mut watch = Watch { run: Some(run), outcome: None };
+async fn supervise(mut watch: Watch, call: Box<dyn Call>) {
     let end = drive_watched(watch.run(), call).await;
     let run = watch.run();
     run.conclude(end.state, end.message, end.outcome.as_ref().err());

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::error::TaskError;
 use crate::run::Run;
 
-pub use args::{Args, Own, Ref, arg, map_arg};
+pub(crate) use args::Args;
+pub use args::{Own, Ref, arg, map_arg};
 pub use gather::{Gather, Gathered, Ready, gather, ready};
 pub use map::{IntoMapInput, Unmapped, unmapped};
 
@@ -99,10 +100,6 @@ impl<T> std::fmt::Debug for Input<T> {
 }
 
 impl<T: Send + Sync + 'static> Input<T> {
-    pub(crate) const fn value(value: T) -> Self {
-        Self(InputKind::Value(value))
-    }
-
     pub(crate) fn collect(collect: impl Collect<T> + 'static) -> Self {
         Self(InputKind::Collect(Box::new(collect)))
     }

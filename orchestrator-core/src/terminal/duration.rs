@@ -23,6 +23,8 @@ impl fmt::Display for Short {
             write!(f, "{micros}us")
         } else if millis < 1_000 {
             write!(f, "{millis}ms")
+        } else if hundredths < 6_000 && hundredths % 100 == 0 {
+            write!(f, "{}s", hundredths / 100)
         } else if hundredths < 6_000 {
             write!(f, "{}.{:02}s", hundredths / 100, hundredths % 100)
         } else if seconds < 3_600 {
@@ -46,7 +48,8 @@ mod tests {
             (1_000, "1ms"),
             (350_400, "350ms"),
             (999_499, "999ms"),
-            (999_500, "1.00s"),
+            (999_500, "1s"),
+            (10_000_000, "10s"),
             (1_840_000, "1.84s"),
             (59_994_999, "59.99s"),
             (59_995_000, "1m 00s"),

@@ -173,6 +173,7 @@ fn open_to_write(path: &Path, options: &SqliteOptions) -> Result<Connection, Bac
     connection.pragma_update(None, "wal_autocheckpoint", 4000).doing(doing)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20).doing(doing)?;
     schema::migrate(&mut connection, &name)?;
+    connection.set_prepared_statement_cache_capacity(32);
     if let Some(bytes) = options.max_bytes {
         limit(&connection, bytes).doing(doing)?;
     }

@@ -1,0 +1,50 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+pub(crate) const HELP: &str = "\
+Measures what the engine costs beside the least that the same work can cost.
+
+usage: cargo bench --bench budget -- [OPTIONS]
+
+  --quick       a smoke run of a few seconds: small sizes, few rounds, rough figures
+  --only NAME   one workload: fan-out, chain, layers, flatness, cache, slots, memory, sqlite, start
+  --json PATH   write the JSON there rather than after the table
+  --help        this text
+
+exit status: 1 if anything costs more than five times its budget, 2 if the call was wrong";
+
+/// What is to be done.
+pub(crate) enum Arguments {
+    Help,
+    /// A test runner asks for tests: there are none.
+    List,
+    /// A process that measures itself for another one.
+    Child(Vec<String>),
+    Measure {
+        quick: bool,
+        only: Option<String>,
+        json: Option<PathBuf>,
+    },
+}
+
+impl Arguments {
+    pub(crate) fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let (mut quick, mut only, mut json) = (false, None, None);
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--quick" => quick = true,
+                "--only" => only = Some(value()?),
+                "--json" => json = Some(PathBuf::from(value()?)),
+                "--help" | "-h" => return Ok(Self::Help),
+                "--list" => return Ok(Self::List),
+                "--child" => return Ok(Self::Child(arguments.collect())),
+                // What cargo says to every benchmark.
+                "--bench" => {}
+                _ => return Err(format!("unknown option '{argument}'")),
+            }
+        }
+        Ok(Self::Measure { quick, only, json })
+    }
+}

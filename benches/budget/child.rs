@@ -1,0 +1,38 @@
+//! What is measured in a process of its own: memory, and the start of a process.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use crate::{memory, start};
+
+/// Does what another process asked this one for.
+pub(crate) fn run(arguments: &[String]) -> ExitCode {
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["memory", kind, tasks] => match tasks.parse() {
+            Ok(tasks) => memory::child(kind, tasks),
+            Err(_) => return ExitCode::from(2),
+        },
+        ["start"] => start::child(),
+        ["start-bare"] => start::bare_child(),
+        _ => return ExitCode::from(2),
+    }
+    ExitCode::SUCCESS
+}
+
+/// A command that runs this program as a child, with an empty environment of ours in `home`.
+pub(crate) fn command(arguments: &[&str], home: &std::path::Path) -> Command {
+    let program: PathBuf = std::env::current_exe().expect("a program knows itself");
+    let mut command = Command::new(program);
+    command.arg("--child").args(arguments);
+    command.env("ORCHESTRATOR_LOG", "off").env("ORCHESTRATOR_HOME", home).env_remove("ORCHESTRATOR_DATABASE_URL");
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+/// Waits for a child that must have done its work.
+pub(crate) fn ended(child: Child) -> String {
+    let output = child.wait_with_output().expect("a child ends");
+    assert!(output.status.success(), "the measuring process failed: {}", output.status);
+    String::from_utf8(output.stdout).expect("it prints text")
+}

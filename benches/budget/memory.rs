@@ -1,0 +1,211 @@
+//! What a task that waits costs in memory, measured in a process of its own as resident memory: what the process takes
+//! from the machine. Floor: a spawned task that waits for a notification, with its join handle.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use orchestrator::prelude::*;
+use tokio::sync::Semaphore;
+
+use crate::child;
+use crate::measure::{Effort, median, runtime};
+use crate::report::{Budget, Row, Unit};
+
+/// Opens when permits are added.
+type Gate = Arc<Semaphore>;
+
+static STARTED: AtomicU64 = AtomicU64::new(0);
+
+#[task]
+async fn behind(gate: Gate) -> u64 {
+    STARTED.fetch_add(1, Ordering::Relaxed);
+    let permit = gate.acquire_owned().await.expect("it is not closed");
+    drop(permit);
+    0
+}
+
+#[task]
+async fn after(value: u64) -> u64 {
+    value
+}
+
+#[task(concurrency = "one")]
+async fn with_slot(value: u64) -> u64 {
+    value
+}
+
+/// What the waiting tasks wait for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The result of another task.
+    Upstream,
+    /// Something in their bodies.
+    Body,
+    /// A slot.
+    Slot,
+    /// Nothing of ours: bare tasks.
+    Bare,
+    /// Nothing: they run.
+    Nothing,
+}
+
+const KINDS: [(Kind, &str); 5] = [
+    (Kind::Upstream, "upstream"),
+    (Kind::Body, "body"),
+    (Kind::Slot, "slot"),
+    (Kind::Bare, "bare"),
+    (Kind::Nothing, "nothing"),
+];
+
+/// Submits tasks that wait, and gives the resident memory that each of them takes.
+#[flow]
+async fn waiting(#[param(skip)] gate: Gate, #[param(skip)] kind: Held, tasks: u64) -> Result<f64, TaskError> {
+    let first = behind(Gate::clone(&gate));
+    let before = resident();
+    let runs: Vec<_> = (0..tasks)
+        .map(|value| match kind.0 {
+            Kind::Upstream => after(&first),
+            Kind::Body => behind(Gate::clone(&gate)),
+            Kind::Slot => with_slot(value),
+            Kind::Bare | Kind::Nothing => after(value),
+        })
+        .collect();
+    if kind.0 == Kind::Body {
+        until_started(tasks).await;
+    }
+    if kind.0 == Kind::Slot {
+        settle().await;
+    }
+    let each = per_task(before, tasks);
+    gate.add_permits(tasks as usize + 1);
+    if kind.0 == Kind::Slot {
+        Orchestrator::current().limit("one", 1_000).await.expect("a limit");
+    }
+    first.await?;
+    for run in runs {
+        run.await?;
+    }
+    Ok(each)
+}
+
+#[derive(Clone)]
+struct Held(Kind);
+
+async fn until_started(tasks: u64) {
+    while STARTED.load(Ordering::Relaxed) < tasks {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
+/// Waits until the process has stopped growing.
+async fn settle() {
+    let mut last = 0;
+    while std::mem::replace(&mut last, resident()) != last {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+async fn bare(gate: Gate, tasks: u64) -> f64 {
+    let before = resident();
+    let spawn = |_| {
+        let gate = Gate::clone(&gate);
+        tokio::spawn(async move {
+            STARTED.fetch_add(1, Ordering::Relaxed);
+            drop(gate.acquire_owned().await);
+        })
+    };
+    let handles: Vec<_> = (0..tasks).map(spawn).collect();
+    until_started(tasks).await;
+    let each = per_task(before, tasks);
+    gate.add_permits(tasks as usize);
+    for handle in handles {
+        handle.await.expect("nothing panics");
+    }
+    each
+}
+
+/// Measures in this process: prints bytes for each task, and the most that the process ever took.
+pub(crate) fn child(kind: &str, tasks: u64) {
+    let Some((kind, _)) = KINDS.into_iter().find(|(_, name)| *name == kind) else { return };
+    let runtime = runtime();
+    let gate = Gate::new(Semaphore::new(0));
+    let orchestrator = Orchestrator::in_memory();
+    // What a process sets up once is not the tasks'.
+    let once = runtime.block_on(orchestrator.scope(async { crate::fan_out::fan_out(1_000).await }));
+    once.expect("it completes");
+    let each = if kind == Kind::Bare {
+        runtime.block_on(runtime.spawn(bare(gate, tasks))).expect("nothing panics")
+    } else {
+        runtime.block_on(async { orchestrator.limit("one", 0).await }).expect("a limit");
+        runtime.block_on(orchestrator.scope(async { waiting(gate, Held(kind), tasks).await })).expect("it completes")
+    };
+    println!("{each} {}", most_resident());
+    // The system takes memory back faster than a million destructors.
+    std::process::exit(0);
+}
+
+pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
+    if resident() == 0 {
+        return Vec::new();
+    }
+    let tasks = if effort.quick { 20_000 } else { 1_000_000 };
+    let rounds = if effort.quick { 1 } else { 3 };
+    let ask = |kind: &str| {
+        let home = std::env::temp_dir();
+        let answers: Vec<(f64, f64)> = (0..rounds)
+            .map(|_| {
+                let child = child::command(&["memory", kind, &tasks.to_string()], &home).spawn();
+                let answer = child::ended(child.expect("this program can be started"));
+                let (each, most) = answer.trim().split_once(' ').expect("it prints two numbers");
+                (each.parse().expect("a number"), most.parse().expect("a number"))
+            })
+            .collect();
+        let of = |part: fn(&(f64, f64)) -> f64| median(&mut answers.iter().map(part).collect::<Vec<_>>());
+        (of(|answer| answer.0), of(|answer| answer.1))
+    };
+    let (bare, _) = ask("bare");
+    let mut rows = Vec::new();
+    let mut peak = 0.0;
+    for (kind, name) in [("upstream", "its upstream"), ("body", "something in its body"), ("slot", "a slot")] {
+        let (each, most) = ask(kind);
+        rows.push(Row::absolute(
+            format!("memory of a task that waits for {name}"),
+            Unit::Bytes,
+            Some(bare),
+            each,
+            rounds,
+            Budget::Absolute { allowed: 1024.0, aim: 500.0 },
+        ));
+        if kind == "upstream" {
+            peak = most;
+        }
+    }
+    let budget = Budget::Absolute { allowed: 1.5 * f64::from(1 << 30), aim: 0.75 * f64::from(1 << 30) };
+    if !effort.quick {
+        rows.push(Row::absolute("1M tasks in one flow that wait, then run", Unit::Bytes, None, peak, rounds, budget));
+        let (_, most) = ask("nothing");
+        rows.push(Row::absolute("1M tasks in one flow that run at once", Unit::Bytes, None, most, rounds, budget));
+    }
+    rows
+}
+
+#[expect(clippy::cast_precision_loss, reason = "less memory than a float counts exactly")]
+fn per_task(before: u64, tasks: u64) -> f64 {
+    resident().saturating_sub(before) as f64 / tasks as f64
+}
+
+/// Bytes of memory that this process has now; 0 where the system does not tell.
+fn resident() -> u64 {
+    status("VmRSS:")
+}
+
+/// The most bytes of memory that this process ever had.
+fn most_resident() -> u64 {
+    status("VmHWM:")
+}
+
+fn status(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kibibytes = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB")?.parse().ok());
+    kibibytes.map_or(0, |kibibytes: u64| kibibytes * 1024)
+}

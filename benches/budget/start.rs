@@ -1,0 +1,61 @@
+//! From the start of a process to the body of its first task, with a database that does not exist yet. Floor: the same
+//! with a bare runtime and a spawned task.
+
+use std::io::Read as _;
+use std::time::Instant;
+
+use orchestrator::prelude::*;
+
+use crate::child;
+use crate::measure::{Effort, median, runtime};
+use crate::report::{Budget, Row, Unit};
+
+#[task]
+async fn hello() {
+    println!("here");
+}
+
+#[flow]
+async fn greeting() -> Result<(), TaskError> {
+    hello().await
+}
+
+/// A program as its author would write it, without a word about how things are kept.
+pub(crate) fn child() {
+    runtime().block_on(async { greeting().await }).expect("it completes");
+}
+
+pub(crate) fn bare_child() {
+    let runtime = runtime();
+    runtime.block_on(runtime.spawn(async { println!("here") })).expect("nothing panics");
+}
+
+pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
+    let rounds = if effort.quick { 3 } else { 31 };
+    let (mut floor, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        floor.push(milliseconds("start-bare"));
+        ours.push(milliseconds("start"));
+    }
+    vec![Row::absolute(
+        "process start to first task, new database",
+        Unit::Milliseconds,
+        Some(median(&mut floor)),
+        median(&mut ours),
+        rounds,
+        Budget::Absolute { allowed: 50.0, aim: 10.0 },
+    )]
+}
+
+/// From the start of the process until the body says that it runs.
+fn milliseconds(what: &str) -> f64 {
+    let home = tempfile::tempdir().expect("a home");
+    let start = Instant::now();
+    let mut child = child::command(&[what], home.path()).spawn().expect("this program can be started");
+    let mut said = [0; 4];
+    child.stdout.as_mut().expect("it is piped").read_exact(&mut said).expect("the body speaks");
+    let elapsed = start.elapsed();
+    assert_eq!(&said, b"here");
+    child::ended(child);
+    elapsed.as_secs_f64() * 1e3
+}

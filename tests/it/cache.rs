@@ -1,0 +1,226 @@
+//! The cache: keys, expiry, single flight, and what is never cached.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use orchestrator::prelude::*;
+
+use crate::door::{Calls, states};
+
+#[orchestrator::test(start_paused = true)]
+async fn entries_expire_from_completion() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_ttl = "10s")]
+    async fn slow() -> usize {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        CALLS.one()
+    }
+    assert_eq!(slow().await.unwrap(), 1);
+    tokio::time::advance(Duration::from_secs(9)).await;
+    assert_eq!(slow().await.unwrap(), 1);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(slow().await.unwrap(), 2);
+}
+
+#[orchestrator::test]
+async fn keys_follow_values() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_policy = inputs)]
+    async fn keyed(map: HashMap<String, i32>, x: f64, #[cache(skip)] _client: &str) -> usize {
+        let _ = (map, x);
+        CALLS.one()
+    }
+    let map = |pairs: &[(&str, i32)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect::<HashMap<_, _>>();
+    assert_eq!(keyed(map(&[("a", 1), ("b", 2)]), 1.0, "one").await.unwrap(), 1);
+    assert_eq!(keyed(map(&[("b", 2), ("a", 1)]), 1.0, "other").await.unwrap(), 1, "neither order nor client matter");
+    assert_eq!(keyed(map(&[("a", 1), ("b", 2)]), 1.5, "one").await.unwrap(), 2);
+    assert_eq!(keyed(map(&[("a", 1)]), 1.0, "one").await.unwrap(), 3);
+}
+
+mod before {
+    use orchestrator::prelude::*;
+    #[task(cache_ttl = "1h")]
+    pub(super) async fn changed() -> u32 {
+        1
+    }
+}
+
+#[orchestrator::test]
+async fn other_tasks_do_not_hit() {
+    #[task(cache_ttl = "1h")]
+    async fn changed() -> u32 {
+        2
+    }
+    assert_eq!(before::changed().await.unwrap(), 1);
+    assert_eq!(changed().await.unwrap(), 2);
+}
+
+#[orchestrator::test]
+async fn an_argument_without_an_encoding_runs_uncached() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_ttl = "1h")]
+    async fn of(x: f64) -> usize {
+        let _ = x;
+        CALLS.one()
+    }
+    let run = of(f64::NAN);
+    assert_eq!((&run).await.unwrap(), 1);
+    assert_eq!(of(f64::NAN).await.unwrap(), 2);
+    assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Completed"]);
+    #[derive(Clone)]
+    struct Opaque;
+    #[task]
+    async fn opaque(_x: Opaque) -> usize {
+        CALLS.one()
+    }
+    let configured = opaque::configure().cache_ttl(Duration::from_secs(60));
+    let shared = Opaque;
+    assert_eq!(configured.submit(shared.clone()).await.unwrap(), 3);
+    assert_eq!(configured.submit(shared).await.unwrap(), 4);
+}
+
+#[orchestrator::test]
+async fn maps_with_keys_that_are_no_text_have_a_key() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_ttl = "1h")]
+    async fn of(map: HashMap<(i32, bool), u8>) -> usize {
+        let _ = map;
+        CALLS.one()
+    }
+    assert_eq!(of(HashMap::from([((1, true), 1), ((2, false), 2)])).await.unwrap(), 1);
+    assert_eq!(of(HashMap::from([((2, false), 2), ((1, true), 1)])).await.unwrap(), 1);
+}
+
+#[orchestrator::test]
+async fn failures_are_not_cached_and_nothing_is_a_value() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_ttl = "1h")]
+    async fn flaky() -> Result<Option<u32>, String> {
+        if CALLS.one() == 1 { Err("first".into()) } else { Ok(None) }
+    }
+    flaky().await.unwrap_err();
+    assert_eq!(flaky().await.unwrap(), None);
+    assert_eq!(flaky().await.unwrap(), None);
+    assert_eq!(CALLS.get(), 2);
+}
+
+#[orchestrator::test]
+async fn a_cache_key_function_decides() {
+    static CALLS: Calls = Calls::new();
+    fn even(n: &u32) -> Option<String> {
+        (n % 2 == 0).then(|| "even".to_owned())
+    }
+    #[task(cache_key = even, cache_ttl = "1h")]
+    async fn of(n: u32) -> usize {
+        let _ = n;
+        CALLS.one()
+    }
+    assert_eq!(of(2).await.unwrap(), 1);
+    assert_eq!(of(4).await.unwrap(), 1);
+    assert_eq!(of(1).await.unwrap(), 2);
+    assert_eq!(of(1).await.unwrap(), 3, "`None` is not cached");
+}
+
+#[orchestrator::test]
+async fn refresh_ignores_and_replaces() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_ttl = "1h")]
+    async fn of() -> usize {
+        CALLS.one()
+    }
+    assert_eq!(of().await.unwrap(), 1);
+    assert_eq!(of::configure().refresh_cache(true).submit().await.unwrap(), 2);
+    assert_eq!(of().await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_tasks_own_no_wins_over_a_global_refresh() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_ttl = "1h", refresh_cache = false)]
+    async fn kept() -> usize {
+        CALLS.one()
+    }
+    #[task(cache_ttl = "1h")]
+    async fn refreshed() -> usize {
+        CALLS.one()
+    }
+    let orchestrator = Orchestrator::builder().database_url("memory").refresh_cache(true).build().await.unwrap();
+    orchestrator
+        .scope(async {
+            assert_eq!((kept().await.unwrap(), kept().await.unwrap()), (1, 1));
+            assert_eq!((refreshed().await.unwrap(), refreshed().await.unwrap()), (2, 3));
+        })
+        .await;
+}
+
+#[orchestrator::test]
+async fn policies_combine() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_policy = inputs + run_id)]
+    async fn in_run(n: u32) -> usize {
+        let _ = n;
+        CALLS.one()
+    }
+    #[flow]
+    async fn twice() -> Result<(usize, usize), TaskError> {
+        Ok((in_run(1).await?, in_run(1).await?))
+    }
+    assert_eq!(twice().await.unwrap(), (1, 1));
+    assert_eq!(twice().await.unwrap(), (2, 2), "hits only within one flow run");
+    #[task(cache_policy = inputs - "page")]
+    async fn without(n: u32, page: u32) -> usize {
+        let _ = (n, page);
+        CALLS.one()
+    }
+    assert_eq!(without(1, 1).await.unwrap(), 3);
+    assert_eq!(without(1, 2).await.unwrap(), 3);
+    #[task(cache_policy = flow_parameters)]
+    async fn per_parameters() -> usize {
+        CALLS.one()
+    }
+    #[flow]
+    async fn with(n: u32) -> Result<usize, TaskError> {
+        let _ = n;
+        per_parameters().await
+    }
+    assert_eq!((with(1).await.unwrap(), with(1).await.unwrap(), with(2).await.unwrap()), (4, 4, 5));
+    #[task(cache_policy = none)]
+    async fn never() -> usize {
+        CALLS.one()
+    }
+    assert_ne!(never().await.unwrap(), never().await.unwrap());
+}
+
+#[orchestrator::test]
+async fn equal_calls_at_the_same_time_execute_once() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_ttl = "1h")]
+    async fn slow(n: u32) -> u32 {
+        CALLS.one();
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+        n
+    }
+    assert_eq!(slow::map(vec![7; 1000]).await.unwrap(), vec![7; 1000]);
+    assert_eq!(CALLS.get(), 1);
+}
+
+#[orchestrator::test]
+async fn when_the_first_fails_the_next_takes_over() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_ttl = "1h")]
+    async fn second_time() -> Result<usize, String> {
+        let call = CALLS.one();
+        tokio::task::yield_now().await;
+        match call {
+            1 => Err("first".into()),
+            2 => panic!("second"),
+            call => Ok(call),
+        }
+    }
+    let runs: Vec<_> = (0..20).map(|_| second_time()).collect();
+    let outcomes = futures::future::join_all(runs).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 2);
+    assert_eq!(outcomes.iter().flatten().collect::<Vec<_>>(), vec![&3; 18]);
+}

@@ -1,0 +1,44 @@
+//! The doors through which tests look at runs, so that a change of the API is a change of one place.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use orchestrator::prelude::*;
+use orchestrator::{FlowRunId, RunId};
+
+/// The names of all states that a run went through.
+pub(crate) async fn states(run: impl Into<RunId>) -> Vec<String> {
+    let states = Orchestrator::current().states(run).await.unwrap();
+    assert!(states.windows(2).all(|pair| pair[0].timestamp < pair[1].timestamp), "timestamps increase: {states:?}");
+    assert!(states.iter().rev().skip(1).all(|state| !state.is_terminal()), "no terminal state is left: {states:?}");
+    states.into_iter().map(|state| state.name).collect()
+}
+
+/// The message of a run's last state.
+pub(crate) async fn last_message(run: impl Into<RunId>) -> String {
+    Orchestrator::current().states(run).await.unwrap().pop().unwrap().message.unwrap_or_default()
+}
+
+/// The task runs of a flow run, as `name: state`, in the order of their submission.
+pub(crate) async fn tasks(flow: FlowRunId) -> Vec<String> {
+    let runs = Orchestrator::current().task_runs(flow).await.unwrap();
+    runs.into_iter().map(|run| format!("{}: {}", run.name, run.state.name)).collect()
+}
+
+/// Counts calls of a body.
+#[derive(Debug, Default)]
+pub(crate) struct Calls(AtomicUsize);
+
+impl Calls {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicUsize::new(0))
+    }
+
+    /// Counts one; gives the number of this call, from 1.
+    pub(crate) fn one(&self) -> usize {
+        self.0.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
