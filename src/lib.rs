@@ -32,8 +32,8 @@ pub use orchestrator_core::{
     FlowRunId, FlowRunQuery, Gather, Gathered, InCurrentRun, Input, IntoInput, IntoMapInput, Limit, LogLine, MapFuture,
     Observed, Observer, Orchestrator, OrchestratorBuilder, ParseIdError, Placed, Ready, Result, RunContext, RunId,
     SetLimit, Settled, Shared, SlotGuard, State, StateBackend, StateName, StateType, SystemClock, TaskError,
-    TaskFuture, TaskRun, TaskRunId, Timestamp, TokioClock, Transition, Unmapped, WaitState, backend, capture_layer,
-    concurrency, gather, rate_limit, ready, registered, unmapped, wait_all,
+    TaskFuture, TaskRun, TaskRunId, Timestamp, TokioClock, Transition, Unmapped, Upstream, WaitState, backend,
+    capture_layer, concurrency, gather, rate_limit, ready, registered, unmapped, wait_all,
 };
 pub use orchestrator_macros::{flow, task, test};
 

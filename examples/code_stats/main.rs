@@ -102,6 +102,7 @@ fn walk(root: &Path, skip: &[String]) -> anyhow::Result<Tree> {
             }
             Ok((data, _)) if data.is_symlink() => tree.links += 1,
             Ok(_) => tree.special += 1,
+            Err(error) if error.depth() == 0 => return Err(error.into()),
             Err(error) => {
                 let path = error.path().unwrap_or(Path::new("?")).to_owned();
                 tree.unreadable.push((path, error.into_io_error().map_or_else(String::new, |error| error.to_string())));
@@ -156,7 +157,8 @@ fn measure(entry: &Entry) -> io::Result<Stats> {
 /// Adds up. It takes outcomes rather than values, so it runs although some files could not be read.
 #[task]
 fn summarize(tree: &Tree, outcomes: &[Result<Stats, TaskError>]) -> Report {
-    let mut report = Report { links: tree.links, special: tree.special, ..Report::default() };
+    let mut report = Report::default();
+    (report.links, report.special) = (tree.links, tree.special);
     report.unreadable.clone_from(&tree.unreadable);
     for (entry, outcome) in tree.files.iter().zip(outcomes) {
         match outcome {
@@ -191,13 +193,14 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> anyhow::Result<()> {
     let asked = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let loud = args.verbose || asked("ORCHESTRATOR_LOG") || asked("RUST_LOG");
-    let orchestrator = Orchestrator::builder().terminal(loud).handle_signals(true).build().await?;
+    let orchestrator = Orchestrator::builder().terminal(loud).handle_signals(true).build().await;
+    let orchestrator = orchestrator.map_err(anyhow::Error::msg)?;
     orchestrator.install();
 
     let begin = Instant::now();
     let flow = code_stats(args.path, args.skip);
     let id = flow.run_id();
-    let report = flow.await.map_err(|error| error.first_cause())?;
+    let report = flow.await.map_err(|error| anyhow::Error::msg(error.first_cause()))?;
     let seconds = begin.elapsed().as_secs_f64();
 
     let runs = orchestrator.task_runs(id).await?;

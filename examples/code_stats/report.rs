@@ -91,30 +91,26 @@ impl Report {
         line(["total", &files, &lines, &blank, &bytes]);
         text.push('\n');
         text.push_str(&self.remarks());
-        let _ = writeln!(
-            text,
-            "{files} files: {} from the cache, {} read, in {:.2} s",
-            grouped(run.cached as u64),
-            grouped(self.total.files.saturating_sub(run.cached as u64)),
-            run.seconds
-        );
+        let read = self.total.files.saturating_sub(run.cached as u64);
+        let (cached, read, seconds) = (grouped(run.cached as u64), grouped(read), run.seconds);
+        let _ = writeln!(text, "files: {files}, of which {cached} from the cache and {read} read, in {seconds:.2} s");
         text
     }
 
     fn remarks(&self) -> String {
         let mut text = String::new();
-        let mut say = |count: u64, what: &str| {
+        let mut say = |what: &str, count: u64, more: &str| {
             if count > 0 {
-                let _ = writeln!(text, "{} {what}", grouped(count));
+                let _ = writeln!(text, "{what}: {}{more}", grouped(count));
             }
         };
-        say(self.unfinished, "files do not end with a newline: what follows the last one is not counted as a line");
-        say(self.copies.files, &format!("files are copies of others, together {} bytes", grouped(self.copies.bytes)));
-        say(self.links as u64, "symbolic links were not followed");
-        say(self.special as u64, "sockets, pipes and devices were left out");
-        say(self.unreadable.len() as u64, "files or folders could not be read:");
+        say("without a newline at the end", self.unfinished, " (what follows the last one is not counted as a line)");
+        say("copies of other files", self.copies.files, &format!(" ({} bytes)", grouped(self.copies.bytes)));
+        say("symbolic links, not followed", self.links as u64, "");
+        say("sockets, pipes and devices, left out", self.special as u64, "");
+        say("could not be read", self.unreadable.len() as u64, "");
         for (path, reason) in self.unreadable.iter().take(LISTED) {
-            let _ = writeln!(text, "  {}: {reason}", path.display());
+            let _ = writeln!(text, "  {path:?}: {reason}");
         }
         if self.unreadable.len() > LISTED {
             text.push_str("  ... --json lists them all\n");

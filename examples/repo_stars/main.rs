@@ -188,7 +188,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
 
     let run = repo_stars(Arc::new(Api::new(base_url)), source, args.repositories, args.refresh);
     let id = run.run_id();
-    let ranking = run.await.map_err(|error| error.first_cause())?;
+    let ranking = run.await.map_err(|error| anyhow::Error::msg(error.first_cause()))?;
 
     let runs = orchestrator.task_runs(id).await?;
     let cached = runs.iter().filter(|run| run.state.name == "Cached").count();

@@ -22,6 +22,9 @@ use crate::input::Args;
 /// A result of any type, shared by its readers.
 pub type Erased = Arc<dyn Any + Send + Sync>;
 
+/// An async body, without its types.
+pub type BodyFuture = Pin<Box<dyn Future<Output = Result<Erased, BodyFailure>> + Send>>;
+
 /// A function behind `#[task]` or `#[flow]`.
 pub trait Body: Send + 'static {
     /// Its arguments, as a tuple of [`Ref`](crate::input::Ref) and [`Own`](crate::input::Own).
@@ -57,7 +60,7 @@ pub trait Body: Send + 'static {
 /// One execution of a body that has not begun.
 pub enum Attempt {
     /// An async body.
-    Future(Pin<Box<dyn Future<Output = Result<Erased, BodyFailure>> + Send>>),
+    Future(BodyFuture),
     /// A sync body, for the blocking pool.
     Blocking(Box<dyn FnOnce() -> Result<Erased, BodyFailure> + Send>),
 }
@@ -133,8 +136,9 @@ fn ask<E>(condition: fn(&E) -> bool, error: &E) -> bool {
 
 /// The success type of a `Result`, whatever alias it hides behind.
 #[diagnostic::on_unimplemented(
-    message = "the return type of a task ends in `Result` but is no `Result<T, E>`",
-    label = "not a `Result`"
+    message = "the name of this return type ends in `Result`, but it is no `Result<T, E>`",
+    label = "not a `Result`",
+    note = "rename the type, or return `Result<{Self}, std::convert::Infallible>`"
 )]
 pub trait Fallible {
     /// What the result holds on success.
@@ -367,7 +371,7 @@ impl<T: Serialize + DeserializeOwned> FlowParameter for T {}
     label = "not `Clone + Send + Sync + 'static`",
     note = "each attempt gets its own value: take `&{Self}`, derive `Clone`, or pass an `Arc`"
 )]
-pub trait ByValue {}
+pub trait ByValue: Clone + Send + Sync + 'static {}
 impl<T: Clone + Send + Sync + 'static> ByValue for T {}
 
 /// Fails to compile unless the type can be part of a cache key.

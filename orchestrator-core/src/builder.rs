@@ -146,7 +146,9 @@ impl OrchestratorBuilder {
         let builder = self.settled()?;
         let url = builder.url()?;
         let backend = match tokio::runtime::Handle::try_current() {
-            Ok(_) => tokio::task::spawn_blocking(move || open(&url)).await.map_err(|_| Error::new(ErrorKind::ShutDown))?,
+            Ok(_) => {
+                tokio::task::spawn_blocking(move || open(&url)).await.map_err(|_| Error::new(ErrorKind::ShutDown))?
+            }
             Err(_) => open(&url),
         };
         Ok(builder.finish(backend?))
@@ -181,7 +183,7 @@ impl OrchestratorBuilder {
                  set ORCHESTRATOR_HOME to a folder that can be written, or ORCHESTRATOR_DATABASE_URL=memory"
             );
             if builder.strict == Some(true) {
-                #[expect(clippy::exit, reason = "a strict program must not run without its history")]
+                // A strict program does not run without its history.
                 std::process::exit(1);
             }
             Arc::new(MemoryBackend::new())
@@ -237,7 +239,8 @@ impl OrchestratorBuilder {
         if let Some(jitter) = self.retry_jitter.filter(|jitter| !(jitter.is_finite() && *jitter >= 0.0)) {
             return Err(config(format!("the retry jitter is {jitter}: expected a number from 0 up")));
         }
-        let timeout = seconds(variable("ORCHESTRATOR_TASK_TIMEOUT_SECS", "a number")?, "ORCHESTRATOR_TASK_TIMEOUT_SECS")?;
+        let timeout =
+            seconds(variable("ORCHESTRATOR_TASK_TIMEOUT_SECS", "a number")?, "ORCHESTRATOR_TASK_TIMEOUT_SECS")?;
         self.timeout = self.timeout.or(timeout);
         self.refresh_cache = or(self.refresh_cache, || variable("ORCHESTRATOR_REFRESH_CACHE", "`true` or `false`"))?;
         self.blocking_threads =

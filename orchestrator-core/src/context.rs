@@ -75,13 +75,8 @@ pub(crate) fn record_log(level: &'static str, target: &str, message: String) {
     with_run(|run| {
         let Some(run) = run else { return };
         let orchestrator = &run.scope.orchestrator;
-        let record = LogRecord {
-            run: run.id(),
-            at: orchestrator.clock.now(),
-            level,
-            target: target.to_owned(),
-            message,
-        };
+        let record =
+            LogRecord { run: run.id(), at: orchestrator.clock.now(), level, target: target.to_owned(), message };
         orchestrator.journal.push(Event::Log(record));
     });
 }

@@ -73,7 +73,8 @@ impl BodyError {
     pub(crate) fn new<E: Into<Box<dyn StdError + Send + Sync>> + 'static>(error: E) -> Self {
         let mut slot = Some(error);
         // An `anyhow::Error` would hide the error inside it from `downcast_ref` once it is boxed.
-        if let Some(error) = (&mut slot as &mut dyn Any).downcast_mut::<Option<anyhow::Error>>().and_then(Option::take) {
+        if let Some(error) = (&mut slot as &mut dyn Any).downcast_mut::<Option<anyhow::Error>>().and_then(Option::take)
+        {
             return Self::Anyhow(error);
         }
         Self::Std(slot.expect("the slot was filled above and is not an anyhow error").into())
@@ -156,10 +157,6 @@ fn tells_its_chain(error: &(dyn StdError + 'static)) -> bool {
 macro_rules! run_error {
     ($name:ident, $other:ident, $what:literal) => {
         impl $name {
-            pub(crate) fn new(kind: FailureKind, run: Option<FailedRun>, cause: Cause) -> Self {
-                Self(Arc::new(Failure { kind, run, cause }))
-            }
-
             /// Whether the last attempt overran its timeout.
             #[must_use]
             pub fn is_timed_out(&self) -> bool {
@@ -209,21 +206,6 @@ macro_rules! run_error {
                 }
                 first
             }
-
-            /// The error of the run that made this one fail, if another run did.
-            fn next_run(&self) -> Option<TaskError> {
-                let mut current = self.0.source();
-                while let Some(error) = current {
-                    if let Some(error) = error.downcast_ref::<TaskError>() {
-                        return Some(error.clone());
-                    }
-                    if let Some(error) = error.downcast_ref::<FlowError>() {
-                        return Some(TaskError(Arc::clone(&error.0)));
-                    }
-                    current = error.source();
-                }
-                None
-            }
         }
 
         impl fmt::Display for $name {
@@ -257,6 +239,25 @@ run_error!(TaskError, FlowError, "task");
 run_error!(FlowError, TaskError, "flow");
 
 impl TaskError {
+    pub(crate) fn new(kind: FailureKind, run: Option<FailedRun>, cause: Cause) -> Self {
+        Self(Arc::new(Failure { kind, run, cause }))
+    }
+
+    /// The error of the run that made this one fail, if another run did.
+    fn next_run(&self) -> Option<Self> {
+        let mut current = self.0.source();
+        while let Some(error) = current {
+            if let Some(error) = error.downcast_ref::<Self>() {
+                return Some(error.clone());
+            }
+            if let Some(error) = error.downcast_ref::<FlowError>() {
+                return Some(Self(Arc::clone(&error.0)));
+            }
+            current = error.source();
+        }
+        None
+    }
+
     /// The run that did not complete; `None` if no run was ever made, as for collections of different lengths.
     #[must_use]
     pub fn run_id(&self) -> Option<RunId> {
@@ -416,12 +417,17 @@ mod tests {
         assert_eq!(first.to_string(), "task run 'fetch-3' failed: disk on fire");
         let second = failed("sum-0", Cause::Upstream(first.clone()), FailureKind::NotReady);
         let third = failed("load-0", Cause::Upstream(second), FailureKind::NotReady);
-        assert_eq!(third.to_string(), "task run 'load-0' did not start: upstream task run 'fetch-3' failed: disk on fire");
+        assert_eq!(
+            third.to_string(),
+            "task run 'load-0' did not start: upstream task run 'fetch-3' failed: disk on fire"
+        );
         assert_eq!(third.first_cause().run_id(), first.run_id());
         let wrapped = anyhow::Error::new(third).context("reading the table");
         let flow = failed("otter", Cause::Body(BodyError::new(wrapped)), FailureKind::Failed);
         assert_eq!(flow.first_cause().run_id(), first.run_id());
-        assert!(flow.to_string().ends_with("reading the table: task run 'load-0' did not start: upstream task run 'fetch-3' failed: disk on fire"));
+        assert!(flow.to_string().ends_with(
+            "reading the table: task run 'load-0' did not start: upstream task run 'fetch-3' failed: disk on fire"
+        ));
     }
 
     #[test]

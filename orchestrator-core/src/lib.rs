@@ -5,15 +5,15 @@
 pub mod def;
 pub mod body;
 pub mod options;
+mod input;
 mod submit;
 mod scope;
-mod input;
 mod context;
 mod run;
 mod state;
 mod engine;
-mod cache;
 mod concurrency;
+mod cache;
 mod future;
 mod journal;
 pub mod backend;
@@ -23,11 +23,11 @@ mod terminal;
 mod orchestrator;
 mod builder;
 mod signals;
+mod testing;
 mod clock;
-mod error;
 mod id;
 mod names;
-mod testing;
+mod error;
 
 pub use backend::record::{FlowRun, FlowRunQuery, LogLine, TaskRun};
 pub use backend::{BackendError, StateBackend};
@@ -37,7 +37,9 @@ pub use concurrency::{Limit, SetLimit, SlotGuard, concurrency, rate_limit};
 pub use context::{InCurrentRun, Placed, RunContext};
 pub use def::{CachePolicy, registered};
 pub use error::{Error, FlowError, Result, TaskError};
-pub use future::{AsCompleted, Awaitable, FlowFuture, MapFuture, Settled, Shared, TaskFuture, WaitState, wait_all};
+pub use future::{
+    AsCompleted, Awaitable, FlowFuture, MapFuture, Settled, Shared, TaskFuture, Upstream, WaitState, wait_all,
+};
 pub use id::{FlowRunId, ParseIdError, RunId, TaskRunId};
 pub use input::{Gather, Gathered, Input, IntoInput, IntoMapInput, Ready, Unmapped, gather, ready, unmapped};
 pub use observe::{Observed, Observer};

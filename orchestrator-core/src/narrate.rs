@@ -41,7 +41,9 @@ pub(crate) fn tell(run: &Run, event: &Observed<'_>) {
     match event.transition.name {
         StateName::Running if flow => say!(info, run, event, "Started: flow '{function}'"),
         StateName::Running => say!(debug, run, event, "Started"),
-        StateName::AwaitingRetry | StateName::Retrying if !said.is_empty() => say!(warn, run, event, "{}", capital(said)),
+        StateName::AwaitingRetry | StateName::Retrying if !said.is_empty() => {
+            say!(warn, run, event, "{}", capital(said))
+        }
         StateName::Cancelling if flow => say!(warn, run, event, "Cancelling"),
         StateName::Completed | StateName::Cached | StateName::RolledBack => {
             say!(info, run, event, "{}", finished(event, ""));

@@ -335,9 +335,7 @@ impl Inner {
     /// What runs outside of flows share on that runtime.
     pub(crate) fn root_scope(self: &Arc<Self>, handle: Option<Handle>) -> Arc<Scope> {
         let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |scope: &&Arc<Scope>| {
-            scope.handle.as_ref().map(Handle::id) == handle.as_ref().map(Handle::id)
-        };
+        let same = |scope: &&Arc<Scope>| scope.handle.as_ref().map(Handle::id) == handle.as_ref().map(Handle::id);
         if let Some(scope) = outside.as_ref().filter(same) {
             return Arc::clone(scope);
         }
@@ -350,7 +348,7 @@ impl Inner {
     }
 
     /// Whether anybody looks at such a transition as it happens.
-    pub(crate) fn watches(&self, name: StateName, _flow: bool) -> bool {
+    pub(crate) fn watches(&self, name: StateName) -> bool {
         !self.observers.is_empty() || crate::narrate::is_told(name)
     }
 

@@ -47,6 +47,16 @@ pub struct Run {
     children: OnceLock<Box<Children>>,
 }
 
+/// Where a run comes from.
+pub(crate) struct Origin {
+    pub(crate) def: &'static Def,
+    pub(crate) overrides: Overrides,
+    pub(crate) scope: Arc<Scope>,
+    pub(crate) parent: Option<Arc<Run>>,
+    pub(crate) visible: bool,
+    pub(crate) created: Timestamp,
+}
+
 const CANCEL: u8 = 1;
 const OBSERVED: u8 = 2;
 const LAUNCHED: u8 = 4;
@@ -95,16 +105,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Run {
-    pub(crate) fn new(
-        info: Arc<RunInfo>,
-        def: &'static Def,
-        overrides: Overrides,
-        scope: Arc<Scope>,
-        parent: Option<Arc<Self>>,
-        visible: bool,
-        created: Timestamp,
-        call: Box<dyn Call>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(info: Arc<RunInfo>, origin: Origin, call: Box<dyn Call>) -> Arc<Self> {
+        let Origin { def, overrides, scope, parent, visible, created } = origin;
         let pending = Transition { name: StateName::Pending, at: created, message: None };
         Arc::new(Self {
             info,
@@ -233,7 +235,7 @@ impl Run {
         }
         let began = cell.started;
         cell.current = transition.clone();
-        let seen = self.visible && self.scope.orchestrator.watches(name, self.is_flow());
+        let seen = self.visible && self.scope.orchestrator.watches(name);
         let shown = seen.then(|| transition.clone());
         cell.staged.push(transition);
         drop(cell);

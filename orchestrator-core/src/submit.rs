@@ -18,7 +18,7 @@ use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::input::Args;
 use crate::options::{CallOptions, Overrides};
 use crate::orchestrator::Orchestrator;
-use crate::run::Run;
+use crate::run::{Origin, Run};
 use crate::scope::Scope;
 use crate::state::StateName;
 
@@ -110,7 +110,7 @@ impl<B: Body> Call for Typed<B> {
     fn attempt(&mut self, last: bool) -> Attempt {
         let args = match self {
             Self::Ready(args) if !last => args.again(),
-            _ => match std::mem::replace(self, Self::Spent) {
+            Self::Ready(_) | Self::Pending(_) | Self::Spent => match std::mem::replace(self, Self::Spent) {
                 Self::Ready(args) => args,
                 Self::Pending(_) | Self::Spent => unreachable!("no attempt follows the last"),
             },
@@ -287,7 +287,7 @@ fn make(
         process: orchestrator.process,
     };
     let scope = scope.unwrap_or(outer);
-    Run::new(Arc::new(info), def, overrides, scope, parent, visible, created, call)
+    Run::new(Arc::new(info), Origin { def, overrides, scope, parent, visible, created }, call)
 }
 
 /// The tags of a run: its own and those of the flow, sorted.

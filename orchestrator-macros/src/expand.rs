@@ -103,7 +103,7 @@ impl Expansion<'_> {
         block.set_span(item.body.span());
         quote! {
             #(#cfg)* #(#docs)* #(#outer)*
-            #[allow(clippy::all, clippy::pedantic, clippy::nursery)]
+            #[allow(dead_code, clippy::all, clippy::pedantic, clippy::nursery)]
             #vis #fn_token #ident #impl_generics (#inputs) -> #future #clause #block
         }
     }

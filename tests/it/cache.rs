@@ -108,7 +108,7 @@ async fn failures_are_not_cached_and_nothing_is_a_value() {
 async fn a_cache_key_function_decides() {
     static CALLS: Calls = Calls::new();
     fn even(n: &u32) -> Option<String> {
-        (n % 2 == 0).then(|| "even".to_owned())
+        n.is_multiple_of(2).then(|| "even".to_owned())
     }
     #[task(cache_key = even, cache_ttl = "1h")]
     async fn of(n: u32) -> usize {

@@ -127,12 +127,8 @@ async fn a_sync_body_that_does_not_stop_is_abandoned() {
         let gate = GATE.lock().unwrap().take().unwrap();
         let _ = gate.recv();
     }
-    let orchestrator = Orchestrator::builder()
-        .database_url("memory")
-        .cancel_grace(Duration::from_millis(10))
-        .build()
-        .await
-        .unwrap();
+    let orchestrator =
+        Orchestrator::builder().database_url("memory").cancel_grace(Duration::from_millis(10)).build().await.unwrap();
     orchestrator
         .scope(async {
             let run = stubborn();
@@ -151,7 +147,7 @@ async fn nothing_starts_after_a_cancellation() {
         struct Submits;
         impl Drop for Submits {
             fn drop(&mut self) {
-                let _ = endless();
+                drop(endless());
             }
         }
         let _submits = Submits;

@@ -18,12 +18,17 @@ async fn fine(n: u32) -> u32 {
 async fn a_failure_that_nobody_awaited_fails_the_flow() {
     #[flow]
     async fn careless() -> u32 {
-        let _ = broken();
+        drop(broken());
         1
     }
     let run = careless();
     let error = (&run).await.unwrap_err();
-    assert!(error.to_string().contains("nobody awaited a run that did not complete: task run 'broken-0' failed: out of paper"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("nobody awaited a run that did not complete: task run 'broken-0' failed: out of paper"),
+        "{error}"
+    );
     assert_eq!(error.first_cause().task_name(), "broken");
     assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Failed"]);
 }
@@ -32,7 +37,7 @@ async fn a_failure_that_nobody_awaited_fails_the_flow() {
 async fn a_skipped_run_that_nobody_awaited_fails_the_flow_with_the_first_cause() {
     #[flow]
     async fn careless() {
-        let _ = fine(broken());
+        drop(fine(broken()));
     }
     let run = careless();
     let id = run.run_id();
@@ -54,7 +59,7 @@ async fn a_failure_that_was_handled_does_not() {
 async fn a_failure_in_a_nested_task_that_nobody_awaited_fails_the_task() {
     #[task]
     async fn outer() -> u32 {
-        let _ = broken();
+        drop(broken());
         1
     }
     let error = outer().await.unwrap_err();
@@ -72,7 +77,7 @@ async fn nothing_that_was_submitted_is_dropped() {
     #[flow]
     async fn careless() {
         for n in 0..200 {
-            let _ = slow(n);
+            drop(slow(n));
         }
     }
     let run = careless();

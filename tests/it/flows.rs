@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use orchestrator::prelude::*;
 use orchestrator::FlowRunQuery;
+use orchestrator::prelude::*;
 
 use crate::door::{Calls, states, tasks};
 
@@ -153,7 +153,8 @@ async fn capacity_bounds_the_tasks_of_one_flow_run() {
     let id = run.run_id();
     assert_eq!(run.await.unwrap().len(), 20);
     assert_eq!(MOST.load(Ordering::SeqCst), 3);
-    let last = Orchestrator::current().task_runs(id).await.unwrap().into_iter().rfind(|run| run.task_name == "busy").unwrap();
+    let last =
+        Orchestrator::current().task_runs(id).await.unwrap().into_iter().rfind(|run| run.task_name == "busy").unwrap();
     assert_eq!(states(last.id).await, ["Pending", "AwaitingConcurrencySlot", "Running", "Completed"]);
 }
 
@@ -194,7 +195,7 @@ async fn sync_flows_run_and_wait_for_what_they_started() {
     #[flow]
     fn plain(n: u32) -> u32 {
         for i in 0..n {
-            let _ = step(i);
+            drop(step(i));
         }
         n
     }

@@ -263,5 +263,5 @@ async fn a_panic_gives_the_slot_back() {
     orchestrator.limit("one", 1).await.unwrap();
     careless().await.unwrap_err();
     assert_eq!(orchestrator.limits().await.unwrap()[0].taken, 0);
-    tokio::time::timeout(Duration::from_secs(5), concurrency("one", 1)).await.unwrap().unwrap();
+    drop(tokio::time::timeout(Duration::from_secs(5), concurrency("one", 1)).await.unwrap().unwrap());
 }

@@ -12,3 +12,4 @@ mod limits;
 mod map;
 mod mistakes;
 mod states;
+mod store;

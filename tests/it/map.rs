@@ -140,7 +140,10 @@ async fn first_failure_fails_the_await_and_the_rest_goes_on() {
     let id = run.run_id();
     assert_eq!(run.await.unwrap(), 2);
     let states = tasks(id).await;
-    assert_eq!(states, ["odd_fails-0: Completed", "odd_fails-1: Failed", "odd_fails-2: Completed", "odd_fails-3: Failed"]);
+    assert_eq!(
+        states,
+        ["odd_fails-0: Completed", "odd_fails-1: Failed", "odd_fails-2: Completed", "odd_fails-3: Failed"]
+    );
 }
 
 #[orchestrator::test]
@@ -159,7 +162,6 @@ async fn as_completed_gives_the_fastest_first() {
         }
         steps
     }
-    let order: Vec<u32> =
-        after::map(vec![900, 10, 300]).as_completed().map(|outcome| outcome.unwrap()).collect().await;
+    let order: Vec<u32> = after::map(vec![900, 10, 300]).as_completed().map(|outcome| outcome.unwrap()).collect().await;
     assert_eq!(order, [10, 300, 900]);
 }

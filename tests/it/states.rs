@@ -51,8 +51,8 @@ async fn retry_with_delay() {
     );
     let history = Orchestrator::current().states(run.run_id()).await.unwrap();
     assert_eq!(history[2].message.as_deref(), Some("attempt 1 of 3 failed: attempt 1; the next starts in 10s"));
-    let waits = [3, 5].map(|retry| (history[retry].timestamp - history[retry - 1].timestamp).num_seconds());
-    assert_eq!(waits, [10, 60]);
+    let waits = [3, 5].map(|retry| (history[retry].timestamp - history[retry - 2].timestamp).as_seconds_f64().round());
+    assert_eq!(waits, [10.0, 60.0]);
     assert_eq!(Orchestrator::current().task_run(run.run_id()).await.unwrap().run_count, 3);
 }
 
@@ -104,7 +104,10 @@ async fn upstream_did_not_complete() {
     let third = double(&second);
     let error = (&third).await.unwrap_err();
     assert!(error.is_not_ready());
-    assert_eq!(error.to_string(), "task run 'double-1' did not start: upstream task run 'broken-0' failed: out of paper");
+    assert_eq!(
+        error.to_string(),
+        "task run 'double-1' did not start: upstream task run 'broken-0' failed: out of paper"
+    );
     assert_eq!(error.first_cause().task_name(), "broken");
     assert_eq!(states(second.run_id()).await, ["Pending", "NotReady"]);
     assert_eq!(states(third.run_id()).await, ["Pending", "NotReady"]);

@@ -16,7 +16,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Res
 
 /// Why a value has no canonical form.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EncodeError(pub(crate) String);
+pub(crate) struct EncodeError(pub(crate) String);
 
 impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -30,9 +30,7 @@ pub(crate) struct Claim {
 impl Flights {
     pub(super) fn claim(&self, key: CacheKey) -> Result<Claim, Flight> {
         match self.0.entry(key) {
-            Entry::Occupied(entry) => {
-                Err(Flight { notify: Arc::clone(entry.get()), flights: self.clone(), key })
-            }
+            Entry::Occupied(entry) => Err(Flight { notify: Arc::clone(entry.get()), flights: self.clone(), key }),
             Entry::Vacant(entry) => {
                 let notify = Arc::new(Notify::new());
                 entry.insert(Arc::clone(&notify));

@@ -90,7 +90,8 @@ pub(crate) struct Fresh {
 
 impl Fresh {
     fn insert(&self, orchestrator: &Inner, record: &CacheRecord, value: &Erased) {
-        let hit = CacheHit { created: record.created, expires: record.expires, value: CachedValue::Live(Arc::clone(value)) };
+        let hit =
+            CacheHit { created: record.created, expires: record.expires, value: CachedValue::Live(Arc::clone(value)) };
         // The value is there before its event can be settled.
         self.values.insert(record.key, (u64::MAX, hit));
         orchestrator.journal.push(Event::Cached(record.clone()));

@@ -324,7 +324,9 @@ pub async fn rate_limit(limit: impl AsRef<str>) -> Result<(), Error> {
     let orchestrator = Orchestrator::current();
     let known = orchestrator.inner().limits.list().into_iter().find(|limit| limit.name == name);
     if known.is_some_and(|limit| limit.slot_decay.is_none()) {
-        return Err(refused(format!("limit '{name}' is no rate limit: give it a `slot_decay`, or hold a slot with `concurrency`")));
+        return Err(refused(format!(
+            "limit '{name}' is no rate limit: give it a `slot_decay`, or hold a slot with `concurrency`"
+        )));
     }
     let mut wants = Wants::new();
     wants.add(name, 1);

@@ -123,8 +123,14 @@ impl Table {
             let Some(entry) = self.limits.get(name) else {
                 let mut known: Vec<_> = self.limits.keys().map(|name| format!("'{name}'")).collect();
                 known.sort_unstable();
-                let known = if known.is_empty() { "there are none".to_owned() } else { format!("known are {}", known.join(", ")) };
-                return Err(format!("there is no limit '{name}': {known}; create it with `orchestrator.limit(\"{name}\", slots)`"));
+                let known = if known.is_empty() {
+                    "there are none".to_owned()
+                } else {
+                    format!("known are {}", known.join(", "))
+                };
+                return Err(format!(
+                    "there is no limit '{name}': {known}; create it with `orchestrator.limit(\"{name}\", slots)`"
+                ));
             };
             // A limit of no slots is a closed door, and may be opened.
             if slots > entry.slots && entry.slots > 0 {
@@ -136,12 +142,19 @@ impl Table {
 
     /// Whether a run above this one holds slots of any limit.
     pub(super) fn holds_above(&self, run: &Arc<Run>) -> bool {
-        let mut holders = self.limits.values().flat_map(|entry| entry.holders.iter().filter_map(|(_, holder)| holder.run.as_ref()));
+        let mut holders =
+            self.limits.values().flat_map(|entry| entry.holders.iter().filter_map(|(_, holder)| holder.run.as_ref()));
         run.parent.is_some() && holders.any(|holder| run.lineage().any(|ancestor| Arc::ptr_eq(ancestor, holder)))
     }
 
     /// Serves a request that has to wait for nobody.
-    pub(super) fn take_at_once(&mut self, wants: &Wants, run: Option<&Arc<Run>>, nested: bool, now: Timestamp) -> Option<Parts> {
+    pub(super) fn take_at_once(
+        &mut self,
+        wants: &Wants,
+        run: Option<&Arc<Run>>,
+        nested: bool,
+        now: Timestamp,
+    ) -> Option<Parts> {
         let at_once = wants.iter().all(|(name, slots)| {
             let entry = self.limits.get_mut(name).expect("checked before");
             let first = match entry.queue.front() {
@@ -150,7 +163,8 @@ impl Table {
             };
             first && entry.free_in(slots, now) == Some(Duration::ZERO)
         });
-        at_once.then(|| wants.iter().map(|(name, slots)| (Arc::clone(name), self.entry(name).take(slots, run))).collect())
+        at_once
+            .then(|| wants.iter().map(|(name, slots)| (Arc::clone(name), self.entry(name).take(slots, run))).collect())
     }
 
     pub(super) fn enqueue(&mut self, wants: Wants, run: Option<&Arc<Run>>, nested: bool, _now: Timestamp) -> u64 {
@@ -212,7 +226,8 @@ impl Table {
         if !longest.is_zero() {
             return (Grant::Until(longest), Vec::new());
         }
-        let parts = wants.iter().map(|(name, slots)| (Arc::clone(name), self.entry(name).take(slots, run.as_ref()))).collect();
+        let parts =
+            wants.iter().map(|(name, slots)| (Arc::clone(name), self.entry(name).take(slots, run.as_ref()))).collect();
         (Grant::Slots(parts), self.leave(ticket))
     }
 

@@ -1,13 +1,13 @@
 //! One execution of the user's body, and of everything it started.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use super::panics;
-use crate::body::{Attempt, BodyFailure, Erased};
+use crate::body::{Attempt, BodyFailure, BodyFuture, Erased};
 use crate::context::Place;
 use crate::error::{Cause, FailureKind, TaskError};
 use crate::run::Run;
@@ -43,11 +43,7 @@ pub(super) async fn execute(run: &Arc<Run>, attempt: Attempt, number: u32) -> En
             Attempt::Blocking(function) => call_body(run, function, number).await,
         };
         // A body that ended lets what it started end as well, unless the run is cancelled.
-        if outcome.is_some() {
-            unless_cancelled(run, children_ended(run)).await.and(outcome)
-        } else {
-            outcome
-        }
+        if outcome.is_some() { unless_cancelled(run, children_ended(run)).await.and(outcome) } else { outcome }
     };
     let timeout = run.options().timeout();
     let outcome = match timeout {
@@ -97,7 +93,7 @@ enum Body {
 /// A body that is polled, and dropped, in the context of its run.
 struct Polled {
     place: Place,
-    future: Option<Pin<Box<dyn Future<Output = Result<Erased, BodyFailure>> + Send>>>,
+    future: Option<BodyFuture>,
 }
 
 impl Drop for Polled {
@@ -111,11 +107,7 @@ impl Drop for Polled {
     }
 }
 
-async fn poll_body(
-    run: &Arc<Run>,
-    future: Pin<Box<dyn Future<Output = Result<Erased, BodyFailure>> + Send>>,
-    number: u32,
-) -> Option<Body> {
+async fn poll_body(run: &Arc<Run>, future: BodyFuture, number: u32) -> Option<Body> {
     let mut body = Polled { place: Place::of(Arc::clone(run), number), future: Some(future) };
     poll_fn(|cx| {
         if run.is_cancelled() {
@@ -139,8 +131,9 @@ async fn call_body(
     number: u32,
 ) -> Option<Body> {
     let mut place = Place::of(Arc::clone(run), number);
-    let mut thread =
-        tokio::task::spawn_blocking(move || place.within(|| panics::catch(function)).map_or_else(Body::Panicked, Body::Returned));
+    let mut thread = tokio::task::spawn_blocking(move || {
+        place.within(|| panics::catch(function)).map_or_else(Body::Panicked, Body::Returned)
+    });
     if let Some(outcome) = unless_cancelled(run, &mut thread).await {
         return Some(outcome.unwrap_or(Body::Lost));
     }

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Call;
 use super::attempt::{self, Ended, children_ended, unless_cancelled};
 use super::machine::{Decision, Event, Machine, jittered};
 use super::rules::{self, Holding, Taken, Verdict};
-use super::Call;
 use crate::backend::record;
 use crate::body::{ArgEncoder, Erased};
 use crate::cache;
 use crate::error::{Cause, FailureKind, TaskError};
 use crate::run::{Outcome, Run};
-use crate::state::StateName;
+use crate::state::{StateName, StateType};
 
 /// How a run ends: all that is left to do is to say so.
 pub(super) struct End {
@@ -164,19 +164,18 @@ fn after_failure(machine: &Machine, failure: Option<&TaskError>) -> String {
 }
 
 fn end(run: &Arc<Run>, state: StateName, result: Option<Erased>, failure: Option<TaskError>) -> End {
-    let outcome = match state {
-        StateName::Cancelled => {
-            let said = match run.parent.as_ref().filter(|parent| parent.is_cancelled()) {
-                Some(parent) => format!("'{}', which called it, was cancelled", parent.name()),
-                None => "on request".to_owned(),
-            };
-            Err(run.error(FailureKind::Cancelled, Cause::Said(said)))
-        }
-        _ => match (result, failure) {
-            (Some(value), _) if state.kind() == crate::state::StateType::Completed => Ok(value),
+    let outcome = if state == StateName::Cancelled {
+        let said = match run.parent.as_ref().filter(|parent| parent.is_cancelled()) {
+            Some(parent) => format!("'{}', which called it, was cancelled", parent.name()),
+            None => "on request".to_owned(),
+        };
+        Err(run.error(FailureKind::Cancelled, Cause::Said(said)))
+    } else {
+        match (result, failure) {
+            (Some(value), _) if state.kind() == StateType::Completed => Ok(value),
             (_, Some(error)) => Err(error),
-            (_, None) => Err(run.error(FailureKind::Crashed, Cause::Said("it ended without an outcome".to_owned()))),
-        },
+            (_, None) => unreachable!("whoever decides on a failure says which"),
+        }
     };
     let crashed = outcome.as_ref().is_err_and(TaskError::is_crashed);
     let state = if crashed { StateName::Crashed } else { state };

@@ -187,10 +187,7 @@ mod tests {
             states(1, &[InputsReady, TimedOut { delay: NOW }, TimedOut { delay: NOW }]),
             [S::Running, S::Retrying, S::TimedOut]
         );
-        assert_eq!(
-            states(3, &[InputsReady, Failed { retryable: false, delay: LATER }]),
-            [S::Running, S::Failed]
-        );
+        assert_eq!(states(3, &[InputsReady, Failed { retryable: false, delay: LATER }]), [S::Running, S::Failed]);
         assert_eq!(states(3, &[InputsReady, CancelRequested]), [S::Running, S::Cancelling, S::Cancelled]);
         let mut machine = Machine::new(0);
         assert_eq!(machine.on(InputsReady), Decision::Apply(Rule::CacheLookUp));

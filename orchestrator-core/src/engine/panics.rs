@@ -58,6 +58,9 @@ mod tests {
         assert!(said.starts_with("panicked: no luck at "), "{said}");
         assert!(said.contains(&format!("panics.rs:{line}:")), "{said}");
         assert_eq!(catch(|| 1), Ok(1));
-        assert_eq!(catch(|| std::panic::panic_any(7)).expect_err("it panicked").split(" at ").next(), Some("panicked: with a value that is no text"));
+        assert_eq!(
+            catch(|| panic::panic_any(7)).expect_err("it panicked").split(" at ").next(),
+            Some("panicked: with a value that is no text")
+        );
     }
 }

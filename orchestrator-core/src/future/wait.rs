@@ -140,6 +140,9 @@ impl<T: Send + Sync + 'static, E: From<TaskError>> Future for Shared<T, E> {
     }
 }
 
+/// Names the runs in a result.
+type VisitResult = fn(&Erased, &mut dyn FnMut(&Arc<Run>));
+
 /// A run, or the runs that another run will have submitted.
 #[derive(Debug, Clone)]
 pub struct Upstream(pub(crate) UpstreamKind);
@@ -148,7 +151,7 @@ pub struct Upstream(pub(crate) UpstreamKind);
 pub(crate) enum UpstreamKind {
     Run(Arc<Run>),
     /// The expansion of a `map`, and how to find the runs in its result.
-    Expansion(Arc<Run>, fn(&Erased, &mut dyn FnMut(&Arc<Run>))),
+    Expansion(Arc<Run>, VisitResult),
 }
 
 impl Upstream {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::map::{IntoMapInput, MapArg};
 use super::{Held, Input, IntoInput};
+use crate::body::ByValue;
 use crate::error::TaskError;
 use crate::run::Run;
 
@@ -33,7 +34,12 @@ impl<T> std::fmt::Debug for HeldValue<T> {
 pub struct Ref<T>(Held<T>);
 
 /// A parameter taken by value: each attempt gets its own, the last one the original.
-pub struct Own<T>(Held<T>);
+pub struct Own<T> {
+    held: Held<T>,
+    // Known where the argument is made, so that using it demands nothing of `T`: a type that is not `Clone` is then
+    // one error, at the parameter.
+    clone: fn(&T) -> T,
+}
 
 impl<T> Ref<T> {
     /// The argument.
@@ -47,23 +53,23 @@ impl<T> Ref<T> {
     }
 }
 
-impl<T: Clone> Own<T> {
+impl<T> Own<T> {
     /// The argument, borrowed.
     pub fn get(&self) -> &T {
-        self.0.get()
+        self.held.get()
     }
 
     /// The argument, borrowed.
     pub fn value(&self) -> &T {
-        self.0.get()
+        self.held.get()
     }
 
     /// The argument.
     pub fn take(self) -> T {
-        match self.0 {
+        match self.held {
             Held::Owned(value) => value,
-            Held::Shared(value) => Arc::unwrap_or_clone(value),
-            Held::Element(vec, index) => vec[index].clone(),
+            Held::Shared(value) => Arc::try_unwrap(value).unwrap_or_else(|shared| (self.clone)(&shared)),
+            Held::Element(vec, index) => (self.clone)(&vec[index]),
         }
     }
 }
@@ -103,15 +109,15 @@ impl<T: Send + Sync + 'static> Param for Ref<T> {
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> Param for Own<T> {
+impl<T: ByValue> Param for Own<T> {
     type Value = T;
 
     fn hold(held: HeldValue<T>) -> Self {
-        Self(held.0)
+        Self { held: held.0, clone: T::clone }
     }
 
     fn again(&mut self) -> Self {
-        Self(Held::Owned(self.0.get().clone()))
+        Self { held: Held::Owned((self.clone)(self.held.get())), clone: self.clone }
     }
 }
 

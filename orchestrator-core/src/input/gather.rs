@@ -223,4 +223,24 @@ macro_rules! leaves {
     )*};
 }
 
-leaves!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64, bool, char, String, &'static str, PathBuf);
+leaves!(
+    u8,
+    u16,
+    u32,
+    u64,
+    u128,
+    usize,
+    i8,
+    i16,
+    i32,
+    i64,
+    i128,
+    isize,
+    f32,
+    f64,
+    bool,
+    char,
+    String,
+    &'static str,
+    PathBuf
+);

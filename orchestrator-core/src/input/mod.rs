@@ -38,7 +38,11 @@ pub(crate) enum InputKind<T> {
     /// The result of a run whose output is a `T`.
     Run(Arc<Run>),
     /// One element of a run's result, a `Vec<T>`.
-    Element { run: Arc<Run>, vec: Arc<Vec<T>>, index: usize },
+    Element {
+        run: Arc<Run>,
+        vec: Arc<Vec<T>>,
+        index: usize,
+    },
     /// Put together from several runs.
     Collect(Box<dyn Collect<T>>),
     /// Put together once, for several runs.
@@ -134,10 +138,9 @@ impl<T: Send + Sync + 'static> Input<T> {
     pub(crate) fn share(self) -> Self {
         Self(match self.0 {
             InputKind::Value(value) => InputKind::Shared(Arc::new(value)),
-            InputKind::Collect(collect) => InputKind::Once(Arc::new(CollectOnce {
-                source: Mutex::new(Some(collect)),
-                value: OnceLock::new(),
-            })),
+            InputKind::Collect(collect) => {
+                InputKind::Once(Arc::new(CollectOnce { source: Mutex::new(Some(collect)), value: OnceLock::new() }))
+            }
             kind @ (InputKind::Shared(_) | InputKind::Run(_) | InputKind::Element { .. } | InputKind::Once(_)) => kind,
         })
     }
@@ -160,7 +163,8 @@ impl<T: Send + Sync + 'static> Input<T> {
 ///
 /// Takes the handle, so that the last reader of a result is also its last owner.
 pub(crate) fn result_of<T: Send + Sync + 'static>(run: Arc<Run>) -> Result<Arc<T>, TaskError> {
-    let erased: Arc<dyn Any + Send + Sync> = run.outcome().expect("resolved only after every upstream run ended").clone()?;
+    let erased: Arc<dyn Any + Send + Sync> =
+        run.outcome().expect("resolved only after every upstream run ended").clone()?;
     drop(run);
     Ok(erased.downcast().unwrap_or_else(|_| unreachable!("a future's type is that of its run's output")))
 }

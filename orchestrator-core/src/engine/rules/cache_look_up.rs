@@ -28,4 +28,3 @@ pub(super) async fn apply(key: CacheKey, run: &Arc<Run>, call: &mut dyn Call, ho
         None => Verdict::Cancelled,
     }
 }
-
