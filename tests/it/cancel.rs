@@ -172,7 +172,7 @@ async fn at_any_moment_leaves_nothing_behind() {
         for _ in 0..n % 5 {
             tokio::task::yield_now().await;
         }
-        if n % 7 == 0 { Err("seven".into()) } else { Ok(n) }
+        if n.is_multiple_of(7) { Err("seven".into()) } else { Ok(n) }
     }
     #[task]
     async fn total(all: Vec<Result<u32, TaskError>>) -> usize {

@@ -123,9 +123,7 @@ async fn values_by_reference_are_not_copied() {
     }
     let table = table();
     let own = table.shared().await.unwrap().as_ptr().addr();
-    assert!(
-        address::map(vec![&table; 50].into_iter().map(Clone::clone)).await.unwrap().iter().all(|seen| *seen == own)
-    );
+    assert!(address::map(vec![&table; 50].into_iter().cloned()).await.unwrap().iter().all(|seen| *seen == own));
 }
 
 #[orchestrator::test]

@@ -1,6 +1,9 @@
 //! End-to-end tests through the public API: what a user can observe.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::print_stdout, reason = "child processes of tests talk to their parents")]
+#![expect(clippy::async_yields_async, reason = "runs are submitted in one place and awaited in another")]
+#![expect(clippy::type_complexity, reason = "deep nesting is what some tests are about")]
 
 mod cache;
 mod cancel;

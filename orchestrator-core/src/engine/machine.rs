@@ -243,7 +243,8 @@ mod tests {
             let delay = Duration::from_secs_f64(seconds);
             let multiple = jittered(delay, jitter, roll).as_secs_f64() / delay.as_secs_f64();
             prop_assert!(multiple <= 1.0 + jitter + 1e-6);
-            prop_assert!(multiple >= 0.19, "{multiple}");
+            let power = 2.0_f64.powf(1.0 + jitter);
+            prop_assert!(multiple >= (power / (power - 1.0)).log2() - 1e-6, "{multiple}");
         }
     }
 
