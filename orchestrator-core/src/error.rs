@@ -57,7 +57,7 @@ pub(crate) enum Cause {
     Said(String),
     /// The body's own error.
     Body(BodyError),
-    /// Another run's failure.
+    /// The failure that began it all, in a run whose result this one would have taken.
     Upstream(TaskError),
     /// A child's failure that nobody looked at.
     Unobserved(TaskError),
@@ -109,7 +109,7 @@ impl Failure {
         match &self.cause {
             Cause::Said(text) => text.clone(),
             Cause::Body(error) => chain(error.as_dyn()),
-            Cause::Upstream(error) => format!("upstream {}", error.first_cause()),
+            Cause::Upstream(error) => format!("upstream {error}"),
             Cause::Unobserved(error) => format!("nobody awaited a run that did not complete: {error}"),
         }
     }
@@ -415,8 +415,7 @@ mod tests {
         let io = std::io::Error::other("disk on fire");
         let first = failed("fetch-3", Cause::Body(BodyError::new(io)), FailureKind::Failed);
         assert_eq!(first.to_string(), "task run 'fetch-3' failed: disk on fire");
-        let second = failed("sum-0", Cause::Upstream(first.clone()), FailureKind::NotReady);
-        let third = failed("load-0", Cause::Upstream(second), FailureKind::NotReady);
+        let third = failed("load-0", Cause::Upstream(first.clone()), FailureKind::NotReady);
         assert_eq!(
             third.to_string(),
             "task run 'load-0' did not start: upstream task run 'fetch-3' failed: disk on fire"

@@ -15,6 +15,7 @@ use crate::body::Erased;
 use crate::clock::Timestamp;
 use crate::def::Def;
 use crate::engine::Call;
+use crate::engine::machine::may_follow;
 use crate::error::{Cause, FailedRun, FailureKind, TaskError};
 use crate::id::RunId;
 use crate::observe::Observed;
@@ -228,6 +229,7 @@ impl Run {
 
     fn record(&self, name: StateName, message: Option<Arc<str>>, at: Timestamp, error: Option<&TaskError>) {
         let mut cell = lock(&self.cell);
+        debug_assert!(may_follow(cell.current.name, name), "no way leads from {} to {name}", cell.current.name);
         let at = at.max(cell.current.at.after(Duration::from_micros(1)));
         let transition = Transition { name, at, message };
         if name.kind() == StateType::Running && cell.started.is_none() {

@@ -14,5 +14,6 @@ mod flows;
 mod limits;
 mod map;
 mod mistakes;
+mod random;
 mod states;
 mod store;

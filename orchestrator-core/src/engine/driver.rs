@@ -27,6 +27,7 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
     let mut holding = Holding::default();
     let mut result: Option<Erased> = None;
     let mut failure: Option<TaskError> = None;
+    let mut delayed = false;
     let mut event = if run.is_cancelled() {
         Event::CancelRequested
     } else {
@@ -53,7 +54,10 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                 Verdict::Cancelled => Event::CancelRequested,
             },
             Decision::Attempt { state, last } => {
-                let again = (state == StateName::Retrying).then(|| after_failure(&machine, failure.as_ref()).into());
+                // Without a delay in between, nothing else tells why there is another attempt.
+                let again = (state == StateName::Retrying && !delayed)
+                    .then(|| after_failure(&machine, failure.as_ref()).into());
+                delayed = false;
                 run.begin_attempt(state, again);
                 let ended = attempt::execute(run, call.attempt(last), machine.begun()).await;
                 match ended {
@@ -76,6 +80,7 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
             }
             Decision::Delay(delay) => {
                 holding.taken = Taken::default();
+                delayed = true;
                 let wait = crate::terminal::short(delay);
                 let message = format!("{}; the next starts in {wait}", after_failure(&machine, failure.as_ref()));
                 run.enter(StateName::AwaitingRetry, Some(message.into()));
@@ -112,7 +117,8 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
 
 /// Takes the results of the upstream runs, and gives the run its name and its recorded parameters.
 fn prepare(run: &Arc<Run>, call: &mut dyn Call) -> Result<(), TaskError> {
-    let not_ready = |error| run.error(FailureKind::NotReady, Cause::Upstream(error));
+    // Told by its first cause: what lies between is a consequence, like this one.
+    let not_ready = |error: TaskError| run.error(FailureKind::NotReady, Cause::Upstream(error.first_cause()));
     if let Some(options) = run.overrides.get() {
         let mut failed = None;
         for upstream in &options.wait_for {

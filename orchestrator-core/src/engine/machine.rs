@@ -125,6 +125,41 @@ impl Machine {
     }
 }
 
+/// The states that may follow each state. Terminal ones have no successor, and any other may be followed by Crashed.
+pub(crate) const TRANSITIONS: [(StateName, &[StateName]); 6] = {
+    use StateName as S;
+    let ended: &[StateName] = &[
+        S::Completed,
+        S::Failed,
+        S::TimedOut,
+        S::AwaitingRetry,
+        S::AwaitingConcurrencySlot,
+        S::Retrying,
+        S::Cancelling,
+        S::Crashed,
+    ];
+    [
+        (
+            S::Pending,
+            &[S::Running, S::AwaitingConcurrencySlot, S::Cached, S::NotReady, S::Failed, S::Cancelling, S::Crashed],
+        ),
+        // Once for the flow's capacity, once for named slots.
+        (
+            S::AwaitingConcurrencySlot,
+            &[S::AwaitingConcurrencySlot, S::Running, S::Retrying, S::Failed, S::Cancelling, S::Crashed],
+        ),
+        (S::Running, ended),
+        (S::Retrying, ended),
+        (S::AwaitingRetry, &[S::Retrying, S::AwaitingConcurrencySlot, S::Failed, S::Cancelling, S::Crashed]),
+        (S::Cancelling, &[S::Cancelled, S::Crashed]),
+    ]
+};
+
+/// Whether a run may go from one state to the other.
+pub(crate) fn may_follow(from: StateName, to: StateName) -> bool {
+    TRANSITIONS.iter().any(|(state, next)| *state == from && next.contains(&to))
+}
+
 /// A delay spread at random around its median.
 ///
 /// `roll` is uniform in `0..1`. The delay is drawn from an exponential distribution with `delay` as its median, cut
@@ -192,6 +227,26 @@ mod tests {
         let mut machine = Machine::new(0);
         assert_eq!(machine.on(InputsReady), Decision::Apply(Rule::CacheLookUp));
         assert_eq!(machine.on(Answered), Decision::End(S::Cached));
+    }
+
+    #[test]
+    fn the_documented_table_is_the_one_in_force() {
+        let page = include_str!("../../../docs/state-machine.md");
+        let mut documented: Vec<(String, String)> = page
+            .lines()
+            .filter_map(|line| {
+                let mut cells = line.strip_prefix('|')?.split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
+                let (from, to) = (cells.next()?, cells.next()?);
+                (StateName::parse(&from).is_some() && StateName::parse(&to).is_some()).then_some((from, to))
+            })
+            .collect();
+        let mut in_force: Vec<(String, String)> = TRANSITIONS
+            .iter()
+            .flat_map(|(from, next)| next.iter().map(|to| (from.to_string(), to.to_string())))
+            .collect();
+        documented.sort();
+        in_force.sort();
+        assert_eq!(documented, in_force);
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl Summary {
             let _ = writeln!(text, "  {} {value}", self.paint.dim(format_args!("{label:<11}")));
         };
         if let Some(error) = event.error {
-            row("cause", &shortened(&error.to_string()));
+            row("cause", &shortened(&error.first_cause().to_string()));
         }
         if let Some(states) = tally.states(self.paint) {
             row("task runs", &states);
