@@ -46,7 +46,7 @@ fn extract(source: &str) -> anyhow::Result<Vec<u8>> {
     if !source.starts_with("http://") && !source.starts_with("https://") {
         return fs::read(source).with_context(|| format!("cannot read {source}"));
     }
-    let request = ureq::get(source).config().timeout_global(Some(Duration::from_secs(60))).build();
+    let request = ureq::get(source).config().timeout_global(Some(Duration::from_mins(1))).build();
     let mut response = request.call().with_context(|| format!("cannot get {source}"))?;
     let body = response.body_mut().with_config().limit(1 << 30).read_to_vec();
     body.with_context(|| format!("cannot get all of {source}"))

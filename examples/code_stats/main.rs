@@ -205,6 +205,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
 
     let runs = orchestrator.task_runs(id).await?;
     let cached = runs.iter().filter(|run| run.state.name == "Cached").count();
+    if orchestrator.lost_events() > 0 {
+        let _ =
+            writeln!(io::stderr(), "code_stats: not all could be remembered; the next run may read more than it must");
+    }
     let run = Run { cached, seconds };
     let text = if args.json { report.json(&run)? } else { report.table(&run, args.top) };
     match io::stdout().write_all(text.as_bytes()) {

@@ -110,7 +110,7 @@ impl Report {
         say("sockets, pipes and devices, left out", self.special as u64, "");
         say("could not be read", self.unreadable.len() as u64, "");
         for (path, reason) in self.unreadable.iter().take(LISTED) {
-            let _ = writeln!(text, "  {path:?}: {reason}");
+            let _ = writeln!(text, "  {}: {reason}", path.to_string_lossy().escape_debug());
         }
         if self.unreadable.len() > LISTED {
             text.push_str("  ... --json lists them all\n");
@@ -142,7 +142,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

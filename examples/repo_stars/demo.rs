@@ -67,7 +67,7 @@ async fn repository(
     let full_name = format!("{owner}/{name}");
     let hash = blake3::hash(full_name.as_bytes());
     let [low, high, slowness, ..] = *hash.as_bytes();
-    tokio::time::sleep(Duration::from_millis(100 + u64::from(slowness))).await;
+    tokio::time::sleep(Duration::from_millis(400 + 3 * u64::from(slowness))).await;
     log.lock().unwrap_or_else(PoisonError::into_inner).in_progress -= 1;
     verdict?;
     if name == "missing" {

@@ -6,7 +6,7 @@
 //! ```text
 //! cargo run --example repo_stars -- --demo              # against a server that misbehaves on purpose
 //! cargo run --example repo_stars -- --demo              # again: all from the cache, no request
-//! cargo run --example repo_stars -- --demo --refresh --rate 50   # too fast for it: 429, tried again
+//! cargo run --example repo_stars -- --demo --refresh --rate 50 --connections 12   # too fast for it: 429, tried again
 //! cargo run --example repo_stars -- tokio-rs/tokio serde-rs/serde
 //! ```
 
@@ -35,6 +35,9 @@ struct Args {
     /// Ask a server inside this program that makes its numbers up: it is slow, often fails, and insists on its limit
     #[arg(long, conflicts_with = "base_url")]
     demo: bool,
+    /// At most that many requests at the same time
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value = "4")]
+    connections: u32,
     /// At most that many requests a second
     #[arg(long, value_name = "NUMBER", value_parser = rate, default_value = "5")]
     rate: f64,
@@ -88,8 +91,8 @@ struct Api {
 impl Api {
     fn new(base_url: String) -> Self {
         let mut config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(20)));
-        if base_url.contains("127.0.0.1") {
-            config = config.proxy(None);
+        if base_url.starts_with("http://127.0.0.1") {
+            config = config.proxy(None); // no proxy leads to this machine
         }
         let token = std::env::var("GITHUB_TOKEN").ok().filter(|token| !token.is_empty());
         Self { agent: config.build().into(), base_url, token }
@@ -123,11 +126,10 @@ fn fetch_stars(#[cache(skip)] api: &Api, source: &str, repository: &str) -> Resu
 
 /// Whether asking again may help: not if the server understood the question and said no.
 fn is_temporary(error: &ureq::Error) -> bool {
-    match error {
-        ureq::Error::StatusCode(status) => *status == 429 || *status >= 500,
-        ureq::Error::BadUri(_) | ureq::Error::Json(_) => false,
-        _ => true,
+    if let ureq::Error::StatusCode(status) = error {
+        return *status == 429 || *status >= 500;
     }
+    !matches!(error, ureq::Error::BadUri(_) | ureq::Error::Json(_))
 }
 
 /// What was found out, most stars first, and what was not.
@@ -182,7 +184,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     };
 
     let orchestrator = Orchestrator::current();
-    orchestrator.limit("connections", 4).await?;
+    orchestrator.limit("connections", args.connections).await?;
     // One slot that comes back that often: an even pace, without a burst at the start.
     orchestrator.limit("requests", 1).slot_decay(args.rate).await?;
 

@@ -1,7 +1,7 @@
 //! The orchestrator: what all runs of a process share, and the questions one can ask about them.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -20,7 +20,7 @@ use crate::journal::Journal;
 use crate::observe::Observer;
 use crate::options::Defaults;
 use crate::run::{Children, Run};
-use crate::scope::Scope;
+use crate::scope::{Counts, Scope};
 use crate::state::{State, StateName};
 
 /// Runs tasks and flows, and remembers what they did. A cheap handle: clones are the same orchestrator.
@@ -61,8 +61,11 @@ pub(crate) struct Inner {
     pub(crate) strict: bool,
     /// Whether signals cancel the runs.
     pub(crate) signals: bool,
-    /// What runs outside of flows share, for the runtime that was used last.
-    outside: Mutex<Option<Arc<Scope>>>,
+    /// What runs outside of flows share, for the runtime that was used last. Runs keep it alive, not the orchestrator,
+    /// which it refers to.
+    outside: Mutex<Weak<Scope>>,
+    /// The numbers of runs outside of flows.
+    counts: Arc<Counts>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -121,6 +124,7 @@ impl Orchestrator {
             strict,
             signals,
             outside: Mutex::default(),
+            counts: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -335,15 +339,16 @@ impl Inner {
     /// What runs outside of flows share on that runtime.
     pub(crate) fn root_scope(self: &Arc<Self>, handle: Option<Handle>) -> Arc<Scope> {
         let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |scope: &&Arc<Scope>| scope.handle.as_ref().map(Handle::id) == handle.as_ref().map(Handle::id);
-        if let Some(scope) = outside.as_ref().filter(same) {
-            return Arc::clone(scope);
+        let same = |scope: &Arc<Scope>| scope.handle.as_ref().map(Handle::id) == handle.as_ref().map(Handle::id);
+        if let Some(scope) = outside.upgrade().filter(same) {
+            return scope;
         }
         if let (true, Some(handle)) = (self.signals, &handle) {
             crate::signals::watch(self, handle);
         }
-        let scope = Scope::new(Arc::clone(self), handle, None, Arc::default(), None);
-        *outside = Some(Arc::clone(&scope));
+        let counts = Arc::clone(&self.counts);
+        let scope = Scope::new(Arc::clone(self), handle, None, Arc::default(), None, counts);
+        *outside = Arc::downgrade(&scope);
         scope
     }
 

@@ -22,9 +22,12 @@ pub(crate) struct Scope {
     pub(crate) parameters: OnceLock<serde_json::Value>,
     /// Places for tasks of the flow that run at the same time, and how many there are.
     pub(crate) capacity: Option<(Arc<Semaphore>, usize)>,
-    /// The number of the last run of each function, by the address of its definition.
-    counts: Mutex<SmallVec<[(usize, u32); 4]>>,
+    counts: Arc<Counts>,
 }
+
+/// The number of the last run of each function, by the address of its definition.
+#[derive(Debug, Default)]
+pub(crate) struct Counts(Mutex<SmallVec<[(usize, u32); 4]>>);
 
 impl Scope {
     pub(crate) fn new(
@@ -33,16 +36,16 @@ impl Scope {
         flow: Option<FlowRunId>,
         tags: Arc<[Box<str>]>,
         capacity: Option<usize>,
+        counts: Arc<Counts>,
     ) -> Arc<Self> {
         let capacity = capacity.map(|size| (Arc::new(Semaphore::new(size.min(Semaphore::MAX_PERMITS))), size));
-        let counts = Mutex::default();
         Arc::new(Self { orchestrator, handle, flow, tags, parameters: OnceLock::new(), capacity, counts })
     }
 
     /// The number of the next run of a function, counted from 0.
     pub(crate) fn next_index(&self, def: &'static Def) -> u32 {
         let address = std::ptr::from_ref(def).addr();
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, count)) = counts.iter_mut().find(|(known, _)| *known == address) {
             *count += 1;
             return *count;

@@ -269,6 +269,7 @@ fn make(
                 Some(id),
                 Arc::clone(&tags),
                 def.max_concurrent_tasks,
+                Arc::default(),
             );
             (RunId::Flow(id), Some(crate::names::generate().into()), Some(scope))
         }

@@ -229,3 +229,24 @@ async fn orchestrators_in_scopes_do_not_meet() {
     assert!(a.task_run(run.run_id()).await.is_ok());
     assert!(b.task_run(run.run_id()).await.unwrap_err().is_not_found());
 }
+
+#[test]
+fn an_orchestrator_that_nobody_holds_is_gone() {
+    #[derive(Debug)]
+    struct Held(std::sync::Arc<()>);
+    impl orchestrator::Observer for Held {
+        fn on_transition(&self, _event: &orchestrator::Observed<'_>) {
+            assert!(std::sync::Arc::strong_count(&self.0) > 1);
+        }
+    }
+    let held = std::sync::Arc::new(());
+    let backend = std::sync::Arc::new(orchestrator::backend::memory::MemoryBackend::new());
+    let observer = std::sync::Arc::new(Held(std::sync::Arc::clone(&held)));
+    let orchestrator = Orchestrator::builder().observer(observer).build_over(backend);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(orchestrator.scope(async { number(number(1)).await.unwrap() }));
+    drop(runtime);
+    assert_eq!(std::sync::Arc::strong_count(&held), 2);
+    drop(orchestrator);
+    assert_eq!(std::sync::Arc::strong_count(&held), 1);
+}
