@@ -1,0 +1,129 @@
+//! The journal: order, batches, and what happens when the store is slow.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use orchestrator::backend::memory::MemoryBackend;
+use orchestrator::backend::record::{CacheHit, CacheKey, Event};
+use orchestrator::backend::{BackendError, BackendErrorKind, CacheIndex, EventStore, RunHistory, StateBackend};
+use orchestrator::prelude::*;
+use orchestrator::{FlowRunId, FlowRunQuery, LogLine, RunId, TaskRunId, Timestamp};
+
+use crate::door::Calls;
+
+/// A store in memory behind a gate, as slow as the test wants.
+#[derive(Debug, Default)]
+struct Gated {
+    inner: MemoryBackend,
+    open: Mutex<bool>,
+    opened: Condvar,
+    batches: AtomicUsize,
+    busy: AtomicUsize,
+    failed: AtomicBool,
+}
+
+impl Gated {
+    fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+}
+
+impl EventStore for Gated {
+    fn append(&self, batch: &[Event]) -> Result<(), BackendError> {
+        drop(self.opened.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
+        if self.busy.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            self.failed.store(true, Ordering::SeqCst);
+            return Err(BackendError::new(BackendErrorKind::Busy, "write"));
+        }
+        self.batches.fetch_add(1, Ordering::SeqCst);
+        self.inner.append(batch)
+    }
+}
+
+impl RunHistory for Gated {
+    fn flow_run(&self, id: FlowRunId) -> Result<Option<FlowRun>, BackendError> {
+        self.inner.flow_run(id)
+    }
+
+    fn flow_runs(&self, query: &FlowRunQuery, now: Timestamp) -> Result<Vec<FlowRun>, BackendError> {
+        self.inner.flow_runs(query, now)
+    }
+
+    fn task_runs(&self, flow_run: FlowRunId) -> Result<Vec<TaskRun>, BackendError> {
+        self.inner.task_runs(flow_run)
+    }
+
+    fn task_run(&self, id: TaskRunId) -> Result<Option<TaskRun>, BackendError> {
+        self.inner.task_run(id)
+    }
+
+    fn states(&self, run: RunId) -> Result<Vec<State>, BackendError> {
+        self.inner.states(run)
+    }
+
+    fn logs(&self, run: RunId) -> Result<Vec<LogLine>, BackendError> {
+        self.inner.logs(run)
+    }
+}
+
+impl CacheIndex for Gated {
+    fn cached(&self, key: &CacheKey, now: Timestamp) -> Result<Option<CacheHit>, BackendError> {
+        self.inner.cached(key, now)
+    }
+}
+
+impl StateBackend for Gated {
+    fn location(&self) -> String {
+        "behind a gate".to_owned()
+    }
+}
+
+static BEGUN: Calls = Calls::new();
+
+#[task]
+async fn step(_n: u32) {
+    BEGUN.one();
+}
+
+#[flow]
+async fn many(n: u32) -> Result<usize, TaskError> {
+    Ok(step::map(0..n).await?.len())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn submitting_never_waits_and_beginning_does_while_the_store_lags() {
+    let store = Arc::new(Gated::default());
+    let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+    let run = orchestrator.scope(async { many(200_000) }).await;
+    // Every call was made, whatever the store does; bodies begin until the queue is full.
+    let mut before = usize::MAX;
+    while BEGUN.get() == 0 || BEGUN.get() != before {
+        before = BEGUN.get();
+        for _ in 0..5000 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(BEGUN.get() < 150_000, "{} bodies have begun although the store took nothing", BEGUN.get());
+    assert!(!run.state().is_terminal());
+    store.open();
+    let id = run.run_id();
+    assert_eq!(run.await.unwrap(), 200_000);
+    assert_eq!(store.task_runs(id).unwrap().len(), 200_000, "nothing was lost");
+    assert!(store.batches.load(Ordering::SeqCst) < 2_000, "events are stored in batches");
+}
+
+#[tokio::test]
+async fn a_store_that_is_busy_for_a_while_loses_nothing() {
+    #[flow]
+    async fn small() {}
+    let store = Arc::new(Gated { busy: AtomicUsize::new(2), ..Gated::default() });
+    store.open();
+    let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+    let run = orchestrator.scope(async { small() }).await;
+    let id = run.run_id();
+    run.await.unwrap();
+    assert!(store.failed.load(Ordering::SeqCst));
+    assert_eq!(orchestrator.lost_events(), 0);
+    assert_eq!(store.states(id.into()).unwrap().len(), 3);
+}
