@@ -191,9 +191,13 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    let asked = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let loud = args.verbose || asked("ORCHESTRATOR_LOG") || asked("RUST_LOG");
-    let orchestrator = Orchestrator::builder().terminal(loud).handle_signals(true).build().await;
+    // A line for each of many thousand files is no use; the variables of the environment win over this.
+    let orchestrator = Orchestrator::builder()
+        .terminal(true)
+        .log(if args.verbose { "info" } else { "warn" })
+        .handle_signals(true)
+        .build()
+        .await;
     let orchestrator = orchestrator.map_err(anyhow::Error::msg)?;
     orchestrator.install();
 

@@ -13,6 +13,9 @@ use crate::observe::Observer;
 use crate::options::{Defaults, Delay};
 use crate::orchestrator::{Orchestrator, Parts};
 
+/// What is printed where nobody says anything.
+const DEFAULT_LOG: &str = "info";
+
 /// Options of an [`Orchestrator`]; what is not set comes from the environment.
 ///
 /// | variable | meaning | default |
@@ -45,6 +48,7 @@ pub struct OrchestratorBuilder {
     strict: Option<bool>,
     signals: bool,
     terminal: bool,
+    log: Option<String>,
 }
 
 impl OrchestratorBuilder {
@@ -137,6 +141,12 @@ impl OrchestratorBuilder {
         self
     }
 
+    /// What is printed where the environment says nothing: filter directives such as `warn`; `info` if not set.
+    pub fn log(mut self, directives: impl Into<String>) -> Self {
+        self.log = Some(directives.into());
+        self
+    }
+
     /// Opens the store and makes the orchestrator.
     ///
     /// # Errors
@@ -162,13 +172,9 @@ impl OrchestratorBuilder {
 
     /// The orchestrator of a program that makes none: it must come about, whatever the environment says.
     pub(crate) fn from_environment() -> Orchestrator {
-        let print = |builder: &Self| {
-            if builder.terminal {
-                crate::terminal::install();
-            }
-        };
         let builder = Self { terminal: true, signals: true, ..Self::default() };
-        print(&builder);
+        // First of all: what follows may have something to say.
+        crate::terminal::install(DEFAULT_LOG);
         let builder = match builder.settled() {
             Ok(builder) => builder,
             Err(error) => {
@@ -194,7 +200,7 @@ impl OrchestratorBuilder {
     fn finish(self, backend: Arc<dyn StateBackend>) -> Orchestrator {
         let mut observers = self.observers;
         if self.terminal
-            && let Some(terminal) = crate::terminal::install()
+            && let Some(terminal) = crate::terminal::install(self.log.as_deref().unwrap_or(DEFAULT_LOG))
         {
             observers.extend(terminal.observers());
         }

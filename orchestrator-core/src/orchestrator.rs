@@ -10,7 +10,7 @@ use crate::backend::memory::MemoryBackend;
 use crate::backend::record::{FlowRun, FlowRunQuery, LogLine, Process, TaskRun};
 use crate::backend::{BackendError, StateBackend};
 use crate::builder::OrchestratorBuilder;
-use crate::cache::{Flights, Fresh};
+use crate::cache::{Flights, Fresh, Reader};
 use crate::clock::Clock;
 use crate::concurrency::{Limit, Limits, SetLimit};
 use crate::context::{Place, Placed};
@@ -51,6 +51,7 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) flights: Flights,
     pub(crate) fresh: Fresh,
+    pub(crate) reader: Reader,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
     /// Threads for sync bodies.
     pub(crate) workers: Arc<Semaphore>,
@@ -112,6 +113,7 @@ impl Orchestrator {
         let inner = Inner {
             journal: Journal::new(Arc::clone(&backend), observers.clone()),
             limits: Limits::new(Arc::clone(&clock)),
+            reader: Reader::new(Arc::clone(&backend)),
             backend,
             clock,
             defaults,

@@ -1,6 +1,7 @@
 //! Single flight: of those who want one key at the same time, one computes it and the others wait.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -10,7 +11,20 @@ use crate::backend::record::CacheKey;
 
 /// The keys that are being computed.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Flights(Arc<DashMap<CacheKey, Arc<Notify>>>);
+pub(crate) struct Flights(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    flying: DashMap<CacheKey, Arc<Notify>>,
+    /// How many claims were given back, by the first byte of their keys.
+    landings: [AtomicU64; 256],
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { flying: DashMap::new(), landings: [const { AtomicU64::new(0) }; 256] }
+    }
+}
 
 /// A key that somebody else computes.
 pub(crate) struct Flight {
@@ -28,8 +42,13 @@ pub(crate) struct Claim {
 }
 
 impl Flights {
+    /// A number that changes whenever a claim of the key is given back, and sometimes when another is.
+    pub(super) fn landings(&self, key: &CacheKey) -> u64 {
+        self.0.landings[usize::from(key.0[0])].load(Ordering::Acquire)
+    }
+
     pub(super) fn claim(&self, key: CacheKey) -> Result<Claim, Flight> {
-        match self.0.entry(key) {
+        match self.0.flying.entry(key) {
             Entry::Occupied(entry) => Err(Flight { notify: Arc::clone(entry.get()), flights: self.clone(), key }),
             Entry::Vacant(entry) => {
                 let notify = Arc::new(Notify::new());
@@ -47,7 +66,7 @@ impl Flight {
         tokio::pin!(notified);
         notified.as_mut().enable();
         // The claim may have been given back before this was listening.
-        let current = self.flights.0.get(&self.key).is_some_and(|entry| Arc::ptr_eq(&entry, &self.notify));
+        let current = self.flights.0.flying.get(&self.key).is_some_and(|entry| Arc::ptr_eq(&entry, &self.notify));
         if current {
             notified.await;
         }
@@ -64,7 +83,8 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if let Some((flights, notify)) = self.flight.take() {
-            flights.0.remove(&self.key);
+            flights.0.landings[usize::from(self.key.0[0])].fetch_add(1, Ordering::AcqRel);
+            flights.0.flying.remove(&self.key);
             notify.notify_waiters();
         }
     }

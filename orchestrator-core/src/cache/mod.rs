@@ -2,6 +2,7 @@
 
 pub(crate) mod canonical;
 mod flight;
+mod reader;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use crate::orchestrator::Inner;
 use crate::run::Run;
 
 pub(crate) use flight::{Claim, Flights};
+pub(crate) use reader::Reader;
 
 /// Says what a key is made of, so that keys of different making never meet.
 const KEY_VERSION: &[u8] = b"orchestrator cache key 1";
@@ -112,6 +114,7 @@ impl Fresh {
 pub(crate) async fn look_up(run: &Arc<Run>, key: CacheKey, call: &mut dyn Call) -> Found {
     let orchestrator = &run.scope.orchestrator;
     loop {
+        let landings = orchestrator.flights.landings(&key);
         if let Some(value) = find(run, key, call).await {
             return Found::Hit(value);
         }
@@ -122,7 +125,10 @@ pub(crate) async fn look_up(run: &Arc<Run>, key: CacheKey, call: &mut dyn Call) 
                 continue;
             }
         };
-        // Whoever had the claim before may have finished between the look and the claim.
+        // Somebody else may have had the claim, and have given it back, between the look and the claim.
+        if orchestrator.flights.landings(&key) == landings {
+            return Found::Miss(claim);
+        }
         return match find(run, key, call).await {
             Some(value) => Found::Hit(value),
             None => Found::Miss(claim),
@@ -137,13 +143,7 @@ async fn find(run: &Run, key: CacheKey, call: &mut dyn Call) -> Option<Erased> {
     let hit = match fresh.filter(|hit| hit.expires.is_none_or(|expires| now < expires)) {
         Some(hit) => Ok(Some(hit)),
         None if orchestrator.backend.in_process() => orchestrator.backend.cached(&key, now),
-        None => {
-            let backend = Arc::clone(&orchestrator.backend);
-            match tokio::task::spawn_blocking(move || backend.cached(&key, now)).await {
-                Ok(hit) => hit,
-                Err(_) => return None,
-            }
-        }
+        None => orchestrator.reader.cached(key, now).await,
     };
     let unusable = |why: String| {
         tracing::warn!(target: "orchestrator", "{} '{}' does not use its cached result: {why}", run.kind(), run.name());

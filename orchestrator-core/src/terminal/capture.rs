@@ -25,7 +25,7 @@ pub fn capture_layer<S>() -> impl Layer<S> + Send + Sync + 'static
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
-    let filters = Filters::from_env();
+    let filters = Filters::from_env("info");
     if let Some(complaint) = filters.complaints().iter().find(|complaint| complaint.is_about_capture()) {
         Screen::stderr().print(&format!("orchestrator: {complaint}\n"));
     }
@@ -83,7 +83,7 @@ mod tests {
                 SEEN.with_borrow_mut(|seen| seen.push(format!("{level} {target} {message}")))
             },
         };
-        let filtered = layer.with_filter(Filters::from_lookup(|_| None).captured());
+        let filtered = layer.with_filter(Filters::from_lookup("info", |_| None).captured());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(filtered), || {
             tracing::info!(target: "orchestrator::run", "Created");
             tracing::warn!(target: "orchestrator::cache", "undecodable entry");

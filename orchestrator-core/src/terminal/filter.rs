@@ -27,29 +27,30 @@ pub(super) enum Reported {
 }
 
 impl Filters {
-    pub(super) fn from_env() -> Self {
-        Self::from_lookup(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+    /// What the environment asks to be shown, else `default`.
+    pub(super) fn from_env(default: &str) -> Self {
+        Self::from_lookup(default, |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
     }
 
     /// The filters, where `lookup` gives the value of an environment variable.
-    pub(super) fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Self {
+    pub(super) fn from_lookup(default: &str, lookup: impl Fn(&str) -> Option<String>) -> Self {
         let mut complaints = Vec::new();
-        let mut first_of = |names: &[&'static str]| {
+        let mut first_of = |names: &[&'static str], default: &str| {
             let set = names.iter().find_map(|&name| {
                 let value = lookup(name)?;
                 let value = value.trim();
                 (!value.is_empty()).then(|| (name, value.to_owned()))
             });
-            let Some((variable, value)) = set else { return "info".to_owned() };
+            let Some((variable, value)) = set else { return default.to_owned() };
             match EnvFilter::builder().parse(&value) {
                 Ok(_) => value,
                 Err(error) => {
                     complaints.push(Complaint { variable, value, reason: error.to_string() });
-                    "info".to_owned()
+                    default.to_owned()
                 }
             }
         };
-        let (shown, captured) = (first_of(&SHOWN), first_of(&[CAPTURED]));
+        let (shown, captured) = (first_of(&SHOWN, default), first_of(&[CAPTURED], "info"));
         Self { shown, captured, complaints }
     }
 
@@ -111,7 +112,9 @@ mod tests {
     use super::*;
 
     fn filters(set: &[(&str, &str)]) -> Filters {
-        Filters::from_lookup(|name| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+        Filters::from_lookup("info", |name| {
+            set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
     }
 
     #[test]

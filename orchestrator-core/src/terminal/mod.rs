@@ -55,11 +55,11 @@ impl fmt::Debug for TerminalHandle {
 
 /// Makes the terminal output the process's `tracing` subscriber, unless the program has set one.
 ///
-/// The first call decides, from the environment; later ones return the same. `None`: a subscriber was set already, or
+/// The first call decides, from the environment, else by `default`; later ones return the same. `None`: a subscriber was set already, or
 /// the level is `off`, in which case log lines are still captured.
-pub(crate) fn install() -> Option<TerminalHandle> {
+pub(crate) fn install(default: &str) -> Option<TerminalHandle> {
     static INSTALLED: OnceLock<Option<TerminalHandle>> = OnceLock::new();
-    INSTALLED.get_or_init(|| build(&Filters::from_env())).clone()
+    INSTALLED.get_or_init(|| build(&Filters::from_env(default))).clone()
 }
 
 fn build(filters: &Filters) -> Option<TerminalHandle> {

@@ -1,0 +1,97 @@
+//! Look-ups in a store that blocks: one thread reads for all runs, as many keys at a time as have gathered.
+//!
+//! A thread of the blocking pool for each look-up would cost more than the look-up, and give the store hundreds of
+//! readers at once.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::backend::record::{CacheHit, CacheKey};
+use crate::backend::{BackendError, BackendErrorKind, StateBackend};
+use crate::clock::Timestamp;
+
+type Answer = Result<Option<CacheHit>, BackendError>;
+
+/// The reader of one orchestrator; its thread is started by the first look-up.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    backend: Arc<dyn StateBackend>,
+    desk: OnceLock<Arc<Desk>>,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    queue: Mutex<Queue>,
+    work: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    wanted: Vec<(CacheKey, Timestamp, oneshot::Sender<Answer>)>,
+    closed: bool,
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, backend: &dyn StateBackend) {
+        loop {
+            let idle = |queue: &mut Queue| queue.wanted.is_empty() && !queue.closed;
+            let waited = self.work.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+            let wanted = {
+                let mut queue = waited;
+                if queue.wanted.is_empty() {
+                    return;
+                }
+                std::mem::take(&mut queue.wanted)
+            };
+            for (key, now, answer) in wanted {
+                // Nobody waits any more if the run was cancelled.
+                let _ = answer.send(backend.cached(&key, now));
+            }
+        }
+    }
+}
+
+impl Reader {
+    pub(crate) const fn new(backend: Arc<dyn StateBackend>) -> Self {
+        Self { backend, desk: OnceLock::new() }
+    }
+
+    /// The record under `key` that is fresh at `now`.
+    pub(super) async fn cached(&self, key: CacheKey, now: Timestamp) -> Answer {
+        let desk = self.desk.get_or_init(|| {
+            let desk = Arc::new(Desk::default());
+            let (backend, reader) = (Arc::clone(&self.backend), Arc::clone(&desk));
+            std::thread::Builder::new()
+                .name("orchestrator-cache".to_owned())
+                .spawn(move || reader.read(&*backend))
+                .expect("the system has a thread for the cache");
+            desk
+        });
+        let (answer, answered) = oneshot::channel();
+        let first = {
+            let mut queue = desk.lock();
+            queue.wanted.push((key, now, answer));
+            queue.wanted.len() == 1
+        };
+        if first {
+            desk.work.notify_one();
+        }
+        answered
+            .await
+            .unwrap_or_else(|_| Err(BackendError::new(BackendErrorKind::Other, "read the cache: its reader is gone")))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(desk) = self.desk.get() {
+            desk.lock().closed = true;
+            desk.work.notify_one();
+        }
+    }
+}
