@@ -47,3 +47,9 @@ pub mod prelude {
         TaskFuture, TaskRun, concurrency, flow, gather, rate_limit, task, unmapped, wait_all,
     };
 }
+
+/// The programs in the README compile and run as they stand there.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+#[derive(Debug)]
+pub struct Readme;
