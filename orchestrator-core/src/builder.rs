@@ -198,17 +198,32 @@ impl OrchestratorBuilder {
     }
 
     fn finish(self, backend: Arc<dyn StateBackend>) -> Orchestrator {
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let mut observers = self.observers;
         if self.terminal
             && let Some(terminal) = crate::terminal::install(self.log.as_deref().unwrap_or(DEFAULT_LOG))
         {
             observers.extend(terminal.observers());
         }
+        if !backend.in_process() {
+            match crate::process::end_orphans(&*backend, &*clock) {
+                Ok(0) => {}
+                Ok(runs) => tracing::warn!(
+                    target: "orchestrator",
+                    "{runs} runs of processes that went away are marked as crashed in {}",
+                    backend.location(),
+                ),
+                Err(error) => tracing::warn!(
+                    target: "orchestrator",
+                    "cannot look for runs of processes that went away: {error}",
+                ),
+            }
+        }
         let defaults = Defaults::default();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Orchestrator::from_parts(Parts {
             backend,
-            clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock)),
+            clock,
             defaults: Defaults {
                 retries: self.retries.unwrap_or(defaults.retries),
                 retry_delay: self.retry_delay.unwrap_or(defaults.retry_delay),

@@ -23,6 +23,7 @@ mod terminal;
 mod orchestrator;
 mod builder;
 mod signals;
+mod process;
 mod testing;
 mod clock;
 mod id;

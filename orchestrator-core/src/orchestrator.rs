@@ -1,7 +1,7 @@
 //! The orchestrator: what all runs of a process share, and the questions one can ask about them.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -122,7 +122,7 @@ impl Orchestrator {
             observers,
             workers: Arc::new(Semaphore::new(workers.clamp(1, Semaphore::MAX_PERMITS))),
             roots: Children::default(),
-            process: this_process(),
+            process: crate::process::this_process(),
             strict,
             signals,
             outside: Mutex::default(),
@@ -376,13 +376,4 @@ impl Inner {
         }
         None
     }
-}
-
-/// The machine and process that this code runs in.
-fn this_process() -> &'static Process {
-    static PROCESS: OnceLock<Process> = OnceLock::new();
-    PROCESS.get_or_init(|| {
-        let host = gethostname::gethostname().to_string_lossy().into_owned();
-        Process { host, pid: std::process::id() }
-    })
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use orchestrator::backend::memory::MemoryBackend;
-use orchestrator::backend::record::{CacheHit, CacheKey, Event};
+use orchestrator::backend::record::{CacheHit, CacheKey, Event, Process};
 use orchestrator::backend::{BackendError, BackendErrorKind, CacheIndex, EventStore, RunHistory, StateBackend};
 use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, FlowRunQuery, LogLine, RunId, TaskRunId, Timestamp};
@@ -60,6 +60,10 @@ impl RunHistory for Gated {
 
     fn states(&self, run: RunId) -> Result<Vec<State>, BackendError> {
         self.inner.states(run)
+    }
+
+    fn unfinished(&self, host: &str) -> Result<Vec<(RunId, Process)>, BackendError> {
+        self.inner.unfinished(host)
     }
 
     fn logs(&self, run: RunId) -> Result<Vec<LogLine>, BackendError> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use orchestrator::backend::record::{CacheHit, CacheKey, Event};
+use orchestrator::backend::record::{CacheHit, CacheKey, Event, Process};
 use orchestrator::backend::sqlite::{SqliteBackend, SqliteOptions};
 use orchestrator::backend::{BackendError, BackendErrorKind, CacheIndex, EventStore, RunHistory, StateBackend};
 use orchestrator::prelude::*;
@@ -125,7 +125,14 @@ async fn a_killed_process_leaves_a_database_that_can_be_read_and_written() {
     let orchestrator = open(folder.path()).await;
     let tasks = orchestrator.task_runs(id).await.unwrap();
     let shown: Vec<_> = tasks.iter().map(|task| (task.task_name.as_str(), task.state.name.as_str())).collect();
-    assert_eq!(shown, [("done", "Completed"), ("endless", "Running")]);
+    assert_eq!(shown, [("done", "Completed"), ("endless", "Crashed")]);
+    let states = orchestrator.states(id).await.unwrap();
+    let names: Vec<_> = states.iter().map(|state| state.name.as_str()).collect();
+    assert_eq!(names, ["Pending", "Running", "Crashed"]);
+    let said = states[2].message.as_deref().unwrap();
+    assert!(said.starts_with("its process") && said.contains(&process.id().to_string()), "{said}");
+    let again = open(folder.path()).await;
+    assert_eq!(again.states(id).await.unwrap().len(), 3, "noticed once");
     orchestrator.scope(async { squares(2).await.unwrap() }).await;
 }
 
@@ -280,6 +287,10 @@ impl RunHistory for Broken {
     }
 
     fn states(&self, _run: RunId) -> Result<Vec<State>, BackendError> {
+        broken()
+    }
+
+    fn unfinished(&self, _host: &str) -> Result<Vec<(RunId, Process)>, BackendError> {
         broken()
     }
 

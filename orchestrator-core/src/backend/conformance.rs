@@ -48,7 +48,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 mod tests {
     use super::*;
     use crate::backend::memory::MemoryBackend;
-    use crate::backend::record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, LogLine, TaskRun};
+    use crate::backend::record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, LogLine, Process, TaskRun};
     use crate::backend::{BackendError, CacheIndex, EventStore, RunHistory};
     use crate::clock::Timestamp;
     use crate::id::{FlowRunId, RunId, TaskRunId};
@@ -83,6 +83,10 @@ mod tests {
 
         fn states(&self, run: RunId) -> Result<Vec<State>, BackendError> {
             self.0.states(run)
+        }
+
+        fn unfinished(&self, host: &str) -> Result<Vec<(RunId, Process)>, BackendError> {
+            self.0.unfinished(host)
         }
 
         fn logs(&self, run: RunId) -> Result<Vec<LogLine>, BackendError> {

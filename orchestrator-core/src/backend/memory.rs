@@ -13,7 +13,7 @@ use dashmap::DashMap;
 use smallvec::SmallVec;
 
 use super::record::{
-    CacheHit, CacheKey, CacheRecord, Event, FlowRun, FlowRunQuery, LogLine, LogRecord, RunEvent, TaskRun,
+    CacheHit, CacheKey, CacheRecord, Event, FlowRun, FlowRunQuery, LogLine, LogRecord, Process, RunEvent, TaskRun,
 };
 use super::{BackendError, CacheIndex, EventStore, RunHistory, StateBackend};
 use crate::clock::Timestamp;
@@ -70,6 +70,13 @@ impl MemoryBackend {
         }
     }
 
+    fn orphan(&self, run: RunId, at: Timestamp, message: &Arc<str>) {
+        match run {
+            RunId::Flow(id) => self.flows.get_mut(&id).map(|mut run| run.orphan(at, message)),
+            RunId::Task(id) => self.tasks.get_mut(&id).map(|mut run| run.orphan(at, message)),
+        };
+    }
+
     fn insert_cached(&self, record: &CacheRecord) {
         let CacheRecord { key, created, expires, ref value, .. } = *record;
         self.cache.insert(key, CacheHit { created, expires, value: value.clone() });
@@ -98,6 +105,7 @@ impl EventStore for MemoryBackend {
                 }
                 Event::Renamed { run, name } => self.amend(*run, |run| run.name = Some(Arc::clone(name))),
                 Event::Upstream { run, upstream } => self.amend(*run, |run| run.upstream = Some(upstream.clone())),
+                Event::Orphaned { run, at, message } => self.orphan(*run, *at, message),
                 Event::Log(record) => self.logs.entry(record.run).or_default().push(record.clone()),
                 Event::Cached(record) => self.insert_cached(record),
             }
@@ -130,6 +138,18 @@ impl RunHistory for MemoryBackend {
         let mut runs: Vec<TaskRun> = ids.into_iter().filter_map(|id| self.tasks.get(&id)?.to_task_run(id)).collect();
         runs.sort_by_key(|run| (run.created, run.id));
         Ok(runs)
+    }
+
+    fn unfinished(&self, host: &str) -> Result<Vec<(RunId, Process)>, BackendError> {
+        let mut found = Vec::new();
+        for entry in &self.flows {
+            found.extend(entry.value().unfinished(host).map(|process| (RunId::Flow(*entry.key()), process)));
+        }
+        for entry in &self.tasks {
+            found.extend(entry.value().unfinished(host).map(|process| (RunId::Task(*entry.key()), process)));
+        }
+        found.sort_unstable_by_key(|(id, _)| (id.as_task().is_some(), id.as_uuid()));
+        Ok(found)
     }
 
     fn task_run(&self, id: TaskRunId) -> Result<Option<TaskRun>, BackendError> {

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId};
 use crate::state::State;
-use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, LogLine, TaskRun};
+use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, LogLine, Process, TaskRun};
 
 /// Takes events.
 pub trait EventStore {
@@ -69,6 +69,14 @@ pub trait RunHistory {
     ///
     /// If the store cannot be read.
     fn states(&self, run: RunId) -> Result<Vec<State>, BackendError>;
+
+    /// The runs that have not ended and belong to processes on that machine, with their processes: flow runs first,
+    /// each kind in the order of submission.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn unfinished(&self, host: &str) -> Result<Vec<(RunId, Process)>, BackendError>;
 
     /// The log lines of a run, oldest first.
     ///

@@ -63,6 +63,8 @@ pub struct Process {
     pub host: String,
     /// The process id on that machine.
     pub pid: u32,
+    /// When the process was started, as the system counts it: a process id is used again. 0 where it does not tell.
+    pub started: u64,
 }
 
 /// Something that happened, on its way to the backend.
@@ -90,6 +92,15 @@ pub enum Event {
         run: RunId,
         /// All of its upstream runs, in argument order, each once.
         upstream: Box<[RunId]>,
+    },
+    /// The process that a run belonged to is gone: sent by whoever noticed. Adds Crashed, unless the run has ended.
+    Orphaned {
+        /// The run.
+        run: RunId,
+        /// When it was noticed.
+        at: Timestamp,
+        /// How it was noticed.
+        message: Arc<str>,
     },
     /// A log line was captured.
     Log(LogRecord),

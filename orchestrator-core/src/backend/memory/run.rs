@@ -2,16 +2,17 @@
 
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use dashmap::mapref::entry::Entry;
 use smallvec::SmallVec;
 
-use crate::backend::record::{FlowRun, FlowRunQuery, RunEvent, RunInfo, TaskRun};
+use crate::backend::record::{FlowRun, FlowRunQuery, Process, RunEvent, RunInfo, TaskRun};
 use crate::backend::{BackendError, BackendErrorKind};
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId, TaskRunId};
-use crate::state::{State, StateType, Transition};
+use crate::state::{State, StateName, StateType, Transition};
 
 /// What is known of a run.
 #[derive(Debug, Default)]
@@ -70,6 +71,21 @@ impl Run {
             self.run_count = event.run_count;
         }
         arrival
+    }
+
+    /// Ends a run whose process is gone.
+    pub(super) fn orphan(&mut self, at: Timestamp, message: &Arc<str>) {
+        let Some(last) = self.transitions.last().filter(|last| !last.name.kind().is_terminal()) else { return };
+        let at = at.max(last.at.after(Duration::from_micros(1)));
+        self.transitions.push(Transition { name: StateName::Crashed, at, message: Some(Arc::clone(message)) });
+        self.next_seq += 1;
+    }
+
+    /// The run's process, if that is on this machine and the run has not ended.
+    pub(super) fn unfinished(&self, host: &str) -> Option<Process> {
+        let process = self.info.as_ref()?.process;
+        let goes_on = self.transitions.last().is_some_and(|last| !last.name.kind().is_terminal());
+        (goes_on && process.host == host).then(|| process.clone())
     }
 
     pub(super) fn matches(&self, query: &FlowRunQuery, now: Timestamp) -> bool {

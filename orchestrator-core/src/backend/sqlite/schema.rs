@@ -36,7 +36,8 @@ CREATE TABLE process (
     no INTEGER PRIMARY KEY,
     host TEXT NOT NULL,
     pid INTEGER NOT NULL,
-    UNIQUE (host, pid)
+    started INTEGER NOT NULL,
+    UNIQUE (host, pid, started)
 ) STRICT;
 
 CREATE TABLE task_run (
@@ -60,6 +61,7 @@ CREATE TABLE task_run (
     end_time INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX task_run_by_flow_run ON task_run (flow_run);
+CREATE INDEX task_run_unfinished ON task_run (process) WHERE end_time IS NULL;
 
 CREATE TABLE flow_run (
     id BLOB NOT NULL PRIMARY KEY,
@@ -81,6 +83,7 @@ CREATE TABLE flow_run (
     start_time INTEGER,
     end_time INTEGER
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX flow_run_unfinished ON flow_run (process) WHERE end_time IS NULL;
 CREATE INDEX flow_run_by_time ON flow_run (created, id);
 CREATE INDEX flow_run_by_function ON flow_run (function, created, id);
 

@@ -1,14 +1,17 @@
 //! Appends batches of events, one transaction each.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
 
 use super::cache::CacheWriter;
 use super::packed::{Reference, References, Tags, pack};
 use crate::backend::record::{Event, LogRecord, Process, RunEvent, RunInfo};
+use crate::clock::Timestamp;
 use crate::id::RunId;
-use crate::state::{StateType, Transition};
+use crate::state::{StateName, StateType, Transition};
 
 /// A run's row takes up states until it has so many: a longer history would be rewritten with every event.
 const STATES_IN_ROW: u32 = 32;
@@ -50,6 +53,7 @@ impl Writer {
                 Event::Upstream { run, upstream } => {
                     amend(&transaction, *run, "upstream", &References::to_bytes(upstream))?;
                 }
+                Event::Orphaned { run, at, message } => orphan(&transaction, *run, *at, message)?,
                 Event::Log(line) => log(&transaction, line)?,
                 Event::Cached(record) => self.cache.store(&transaction, record)?,
             }
@@ -66,6 +70,30 @@ fn amend(transaction: &Transaction<'_>, run: RunId, column: &str, value: &dyn To
         ON CONFLICT (run) DO UPDATE SET {column} = excluded.{column}"
     );
     transaction.prepare_cached(&upsert)?.execute(params![run.as_uuid().as_bytes(), value]).map(drop)
+}
+
+/// Ends a run whose process is gone, unless it has ended.
+fn orphan(transaction: &Transaction<'_>, run: RunId, at: Timestamp, message: &Arc<str>) -> rusqlite::Result<()> {
+    let table = match run {
+        RunId::Task(_) => "task_run",
+        RunId::Flow(_) => "flow_run",
+    };
+    let id = run.as_uuid().into_bytes();
+    let select = format!("SELECT next_seq, state_at FROM {table} WHERE id = ?1 AND end_time IS NULL");
+    let known =
+        transaction.query_row(&select, [id], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, i64>(1)?))).optional()?;
+    let Some((next_seq, last)) = known else { return Ok(()) };
+    let at = at.max(Timestamp::from_micros(last).after(Duration::from_micros(1)));
+    let crashed = Transition { name: StateName::Crashed, at, message: Some(Arc::clone(message)) };
+    let mut text = String::new();
+    pack(std::slice::from_ref(&crashed), &mut text);
+    let insert = "INSERT INTO history (run, first_seq, states) VALUES (?1, ?2, ?3)";
+    transaction.execute(insert, params![id, next_seq, text])?;
+    let update = format!(
+        "UPDATE {table} SET next_seq = ?2, state = ?3, state_at = ?4, message = ?5, end_time = ?4 WHERE id = ?1"
+    );
+    let values = params![id, next_seq + 1, crashed.name.as_str(), at.as_micros(), crashed.message];
+    transaction.execute(&update, values).map(drop)
 }
 
 fn log(transaction: &Transaction<'_>, line: &LogRecord) -> rusqlite::Result<()> {
@@ -236,9 +264,10 @@ impl Numbers {
         if let Some(number) = self.processes.get(process) {
             return Ok(*number);
         }
-        let values = params![process.host, process.pid];
-        transaction.execute("INSERT INTO process (host, pid) VALUES (?1, ?2) ON CONFLICT DO NOTHING", values)?;
-        let select = "SELECT no FROM process WHERE host = ?1 AND pid = ?2";
+        let values = params![process.host, process.pid, process.started.cast_signed()];
+        let insert = "INSERT INTO process (host, pid, started) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+        transaction.execute(insert, values)?;
+        let select = "SELECT no FROM process WHERE host = ?1 AND pid = ?2 AND started = ?3";
         let number = transaction.query_row(select, values, |row| row.get(0))?;
         self.processes.insert(process, number);
         Ok(number)
