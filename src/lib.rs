@@ -20,11 +20,12 @@
 //!     total(lengths).await // waits for all of them
 //! }
 //!
-//! # #[orchestrator::test]
-//! # async fn run() {
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! # Orchestrator::in_memory().scope(async {
 //! assert_eq!(lengths(vec!["a".into(), "bcd".into()]).await.unwrap(), 4);
+//! # }).await;
 //! # }
-//! # fn main() {}
 //! ```
 
 pub use orchestrator_core::{

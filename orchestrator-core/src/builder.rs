@@ -30,6 +30,7 @@ const DEFAULT_LOG: &str = "info";
 /// | `ORCHESTRATOR_BLOCKING_THREADS` | sync bodies that run at the same time | 4 for each core, at least 16 |
 /// | `ORCHESTRATOR_CANCEL_GRACE_SECS` | time that a sync body is given to notice its cancellation | 30 |
 /// | `ORCHESTRATOR_STRICT` | `true`: a run whose history cannot be stored fails | `false` |
+/// | `ORCHESTRATOR_LOG_CAPTURE` | which log lines of bodies are kept with their runs | `info` |
 /// | `ORCHESTRATOR_LOG`, `RUST_LOG` | what is printed, as filter directives; `off` for nothing | `info` |
 #[derive(Debug, Default)]
 #[must_use = "an orchestrator is made by `build`"]
@@ -153,7 +154,10 @@ impl OrchestratorBuilder {
     ///
     /// If an option or a variable is not understood, or if the store cannot be opened.
     pub async fn build(self) -> Result<Orchestrator, Error> {
-        let builder = self.settled()?;
+        let mut builder = self;
+        if let Some(wrong) = builder.complete().into_iter().next() {
+            return Err(wrong);
+        }
         let url = builder.url()?;
         let backend = match tokio::runtime::Handle::try_current() {
             Ok(_) => {
@@ -172,26 +176,22 @@ impl OrchestratorBuilder {
 
     /// The orchestrator of a program that makes none: it must come about, whatever the environment says.
     pub(crate) fn from_environment() -> Orchestrator {
-        let builder = Self { terminal: true, signals: true, ..Self::default() };
+        let mut builder = Self { terminal: true, signals: true, ..Self::default() };
         // First of all: what follows may have something to say.
         crate::terminal::install(DEFAULT_LOG);
-        let builder = match builder.settled() {
-            Ok(builder) => builder,
-            Err(error) => {
-                tracing::error!(target: "orchestrator", "{error}; going on with the defaults");
-                Self { terminal: true, signals: true, ..Self::default() }
-            }
-        };
+        for wrong in builder.complete() {
+            tracing::error!(target: "orchestrator", "{wrong}; going on with the default");
+        }
         let backend = builder.url().and_then(|url| open(&url).map_err(Error::from)).unwrap_or_else(|error| {
+            if builder.strict == Some(true) {
+                tracing::error!(target: "orchestrator", "{error}. The program stops, because ORCHESTRATOR_STRICT is set");
+                std::process::exit(1);
+            }
             tracing::error!(
                 target: "orchestrator",
                 "{error}. History and cache are kept in memory and end with this process; \
                  set ORCHESTRATOR_HOME to a folder that can be written, or ORCHESTRATOR_DATABASE_URL=memory"
             );
-            if builder.strict == Some(true) {
-                // A strict program does not run without its history.
-                std::process::exit(1);
-            }
             Arc::new(MemoryBackend::new())
         });
         builder.finish(backend)
@@ -239,40 +239,33 @@ impl OrchestratorBuilder {
         })
     }
 
-    /// The options, completed from the environment.
-    fn settled(mut self) -> Result<Self, Error> {
-        let seconds = |value: Option<f64>, name: &str| match value {
-            Some(seconds) => Duration::try_from_secs_f64(seconds)
-                .map(Some)
-                .map_err(|_| config(format!("{name} is {seconds}: expected a number of seconds, not negative"))),
-            None => Ok(None),
-        };
+    /// Completes the options from the environment; gives what was not understood, which is left at its default.
+    fn complete(&mut self) -> Vec<Error> {
+        let mut wrong = Vec::new();
+        let environment = &mut Environment { wrong: &mut wrong };
         if self.database.is_none() && self.home.is_none() {
-            self.database = variable("ORCHESTRATOR_DATABASE_URL", "`memory` or `sqlite:PATH`")?;
+            self.database = environment.get("ORCHESTRATOR_DATABASE_URL", "`memory` or `sqlite:PATH`");
         }
-        if self.home.is_none() {
-            self.home = variable("ORCHESTRATOR_HOME", "a folder")?;
+        let home = || environment.get("ORCHESTRATOR_HOME", "a folder");
+        self.home = self.home.take().or_else(home);
+        self.retries = self.retries.or_else(|| environment.get("ORCHESTRATOR_RETRIES", "a whole number"));
+        let delay = || environment.seconds("ORCHESTRATOR_RETRY_DELAY_SECS").map(Delay::Fixed);
+        self.retry_delay = self.retry_delay.take().or_else(delay);
+        self.retry_jitter = self.retry_jitter.or_else(|| environment.get("ORCHESTRATOR_RETRY_JITTER", "a number"));
+        self.timeout = self.timeout.or_else(|| environment.seconds("ORCHESTRATOR_TASK_TIMEOUT_SECS"));
+        let refresh = || environment.get("ORCHESTRATOR_REFRESH_CACHE", "`true` or `false`");
+        self.refresh_cache = self.refresh_cache.or_else(refresh);
+        let threads = || environment.get("ORCHESTRATOR_BLOCKING_THREADS", "a whole number");
+        self.blocking_threads = self.blocking_threads.or_else(threads);
+        self.cancel_grace = self.cancel_grace.or_else(|| environment.seconds("ORCHESTRATOR_CANCEL_GRACE_SECS"));
+        self.strict = self.strict.or_else(|| environment.get("ORCHESTRATOR_STRICT", "`true` or `false`"));
+        if let Some(jitter) = self.retry_jitter.take_if(|jitter| !(jitter.is_finite() && *jitter >= 0.0)) {
+            wrong.push(config(format!("the retry jitter is {jitter}: expected a number from 0 up")));
         }
-        self.retries = or(self.retries, || variable("ORCHESTRATOR_RETRIES", "a whole number"))?;
-        let delay = seconds(variable("ORCHESTRATOR_RETRY_DELAY_SECS", "a number")?, "ORCHESTRATOR_RETRY_DELAY_SECS")?;
-        self.retry_delay = self.retry_delay.or(delay.map(Delay::Fixed));
-        self.retry_jitter = or(self.retry_jitter, || variable("ORCHESTRATOR_RETRY_JITTER", "a number"))?;
-        if let Some(jitter) = self.retry_jitter.filter(|jitter| !(jitter.is_finite() && *jitter >= 0.0)) {
-            return Err(config(format!("the retry jitter is {jitter}: expected a number from 0 up")));
+        if self.blocking_threads.take_if(|threads| *threads == 0).is_some() {
+            wrong.push(config("the number of blocking threads is 0: expected at least 1".to_owned()));
         }
-        let timeout =
-            seconds(variable("ORCHESTRATOR_TASK_TIMEOUT_SECS", "a number")?, "ORCHESTRATOR_TASK_TIMEOUT_SECS")?;
-        self.timeout = self.timeout.or(timeout);
-        self.refresh_cache = or(self.refresh_cache, || variable("ORCHESTRATOR_REFRESH_CACHE", "`true` or `false`"))?;
-        self.blocking_threads =
-            or(self.blocking_threads, || variable("ORCHESTRATOR_BLOCKING_THREADS", "a whole number"))?;
-        if self.blocking_threads == Some(0) {
-            return Err(config("the number of blocking threads is 0: expected at least 1".to_owned()));
-        }
-        let grace = seconds(variable("ORCHESTRATOR_CANCEL_GRACE_SECS", "a number")?, "ORCHESTRATOR_CANCEL_GRACE_SECS")?;
-        self.cancel_grace = self.cancel_grace.or(grace);
-        self.strict = or(self.strict, || variable("ORCHESTRATOR_STRICT", "`true` or `false`"))?;
-        Ok(self)
+        wrong
     }
 
     fn url(&self) -> Result<DatabaseUrl, Error> {
@@ -293,20 +286,30 @@ fn config(said: String) -> Error {
     Error::new(ErrorKind::Config(said))
 }
 
-fn or<T>(set: Option<T>, otherwise: impl FnOnce() -> Result<Option<T>, Error>) -> Result<Option<T>, Error> {
-    match set {
-        Some(value) => Ok(Some(value)),
-        None => otherwise(),
-    }
+/// Reads variables and collects what is wrong with them.
+struct Environment<'a> {
+    wrong: &'a mut Vec<Error>,
 }
 
-/// An environment variable, if it is set and not empty.
-fn variable<T: std::str::FromStr>(name: &str, expected: &str) -> Result<Option<T>, Error> {
-    match std::env::var(name) {
-        Ok(text) if text.is_empty() => Ok(None),
-        Ok(text) => text.parse().map(Some).map_err(|_| config(format!("{name} is '{text}': expected {expected}"))),
-        Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(std::env::VarError::NotUnicode(_)) => Err(config(format!("{name} is no text: expected {expected}"))),
+impl Environment<'_> {
+    /// A variable, if it is set, not empty, and understood.
+    fn get<T: std::str::FromStr>(&mut self, name: &str, expected: &str) -> Option<T> {
+        let text = std::env::var_os(name).filter(|text| !text.is_empty())?;
+        let value = text.to_str().and_then(|text| text.parse().ok());
+        if value.is_none() {
+            let text = text.to_string_lossy();
+            self.wrong.push(config(format!("{name} is '{text}': expected {expected}")));
+        }
+        value
+    }
+
+    fn seconds(&mut self, name: &str) -> Option<Duration> {
+        let seconds = self.get(name, "a number of seconds")?;
+        let duration = Duration::try_from_secs_f64(seconds).ok();
+        if duration.is_none() {
+            self.wrong.push(config(format!("{name} is {seconds}: expected a number of seconds, not negative")));
+        }
+        duration
     }
 }
 

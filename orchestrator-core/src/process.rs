@@ -12,7 +12,7 @@ pub(crate) fn this_process() -> &'static Process {
     PROCESS.get_or_init(|| {
         let host = gethostname::gethostname().to_string_lossy().into_owned();
         let pid = std::process::id();
-        Process { host, pid, started: start_of(pid).unwrap_or(0) }
+        Process { host, pid, namespace: namespace().unwrap_or(0), started: start_of(pid).unwrap_or(0) }
     })
 }
 
@@ -24,6 +24,12 @@ fn start_of(pid: u32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// The namespace of the process ids that this process sees.
+fn namespace() -> Option<u64> {
+    let link = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
+}
+
 /// Ends the runs in the store that belong to processes of this machine which are no more. Says how many there were.
 ///
 /// # Errors
@@ -31,12 +37,13 @@ fn start_of(pid: u32) -> Option<u64> {
 /// If the store cannot be read or written.
 pub(crate) fn end_orphans(backend: &dyn StateBackend, clock: &dyn Clock) -> Result<usize, BackendError> {
     let own = this_process();
-    // Where the system does not tell starts, no process can be told from a later one of the same id.
-    if own.started == 0 {
+    // Where the system does not tell, no process can be told from a later one of the same id.
+    if own.started == 0 || own.namespace == 0 {
         return Ok(0);
     }
     let now = clock.now();
-    let is_gone = |process: &Process| process.started != 0 && start_of(process.pid) != Some(process.started);
+    let is_gone =
+        |process: &Process| process.namespace == own.namespace && start_of(process.pid) != Some(process.started);
     let orphaned: Vec<Event> = backend
         .unfinished(&own.host)?
         .into_iter()

@@ -413,6 +413,11 @@ impl Run {
         }
     }
 
+    /// Whether no other child of the same parent is active.
+    pub(crate) fn is_last(&self) -> bool {
+        self.siblings().is_idle()
+    }
+
     /// Enters the run in its parent's table; `false` if the parent has ended.
     pub(crate) fn adopt(self: &Arc<Self>) -> bool {
         let siblings = self.siblings();

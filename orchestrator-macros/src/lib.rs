@@ -52,13 +52,13 @@ use crate::model::Kind;
 /// | `tags = ["a", "b"]` | the tags of each run; a limit `tag:a` applies to it | none |
 /// | `retries = 3` | how often a failed attempt is followed by another one | the orchestrator's, 0 at first |
 /// | `retry_delay_secs = 10` | the time before each retry: one duration, a list whose last one repeats, or `exponential(base, max)` | the orchestrator's, none at first |
-/// | `retry_jitter = 0.5` | spreads each delay, by at most this fraction of it upwards | 0 |
+/// | `retry_jitter = 0.5` | spreads each delay, by at most this fraction of it upwards | the orchestrator's, 0 at first |
 /// | `retry_if = path` | a `fn(&E) -> bool` that says whether an error is worth another attempt | every error is |
-/// | `timeout_secs = 60` | the longest that one attempt may take | no limit |
+/// | `timeout_secs = 60` | the longest that one attempt may take | the orchestrator's, no limit at first |
 /// | `cache_ttl = "1d"` | caches results for that long | not cached |
 /// | `cache_policy = inputs` | what a cached result depends on: a sum of `inputs`, `task_source`, `run_id` and `flow_parameters`; `- "client"` leaves an argument out; or `default`, or `none` | `default`, which is `inputs + task_source`, for tasks that are cached |
 /// | `cache_key = path` | a function of references to the arguments that gives `Option<String>`, the key; `None`: not cached | made from the policy |
-/// | `refresh_cache` | runs the body even if there is a cached result, and replaces that | `false` |
+/// | `refresh_cache` | runs the body even if there is a cached result, and replaces that | the orchestrator's, `false` at first |
 /// | `concurrency = "db"` | the limits that an attempt takes slots of: a name, `("db", slots = 2)`, or a list of these; `limit = 10` in the parentheses also declares the limit | none |
 /// | `crate = "path"` | where the crate `orchestrator` is found | `::orchestrator` |
 ///
@@ -89,7 +89,7 @@ pub fn task(options: TokenStream, function: TokenStream) -> TokenStream {
 /// | `description = ".."` | what the flow does, for people | the doc comment |
 /// | `version = "1"` | the version that is recorded with each run | none |
 /// | `tags = ["a", "b"]` | the tags of each run | none |
-/// | `retries = 3` | how often a failed attempt is followed by another one | the orchestrator's, 0 at first |
+/// | `retries = 3` | how often a failed attempt is followed by another one | 0 |
 /// | `retry_delay_secs = 10` | the time before each retry: one duration, a list whose last one repeats, or `exponential(base, max)` | the orchestrator's, none at first |
 /// | `timeout_secs = 60` | the longest that one attempt may take | no limit |
 /// | `max_concurrent_tasks = 8` | how many tasks of one flow run may run at the same time | no limit |

@@ -98,3 +98,10 @@ async fn lines_of_a_body_are_kept_with_its_run() {
     assert_eq!(shown, [("INFO", "working n=7")]);
     assert_eq!(logs[0].target, "it::output");
 }
+
+#[test]
+fn a_variable_that_is_not_understood_leaves_the_others_in_force() {
+    let said = printed(&[("ORCHESTRATOR_RETRIES", "many"), ("ORCHESTRATOR_BLOCKING_THREADS", "0")]);
+    assert!(said.contains("ORCHESTRATOR_RETRIES is 'many'") && said.contains("blocking threads is 0"), "{said}");
+    assert!(!said.contains("WARN  | orchestrator"), "the history is still in memory: {said}");
+}

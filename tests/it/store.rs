@@ -360,3 +360,40 @@ async fn every_run_of_a_large_fan_out_is_in_the_history() {
     assert!(runs.iter().all(|run| run.state.name == "Completed"));
     assert_eq!(reader.states(id.into()).unwrap().last().unwrap().name, "Completed");
 }
+
+#[test]
+fn child_that_returns_while_runs_go_on() {
+    if parents_folder().is_none() {
+        return;
+    }
+    #[task]
+    async fn endless() {
+        std::future::pending::<()>().await;
+    }
+    #[flow]
+    async fn left() -> Result<(), TaskError> {
+        endless().await
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let run = runtime.block_on(async {
+        let run = left();
+        while Orchestrator::current().task_runs(run.run_id()).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        run
+    });
+    drop(runtime);
+    println!("left {}", run.run_id());
+}
+
+#[tokio::test]
+async fn runs_that_a_program_leaves_behind_are_recorded_as_crashed() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = child("child_that_returns_while_runs_go_on", folder.path()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let id: FlowRunId = said.split_once("left ").unwrap().1.split_whitespace().next().unwrap().parse().unwrap();
+    // Read without an orchestrator, which would end what it finds going on.
+    let reader = SqliteBackend::open(folder.path().join("orchestrator.db")).unwrap();
+    assert_eq!(reader.states(id.into()).unwrap().last().unwrap().name, "Crashed");
+    assert_eq!(reader.task_runs(id).unwrap()[0].state.name, "Crashed");
+}

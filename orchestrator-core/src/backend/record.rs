@@ -63,6 +63,9 @@ pub struct Process {
     pub host: String,
     /// The process id on that machine.
     pub pid: u32,
+    /// The namespace in which the process id counts: containers on one machine have their own. 0 where the system does
+    /// not tell.
+    pub namespace: u64,
     /// When the process was started, as the system counts it: a process id is used again. 0 where it does not tell.
     pub started: u64,
 }

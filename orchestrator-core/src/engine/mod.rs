@@ -47,24 +47,24 @@ pub(crate) fn start(run: Arc<Run>, call: Box<dyn Call>) {
 
 /// Drives a run to its end, and sees to it that it has one.
 async fn supervise(mut watch: Watch, call: Box<dyn Call>) {
-    let end = drive_watched(watch.run(), call).await;
-    let run = watch.run();
-    run.conclude(end.state, end.message, end.outcome.as_ref().err());
-    let outcome = if run.parent.is_none() && !run.scope.orchestrator.journal.is_immediate() {
-        watch.outcome = Some(end.outcome);
-        // Nobody is told of the end of a root run before it is stored.
+    let mut end = drive_watched(watch.run(), call).await;
+    let orchestrator = &watch.run().scope.orchestrator;
+    let is_root = watch.run().parent.is_none() && !orchestrator.journal.is_immediate();
+    if is_root && orchestrator.strict && end.outcome.is_ok() {
         let stored = Box::pin(watch.run().scope.orchestrator.journal.committed()).await;
-        let outcome = watch.outcome.take().expect("put there above");
-        let run = watch.run();
-        match stored {
-            Err(lost) if run.scope.orchestrator.strict && outcome.is_ok() => {
-                Err(run.error(FailureKind::Crashed, Cause::Said(format!("its history was not stored: {lost}"))))
-            }
-            _ => outcome,
+        if let Err(lost) = stored {
+            let message = format!("its history was not stored: {lost}");
+            let error = watch.run().error(FailureKind::Crashed, Cause::Said(message.clone()));
+            end = driver::End { state: StateName::Crashed, message: Some(message.into()), outcome: Err(error) };
         }
-    } else {
-        end.outcome
-    };
+    }
+    watch.run().conclude(end.state, end.message, end.outcome.as_ref().err());
+    watch.outcome = Some(end.outcome);
+    if is_root {
+        // Nobody is told of the end of a root run before it is stored. What cannot be stored was reported.
+        let _ = Box::pin(watch.run().scope.orchestrator.journal.committed()).await;
+    }
+    let outcome = watch.outcome.take().expect("put there above");
     let run = watch.run.take().expect("the run is taken out once");
     run.end(outcome).wake();
 }
@@ -115,6 +115,12 @@ impl Drop for Watch {
             run.conclude(StateName::Crashed, Some(said.into()), Some(&error));
             Err(error)
         });
+        let orchestrator = Arc::clone(&run.scope.orchestrator);
+        let last = Arc::clone(&run);
         run.end(outcome).wake();
+        // The process may be about to end: the last of these runs sees to it that all of them are stored.
+        if last.is_last() {
+            orchestrator.journal.commit();
+        }
     }
 }

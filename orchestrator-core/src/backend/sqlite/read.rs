@@ -86,7 +86,7 @@ impl RunHistory for SqliteBackend {
     fn unfinished(&self, host: &str) -> Result<Vec<(RunId, Process)>, BackendError> {
         let select = |table| {
             format!(
-                "SELECT run.id, process.pid, process.started FROM process
+                "SELECT run.id, process.pid, process.namespace, process.started FROM process
                 CROSS JOIN {table} AS run ON run.process = process.no AND run.end_time IS NULL
                 WHERE process.host = ?1 ORDER BY run.id"
             )
@@ -96,8 +96,9 @@ impl RunHistory for SqliteBackend {
             |connection| {
                 let mut found = Vec::new();
                 let process = |row: &Row<'_>| {
-                    let started = row.get::<_, i64>(2)?.cast_unsigned();
-                    Ok((row.get(0)?, Process { host: host.to_owned(), pid: row.get(1)?, started }))
+                    let namespace = row.get::<_, i64>(2)?.cast_unsigned();
+                    let started = row.get::<_, i64>(3)?.cast_unsigned();
+                    Ok((row.get(0)?, Process { host: host.to_owned(), pid: row.get(1)?, namespace, started }))
                 };
                 for row in connection.prepare(&select("flow_run"))?.query_map([host], process)? {
                     let (id, process) = row?;

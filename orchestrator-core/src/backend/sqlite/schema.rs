@@ -36,8 +36,9 @@ CREATE TABLE process (
     no INTEGER PRIMARY KEY,
     host TEXT NOT NULL,
     pid INTEGER NOT NULL,
+    namespace INTEGER NOT NULL,
     started INTEGER NOT NULL,
-    UNIQUE (host, pid, started)
+    UNIQUE (host, pid, namespace, started)
 ) STRICT;
 
 CREATE TABLE task_run (
