@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
 
+use crate::watchdog::Watchdog;
 use crate::{memory, start};
 
 /// Does what another process asked this one for.
 pub(crate) fn run(arguments: &[String]) -> ExitCode {
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let _watchdog = Watchdog::over("the measuring process", Duration::from_secs(120));
     match arguments.as_slice() {
         ["memory", kind, tasks] => match tasks.parse() {
             Ok(tasks) => memory::child(kind, tasks),

@@ -15,7 +15,7 @@ async fn echo(value: u64) -> u64 {
 /// Calls the task `tasks` times, then awaits each.
 #[flow]
 pub(crate) async fn fan_out(tasks: u64) -> Result<u64, TaskError> {
-    let runs: Vec<_> = (0..tasks).map(|value| echo(value)).collect();
+    let runs: Vec<_> = (0..tasks).map(echo).collect();
     let mut sum = 0;
     for run in runs {
         sum += run.await?;

@@ -26,9 +26,9 @@ async fn above(sum: u64, place: u64) -> u64 {
 
 #[flow]
 async fn layered(width: u64) -> Result<u64, TaskError> {
-    let mut layer: Vec<_> = (0..width).map(|value| step(value)).collect();
+    let mut layer: Vec<_> = (0..width).map(step).collect();
     for _ in 1..LAYERS {
-        layer = layer.into_iter().map(|run| step(run)).collect();
+        layer = layer.into_iter().map(step).collect();
     }
     let mut total = 0;
     for run in layer {

@@ -17,12 +17,15 @@ mod report;
 mod slots;
 mod sqlite;
 mod start;
+mod watchdog;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use arguments::{Arguments, HELP};
 use measure::Effort;
 use report::{Report, Row};
+use watchdog::Watchdog;
 
 /// A piece of work that is measured.
 struct Workload {
@@ -78,6 +81,7 @@ fn measure(effort: &Effort, only: Option<&str>, json: Option<&std::path::Path>) 
     let mut report = Report::new(effort.quick);
     for work in chosen {
         eprintln!("measuring {} ..", work.name);
+        let _watchdog = Watchdog::over(work.name, Duration::from_secs(300));
         report.add(work.name, (work.measure)(effort));
     }
     println!("{}", report.table());

@@ -30,8 +30,8 @@ impl Effort {
     /// How a size is written in the name of a row.
     pub(crate) fn name(size: u64) -> String {
         match size {
-            1_000_000.. if size % 1_000_000 == 0 => format!("{}M", size / 1_000_000),
-            1_000.. if size % 1_000 == 0 => format!("{}k", size / 1_000),
+            1_000_000.. if size.is_multiple_of(1_000_000) => format!("{}M", size / 1_000_000),
+            1_000.. if size.is_multiple_of(1_000) => format!("{}k", size / 1_000),
             _ => size.to_string(),
         }
     }
@@ -49,7 +49,7 @@ impl Effort {
         let start = Instant::now();
         while ratios.len() < self.least_rounds || (start.elapsed() < self.time && ratios.len() < self.most_rounds) {
             // Whoever goes second finds caches and allocator as the other one left them.
-            let (PerOperation(floor), PerOperation(ours)) = if ratios.len() % 2 == 0 {
+            let (PerOperation(floor), PerOperation(ours)) = if ratios.len().is_multiple_of(2) {
                 let floor = floor();
                 (floor, ours())
             } else {

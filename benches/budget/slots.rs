@@ -41,7 +41,7 @@ async fn with_permit(semaphore: &Semaphore, value: u64) -> u64 {
 
 #[flow]
 async fn slots(tasks: u64) -> Result<(), TaskError> {
-    let runs: Vec<_> = (0..tasks).map(|value| with_slot(value)).collect();
+    let runs: Vec<_> = (0..tasks).map(with_slot).collect();
     for run in runs {
         run.await?;
     }

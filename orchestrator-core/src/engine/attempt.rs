@@ -37,19 +37,10 @@ pub(super) async fn children_ended(run: &Run) {
 
 /// Runs the body once; ends when all that it started has ended.
 pub(super) async fn execute(run: &Arc<Run>, attempt: Attempt, number: u32) -> Ended {
-    let body = async {
-        let outcome = match attempt {
-            Attempt::Future(future) => poll_body(run, future, number).await,
-            Attempt::Blocking(function) => call_body(run, function, number).await,
-        };
-        // A body that ended lets what it started end as well, unless the run is cancelled.
-        if outcome.is_some() { unless_cancelled(run, children_ended(run)).await.and(outcome) } else { outcome }
-    };
-    let timeout = run.options().timeout();
-    let outcome = match timeout {
-        None => body.await,
+    let outcome = match run.options().timeout() {
+        None => body_and_children(run, attempt, number).await,
         // Boxed: a timer is larger than all the rest of a run without one.
-        Some(limit) => match Box::pin(tokio::time::timeout(limit, body)).await {
+        Some(limit) => match Box::pin(tokio::time::timeout(limit, body_and_children(run, attempt, number))).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 run.cancel_children();
@@ -59,9 +50,27 @@ pub(super) async fn execute(run: &Arc<Run>, attempt: Attempt, number: u32) -> En
             }
         },
     };
-    let Some(outcome) = outcome else { return Ended::Cancelled };
-    let unobserved = run.unobserved_failure();
-    match (outcome, unobserved) {
+    match outcome {
+        Some(outcome) => judge(run, outcome),
+        None => Ended::Cancelled,
+    }
+}
+
+/// A body that ended lets what it started end as well; `None` if the run is cancelled.
+async fn body_and_children(run: &Arc<Run>, attempt: Attempt, number: u32) -> Option<Body> {
+    let outcome = match attempt {
+        Attempt::Future(future) => poll_body(run, future, number).await,
+        Attempt::Blocking(function) => Box::pin(call_body(run, function, number)).await,
+    };
+    match outcome {
+        Some(outcome) => unless_cancelled(run, children_ended(run)).await.map(|()| outcome),
+        None => None,
+    }
+}
+
+/// What a body's outcome means, in the light of its children's.
+fn judge(run: &Run, outcome: Body) -> Ended {
+    match (outcome, run.unobserved_failure()) {
         (Body::Returned(Ok(value)), None) => Ended::Completed(value),
         (Body::Returned(Ok(_)), Some(failure)) => {
             Ended::Failed { error: run.error(FailureKind::Failed, Cause::Unobserved(failure)), retryable: true }
@@ -73,13 +82,10 @@ pub(super) async fn execute(run: &Arc<Run>, attempt: Attempt, number: u32) -> En
         (Body::Panicked(said), _) => {
             Ended::Failed { error: run.error(FailureKind::Panicked, Cause::Said(said)), retryable: true }
         }
-        (Body::Lost, _) => Ended::Failed {
-            error: run.error(
-                FailureKind::Crashed,
-                Cause::Said("the blocking pool was shut down before the body was called".to_owned()),
-            ),
-            retryable: false,
-        },
+        (Body::Lost, _) => {
+            let said = "the blocking pool was shut down before the body was called".to_owned();
+            Ended::Failed { error: run.error(FailureKind::Crashed, Cause::Said(said)), retryable: false }
+        }
     }
 }
 
