@@ -23,7 +23,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! # Orchestrator::in_memory().scope(async {
-//! assert_eq!(lengths(vec!["a".into(), "bcd".into()]).await.unwrap(), 4);
+//! assert_eq!(lengths(vec!["a".to_owned(), "bcd".to_owned()]).await.unwrap(), 4);
 //! # }).await;
 //! # }
 //! ```

@@ -81,7 +81,7 @@ fn measure(effort: &Effort, only: Option<&str>, json: Option<&std::path::Path>) 
     let mut report = Report::new(effort.quick);
     for work in chosen {
         eprintln!("measuring {} ..", work.name);
-        let _watchdog = Watchdog::over(work.name, Duration::from_secs(300));
+        let _watchdog = Watchdog::over(work.name, Duration::from_secs(180));
         report.add(work.name, (work.measure)(effort));
     }
     println!("{}", report.table());

@@ -179,6 +179,9 @@ impl OrchestratorBuilder {
         let mut builder = Self { terminal: true, signals: true, ..Self::default() };
         // First of all: what follows may have something to say.
         crate::terminal::install(DEFAULT_LOG);
+        for name in unknown_variables() {
+            tracing::warn!(target: "orchestrator", "the variable {name} means nothing to orchestrator: is it misspelt?");
+        }
         for wrong in builder.complete() {
             tracing::error!(target: "orchestrator", "{wrong}; going on with the default");
         }
@@ -284,6 +287,30 @@ impl OrchestratorBuilder {
 
 fn config(said: String) -> Error {
     Error::new(ErrorKind::Config(said))
+}
+
+/// The variables that this library reads.
+const VARIABLES: [&str; 13] = [
+    "ORCHESTRATOR_HOME",
+    "ORCHESTRATOR_DATABASE_URL",
+    "ORCHESTRATOR_RETRIES",
+    "ORCHESTRATOR_RETRY_DELAY_SECS",
+    "ORCHESTRATOR_RETRY_JITTER",
+    "ORCHESTRATOR_TASK_TIMEOUT_SECS",
+    "ORCHESTRATOR_REFRESH_CACHE",
+    "ORCHESTRATOR_BLOCKING_THREADS",
+    "ORCHESTRATOR_CANCEL_GRACE_SECS",
+    "ORCHESTRATOR_STRICT",
+    "ORCHESTRATOR_LOG",
+    "ORCHESTRATOR_LOG_CAPTURE",
+    // Read by this repository's tests alone.
+    "ORCHESTRATOR_TEST_PROGRAMS",
+];
+
+/// Variables that are set and look like ours, but are not.
+fn unknown_variables() -> Vec<String> {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    names.filter(|name| name.starts_with("ORCHESTRATOR_") && !VARIABLES.contains(&name.as_str())).collect()
 }
 
 /// Reads variables and collects what is wrong with them.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::backend::BackendError;
+use crate::engine::panics;
 use crate::id::RunId;
 
 /// Why a task run did not complete.
@@ -137,17 +138,22 @@ impl Failure {
 
 /// An error and its sources in one line; a source that its parent quotes already is not repeated.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
+    let mut text = said(error);
     let mut current = error;
     while let Some(next) = current.source().filter(|_| !tells_its_chain(current)) {
-        let said = next.to_string();
-        if !text.contains(&said) {
+        let next_said = said(next);
+        if !text.contains(&next_said) {
             text.push_str(": ");
-            text.push_str(&said);
+            text.push_str(&next_said);
         }
         current = next;
     }
     text
+}
+
+/// What an error says of itself; its `Display` is code of others, and may panic.
+fn said(error: &(dyn StdError + 'static)) -> String {
+    panics::catch(|| error.to_string()).unwrap_or_else(|panicked| format!("an error whose `Display` {panicked}"))
 }
 
 fn tells_its_chain(error: &(dyn StdError + 'static)) -> bool {

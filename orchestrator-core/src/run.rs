@@ -214,6 +214,13 @@ impl Run {
         self.record(name, message, at, None);
     }
 
+    /// Enters Cancelling, unless the run is there already.
+    pub(crate) fn enter_cancelling(&self) {
+        if lock(&self.cell).current.name != StateName::Cancelling {
+            self.enter(StateName::Cancelling, None);
+        }
+    }
+
     /// Counts an attempt and enters its state.
     pub(crate) fn begin_attempt(&self, name: StateName, message: Option<Arc<str>>) {
         self.run_count.fetch_add(1, Ordering::AcqRel);

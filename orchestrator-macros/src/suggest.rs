@@ -6,7 +6,11 @@ pub(crate) fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a 
     candidates
         .into_iter()
         .filter_map(|candidate| {
-            let distance = if is_abbreviation(typed, candidate) { 1 } else { distance(typed, candidate) };
+            let distance = match () {
+                () if is_singular(typed, candidate) => 0,
+                () if is_abbreviation(typed, candidate) => 1,
+                () => distance(typed, candidate),
+            };
             (distance <= allowed).then_some((distance, candidate))
         })
         .min_by_key(|(distance, _)| *distance)
@@ -21,6 +25,11 @@ pub(crate) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 /// `timeout` for `timeout_secs`, or `tag` for `tags`.
 fn is_abbreviation(typed: &str, candidate: &str) -> bool {
     typed.len() >= 3 && candidate.starts_with(typed)
+}
+
+/// `retry` for `retries`.
+fn is_singular(typed: &str, candidate: &str) -> bool {
+    typed.strip_suffix('y').is_some_and(|stem| candidate.strip_prefix(stem) == Some("ies"))
 }
 
 /// Edits between two words, a swap of neighbours counting as one.
@@ -47,6 +56,11 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_singular_means_the_plural() {
+        assert_eq!(nearest("retry", ["retry_delay_secs", "retries"]), Some("retries"));
+    }
 
     const NAMES: [&str; 5] = ["name", "retries", "retry_if", "timeout_secs", "tags"];
 

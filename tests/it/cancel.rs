@@ -199,3 +199,25 @@ async fn at_any_moment_leaves_nothing_behind() {
         assert_eq!((limit.taken, limit.waiting), (0, 0), "after {steps} steps");
     }
 }
+
+#[orchestrator::test]
+async fn a_sync_body_shows_as_cancelling_while_it_does_not_stop() {
+    use std::sync::mpsc;
+    static GATE: std::sync::Mutex<Option<mpsc::Receiver<()>>> = std::sync::Mutex::new(None);
+    let (release, gate) = mpsc::channel();
+    *GATE.lock().unwrap() = Some(gate);
+    #[task]
+    fn slow_to_stop() {
+        let gate = GATE.lock().unwrap().take().unwrap();
+        let _ = gate.recv();
+    }
+    let run = slow_to_stop();
+    until_running(&run).await;
+    run.cancel();
+    while run.state().name != "Cancelling" {
+        tokio::task::yield_now().await;
+    }
+    release.send(()).unwrap();
+    assert!((&run).await.unwrap_err().is_cancelled());
+    assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Cancelling", "Cancelled"]);
+}

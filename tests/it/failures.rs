@@ -219,3 +219,23 @@ async fn a_shut_down_orchestrator_refuses_runs() {
     assert!(going.await.unwrap_err().is_cancelled());
     orchestrator.shutdown().await.unwrap();
 }
+
+#[orchestrator::test]
+async fn an_error_that_panics_when_it_is_told_is_still_the_users() {
+    #[derive(Debug)]
+    struct Unspeakable;
+    impl std::fmt::Display for Unspeakable {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("no words")
+        }
+    }
+    impl std::error::Error for Unspeakable {}
+    #[task]
+    async fn speechless() -> Result<(), Unspeakable> {
+        Err(Unspeakable)
+    }
+    let run = speechless();
+    let error = (&run).await.unwrap_err();
+    assert!(error.to_string().contains("an error whose `Display` panicked: no words"), "{error}");
+    assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Failed"]);
+}

@@ -134,7 +134,10 @@ impl Limits {
             return Acquire::Never(refused(said));
         }
         let reason = table.reason(ticket);
-        Acquire::Waiting(Waiting { shared: Arc::clone(&self.shared), ticket: Some(ticket), reason, timer: None })
+        let shut_out = table.is_shut_out(ticket);
+        drop(table);
+        let shared = Arc::clone(&self.shared);
+        Acquire::Waiting(Waiting { shared, ticket: Some(ticket), reason, shut_out, timer: None })
     }
 
     /// Every limit, by name.
@@ -155,10 +158,16 @@ pub(crate) struct Waiting {
     shared: Arc<Shared>,
     ticket: Option<u64>,
     reason: String,
+    shut_out: bool,
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl Waiting {
+    /// Whether a limit that is asked for has no slots at all.
+    pub(crate) const fn is_shut_out(&self) -> bool {
+        self.shut_out
+    }
+
     /// What is waited for, in a sentence.
     pub(crate) fn reason(&self) -> String {
         self.reason.clone()

@@ -183,6 +183,11 @@ impl Table {
         ticket
     }
 
+    /// Whether a limit that a request asks for has no slots at all.
+    pub(super) fn is_shut_out(&self, ticket: u64) -> bool {
+        self.requests[&ticket].wants.iter().any(|(name, _)| self.limits[name].slots == 0)
+    }
+
     /// What a request waits for, in a sentence.
     pub(super) fn reason(&self, ticket: u64) -> String {
         let request = &self.requests[&ticket];

@@ -143,6 +143,8 @@ async fn call_body(
     if let Some(outcome) = unless_cancelled(run, &mut thread).await {
         return Some(outcome.unwrap_or(Body::Lost));
     }
+    // Told at once: a body that does not look may take all of its grace.
+    run.enter_cancelling();
     let grace = run.scope.orchestrator.defaults.cancel_grace;
     if tokio::time::timeout(grace, thread).await.is_err() {
         tracing::warn!(

@@ -91,7 +91,7 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
             }
             Decision::Cancel => {
                 holding.taken = Taken::default();
-                run.enter(StateName::Cancelling, None);
+                run.enter_cancelling();
                 run.cancel_children();
                 children_ended(run).await;
                 break StateName::Cancelled;

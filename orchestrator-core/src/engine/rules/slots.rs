@@ -42,7 +42,11 @@ pub(super) async fn apply(wants: Wants, run: &Arc<Run>, holding: &mut Holding) -
         Acquire::Never(error) => return Verdict::Abort(refused(run, error.to_string())),
         Acquire::Waiting(waiting) => waiting,
     };
-    run.enter(StateName::AwaitingConcurrencySlot, Some(waiting.reason().into()));
+    let reason = waiting.reason();
+    if waiting.is_shut_out() {
+        tracing::warn!(target: "orchestrator", "{} '{}' {reason}: it waits until the limit is changed", run.kind(), run.name());
+    }
+    run.enter(StateName::AwaitingConcurrencySlot, Some(reason.into()));
     match unless_cancelled(run, waiting).await {
         Some(Ok(guard)) => {
             holding.taken.slots = Some(guard);
