@@ -56,7 +56,8 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+        let micros = since.as_secs().saturating_mul(1_000_000).saturating_add(since.subsec_micros().into());
+        Timestamp(i64::try_from(micros).unwrap_or(i64::MAX))
     }
 }
 

@@ -161,10 +161,10 @@ impl RunContext {
         scope.and_then(|scope| scope.parameters.get().cloned()).unwrap_or_default()
     }
 
-    /// Whether the run was asked to end. Bodies without an `await` should look now and then, and return.
+    /// Whether the run was asked to end, or this attempt is over because it took too long. Bodies without an `await` should look now and then, and return.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.run.as_ref().is_some_and(|run| run.is_cancelled())
+        self.run.as_ref().is_some_and(|run| run.is_cancelled() || run.has_ended() || run.run_count() != self.attempt)
     }
 }
 

@@ -3,7 +3,8 @@
 //! A backend that lives in the process is given its events in place; any other one has a thread of its own here,
 //! which is the only one that writes: while a batch is stored, the next one gathers (group commit).
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use crate::backend::record::Event;
-use crate::backend::{BackendError, StateBackend};
+use crate::backend::{BackendError, BackendErrorKind, StateBackend};
 use crate::observe::Observer;
 
 /// Events that may wait for the backend before runs that have not begun wait for room.
@@ -44,6 +45,8 @@ struct Shared {
     /// Number of the last event that the backend has, or that was given up.
     settled: AtomicU64,
     lost: AtomicU64,
+    /// Whether the last batch was lost.
+    failing: AtomicBool,
     /// Why events were lost first.
     loss: OnceLock<String>,
 }
@@ -83,6 +86,7 @@ impl Journal {
             room: Notify::new(),
             settled: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
             loss: OnceLock::new(),
         });
         let writer = (!in_process).then(|| {
@@ -104,6 +108,10 @@ impl Journal {
     pub(crate) fn push(&self, event: Event) {
         let shared = &*self.shared;
         let mut queue = lock(&shared.queue);
+        // What comes after a shutdown, such as the refusal of a run, is told to its caller alone.
+        if queue.closed {
+            return;
+        }
         queue.events.push(event);
         queue.pushed += 1;
         let length = queue.events.len();
@@ -111,7 +119,10 @@ impl Journal {
         shared.length.store(length, Ordering::Relaxed);
         drop(queue);
         if self.is_immediate() {
-            if length >= BATCH {
+            // Whoever stores may have finished its batch just before: at the high water mark somebody has to.
+            if length >= HIGH_WATER {
+                shared.store_all();
+            } else if length >= BATCH {
                 shared.store_in_place();
             }
         } else if wake {
@@ -120,7 +131,8 @@ impl Journal {
     }
 
     pub(crate) fn has_room(&self) -> bool {
-        self.shared.length.load(Ordering::Relaxed) < HIGH_WATER
+        // In place, whoever pushes stores: nobody has to be waited for.
+        self.is_immediate() || self.shared.length.load(Ordering::Relaxed) < HIGH_WATER
     }
 
     /// Ready when the backend has caught up.
@@ -134,8 +146,8 @@ impl Journal {
         }
     }
 
-    /// Waits until the backend has every event pushed so far; an error tells why some are missing.
-    pub(crate) async fn committed(&self) -> Result<(), String> {
+    /// Waits until the backend has every event pushed so far, or has lost it.
+    pub(crate) async fn committed(&self) {
         let shared = &self.shared;
         if self.is_immediate() {
             shared.store_all();
@@ -143,7 +155,6 @@ impl Journal {
             // While a blocking task is active, a paused clock does not move on by itself.
             let _ = tokio::task::spawn_blocking(move || waiter.blocking_recv()).await;
         }
-        shared.loss.get().map_or(Ok(()), |why| Err(why.clone()))
     }
 
     /// [`committed`](Self::committed), for threads that may block.
@@ -270,17 +281,32 @@ impl Shared {
 
     fn store(&self, batch: &[Event]) -> Result<(), BackendError> {
         // A store that failed before is given one try a batch, so that runs do not wait for it again and again.
-        let tries = if self.loss.get().is_some() { &TRY_AGAIN[..0] } else { &TRY_AGAIN[..] };
+        let tries = if self.failing.load(Ordering::Relaxed) { &TRY_AGAIN[..0] } else { &TRY_AGAIN[..] };
         let mut delays = tries.iter();
         loop {
-            match self.backend.append(batch) {
+            match self.append(batch) {
                 Err(error) if error.is_transient() => match delays.next() {
                     Some(delay) => std::thread::sleep(*delay),
-                    None => return Err(error),
+                    None => {
+                        self.failing.store(true, Ordering::Relaxed);
+                        return Err(error);
+                    }
                 },
-                outcome => return outcome,
+                outcome => {
+                    self.failing.store(outcome.is_err(), Ordering::Relaxed);
+                    return outcome;
+                }
             }
         }
+    }
+
+    /// A store that panics must not take the writer along, for which others wait.
+    fn append(&self, batch: &[Event]) -> Result<(), BackendError> {
+        let stored = panic::catch_unwind(AssertUnwindSafe(|| self.backend.append(batch)));
+        stored.unwrap_or_else(|_| {
+            Err(BackendError::new(BackendErrorKind::Unavailable, format!("write to {}", self.backend.location()))
+                .because("the state backend panicked"))
+        })
     }
 
     /// Reports a loss: loudly the first time, and counted always.
@@ -296,7 +322,7 @@ impl Shared {
             );
         }
         for observer in &self.observers {
-            observer.on_loss(lost, why);
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| observer.on_loss(lost, why)));
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct Observed<'a> {
 
 /// Sees every transition after it happened, on the thread where it happened.
 ///
-/// An observer must not block: the run waits for it. Panics of an observer are not caught.
+/// An observer must not block: the run waits for it. A panic of an observer is reported, and the run goes on.
 pub trait Observer: Send + Sync + fmt::Debug + 'static {
     /// A run entered a state.
     fn on_transition(&self, event: &Observed<'_>);

@@ -37,6 +37,16 @@ impl Overrides {
         self.0.as_deref()
     }
 
+    /// Takes out what a call waits for: to have completed, and to have ended.
+    pub(crate) fn take_waits(&mut self) -> Option<(Vec<Upstream>, Vec<Upstream>)> {
+        let options = self.get()?;
+        if options.wait_for.is_empty() && options.wait_for_settled.is_empty() {
+            return None;
+        }
+        let options = self.edit();
+        Some((std::mem::take(&mut options.wait_for), std::mem::take(&mut options.wait_for_settled)))
+    }
+
     fn edit(&mut self) -> &mut CallOptions {
         Arc::make_mut(self.0.get_or_insert_default())
     }

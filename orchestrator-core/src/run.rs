@@ -39,6 +39,8 @@ pub struct Run {
     /// Upstream runs that have not ended, plus one until all of them are known.
     waiting_for: AtomicU32,
     run_count: AtomicU32,
+    /// Requests for slots that the run holds, each once for each limit.
+    held: AtomicU32,
     /// Where the run stands in its parent's table of children.
     place: AtomicU32,
     driver: AtomicWaker,
@@ -119,6 +121,7 @@ impl Run {
             flags: AtomicU8::new(0),
             waiting_for: AtomicU32::new(1),
             run_count: AtomicU32::new(0),
+            held: AtomicU32::new(0),
             place: AtomicU32::new(u32::MAX),
             driver: AtomicWaker::new(),
             renamed: OnceLock::new(),
@@ -183,6 +186,19 @@ impl Run {
 
     pub(crate) fn run_count(&self) -> u32 {
         self.run_count.load(Ordering::Acquire)
+    }
+
+    /// Counts slots that are taken, or given back.
+    pub(crate) fn count_slots(&self, taken: bool) {
+        if taken {
+            self.held.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.held.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    pub(crate) fn holds_slots(&self) -> bool {
+        self.held.load(Ordering::Acquire) > 0
     }
 
     /// Marks the outcome as looked at: its failure no longer fails the parent.
@@ -267,7 +283,10 @@ impl Run {
         };
         crate::narrate::tell(self, &event);
         for observer in &self.scope.orchestrator.observers {
-            observer.on_transition(&event);
+            let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| observer.on_transition(&event)));
+            if seen.is_err() {
+                tracing::error!(target: "orchestrator", "an observer panicked over '{name}'; the run goes on");
+            }
         }
     }
 
@@ -429,7 +448,6 @@ impl Run {
     pub(crate) fn adopt(self: &Arc<Self>) -> bool {
         let siblings = self.siblings();
         let Some(place) = siblings.add(self) else { return false };
-        self.place.store(place, Ordering::Release);
         match &self.parent {
             Some(parent) if parent.flag(CLOSED) => {
                 siblings.remove(place);
@@ -554,7 +572,10 @@ impl Children {
             return None;
         }
         let place = table.active.insert(Arc::clone(run));
-        Some(u32::try_from(place).expect("a run has fewer than four billion children at a time"))
+        let place = u32::try_from(place).expect("a run has fewer than four billion children at a time");
+        // Before anybody else can see the run: a cancellation may end it as soon as the lock is free.
+        run.place.store(place, Ordering::Release);
+        Some(place)
     }
 
     fn child_ended(&self, run: &Arc<Run>, failed: bool) {

@@ -13,10 +13,11 @@ use crate::context::Place;
 use crate::def::{Def, DefKind};
 use crate::engine::{self, Call};
 use crate::error::{BodyError, Cause, FailureKind, TaskError};
+use crate::future::Upstream;
 use crate::future::{FlowFuture, MapFuture, TaskFuture};
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::input::Args;
-use crate::options::{CallOptions, Overrides};
+use crate::options::Overrides;
 use crate::orchestrator::Orchestrator;
 use crate::run::{Origin, Run};
 use crate::scope::Scope;
@@ -35,10 +36,7 @@ pub fn submit_flow<B: Body>(overrides: &Overrides, args: <B::Args as Args>::Pend
 /// Submits one run of a task for each element.
 pub fn submit_map<B: Body>(overrides: &Overrides, mut args: <B::Args as Args>::Mapped) -> MapFuture<B::Output> {
     let mut ready = true;
-    B::Args::visit_mapped(&args, &mut |run| {
-        run.observe();
-        ready &= matches!(run.outcome(), Some(Ok(_)));
-    });
+    B::Args::visit_mapped(&args, &mut |run| ready &= matches!(run.outcome(), Some(Ok(_))));
     if ready && let Ok(length) = mapped_length::<B>(&mut args) {
         return MapFuture::known(fan_out::<B>(overrides, &mut args, length));
     }
@@ -196,6 +194,68 @@ impl<B: Body> Call for Expansion<B> {
     }
 }
 
+/// A call that waits for further runs, until it is resolved: a chain of waits must not live as long as its runs.
+struct Awaiting {
+    call: Box<dyn Call>,
+    completed: Vec<Upstream>,
+    settled: Vec<Upstream>,
+}
+
+impl Awaiting {
+    /// Moves what the options wait for into the call.
+    fn take_from(mut overrides: Overrides, call: Box<dyn Call>) -> (Overrides, Box<dyn Call>) {
+        match overrides.take_waits() {
+            None => (overrides, call),
+            Some((completed, settled)) => (overrides, Box::new(Self { call, completed, settled })),
+        }
+    }
+}
+
+impl Call for Awaiting {
+    fn visit(&self, visit: &mut dyn FnMut(&Arc<Run>)) {
+        self.call.visit(visit);
+        self.completed.iter().chain(&self.settled).for_each(|upstream| upstream.visit(visit));
+    }
+
+    fn resolve(&mut self) -> Result<(), TaskError> {
+        self.settled.clear();
+        let mut failed = None;
+        for upstream in self.completed.drain(..) {
+            upstream.visit(&mut |upstream| {
+                if let (None, Some(Err(error))) = (&failed, upstream.outcome()) {
+                    failed = Some(error.clone());
+                }
+            });
+        }
+        failed.map_or(Ok(()), Err)?;
+        self.call.resolve()
+    }
+
+    fn attempt(&mut self, last: bool) -> Attempt {
+        self.call.attempt(last)
+    }
+
+    fn run_name(&self) -> Option<String> {
+        self.call.run_name()
+    }
+
+    fn cache_key(&self) -> Option<Option<String>> {
+        self.call.cache_key()
+    }
+
+    fn encode(&self, encoder: ArgEncoder<'_>) -> Result<(), EncodeError> {
+        self.call.encode(encoder)
+    }
+
+    fn codec(&self) -> Option<&'static Codec> {
+        self.call.codec()
+    }
+
+    fn gives(&self, value: &Erased) -> bool {
+        self.call.gives(value)
+    }
+}
+
 /// Makes a run, and starts it if there is nothing to wait for.
 fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, visible: bool) -> Arc<Run> {
     let place = Place::current();
@@ -206,7 +266,8 @@ fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, visible:
             (orchestrator.root_scope(Handle::try_current().ok()), None)
         }
     };
-    let upstreams = upstreams(overrides.get(), &*call);
+    let (overrides, call) = Awaiting::take_from(overrides, call);
+    let upstreams = upstreams(&*call);
     let run = make(def, overrides, call, visible, outer, parent, &upstreams);
     if run.scope.handle.is_none() {
         refuse(&run, "there is no tokio runtime here: call it under #[tokio::main], or inside `block_on`".to_owned());
@@ -239,7 +300,6 @@ fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, visible:
 
 fn wait_for_all(run: &Arc<Run>, upstreams: &[Arc<Run>]) {
     for upstream in upstreams {
-        upstream.observe();
         run.wait_for(upstream);
     }
 }
@@ -307,13 +367,9 @@ fn tags(def: &'static Def, changed: Option<&[String]>, scope: &Scope) -> Arc<[Bo
 }
 
 /// Every run that a call takes a result of or waits for, each once, in argument order.
-fn upstreams(options: Option<&CallOptions>, call: &dyn Call) -> Vec<Arc<Run>> {
+fn upstreams(call: &dyn Call) -> Vec<Arc<Run>> {
     let mut all: Vec<Arc<Run>> = Vec::new();
-    let mut visit = |run: &Arc<Run>| all.push(Arc::clone(run));
-    call.visit(&mut visit);
-    if let Some(options) = options {
-        options.wait_for.iter().chain(&options.wait_for_settled).for_each(|upstream| upstream.visit(&mut visit));
-    }
+    call.visit(&mut |run: &Arc<Run>| all.push(Arc::clone(run)));
     if all.len() > 1 {
         let mut seen = HashSet::with_capacity(all.len());
         all.retain(|run| seen.insert(Arc::as_ptr(run)));
@@ -327,7 +383,9 @@ fn ids(upstreams: &[Arc<Run>]) -> Box<[RunId]> {
 
 /// Ends a run without starting it.
 fn refuse(run: &Arc<Run>, said: String) {
-    drop(run.launch());
+    // Whoever cancelled the run meanwhile has started it, and it ends by itself.
+    let Some(call) = run.launch() else { return };
+    drop(call);
     let error = run.error(FailureKind::Refused, Cause::Said(said.clone()));
     run.conclude(StateName::Failed, Some(said.into()), Some(&error));
     Arc::clone(run).end(Err(error)).wake();
@@ -371,14 +429,9 @@ pub(crate) fn launch(run: &Arc<Run>) {
 
 fn launch_now(run: &Arc<Run>) {
     let Some(call) = run.launch() else { return };
-    let options = run.overrides.get();
     let grew = !run.is_cancelled() && {
         let mut more = false;
-        let mut visit = |upstream: &Arc<Run>| more |= !upstream.has_ended();
-        call.visit(&mut visit);
-        if let Some(options) = options {
-            options.wait_for.iter().chain(&options.wait_for_settled).for_each(|upstream| upstream.visit(&mut visit));
-        }
+        call.visit(&mut |upstream: &Arc<Run>| more |= !upstream.has_ended());
         more
     };
     if !grew {
@@ -386,7 +439,7 @@ fn launch_now(run: &Arc<Run>) {
         return;
     }
     // A map that was expanded meanwhile brought further upstream runs.
-    let upstreams = upstreams(options, &*call);
+    let upstreams = upstreams(&*call);
     if run.visible {
         run.scope.orchestrator.journal.push(Event::Upstream { run: run.id(), upstream: ids(&upstreams) });
     }

@@ -224,3 +224,49 @@ async fn when_the_first_fails_the_next_takes_over() {
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 2);
     assert_eq!(outcomes.iter().flatten().collect::<Vec<_>>(), vec![&3; 18]);
 }
+
+#[orchestrator::test]
+async fn a_run_does_not_wait_for_the_claim_of_its_own_ancestor() {
+    #[task(cache_ttl = "1h")]
+    async fn nested(#[cache(skip)] depth: u32, x: u32) -> Result<u32, TaskError> {
+        if depth == 0 { Ok(x) } else { nested(depth - 1, x).await }
+    }
+    assert_eq!(nested(3, 7).await.unwrap(), 7);
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn whoever_computes_waits_for_nothing_that_others_hold() {
+    #[task(cache_ttl = "1h")]
+    async fn cached(x: u32) -> u32 {
+        x
+    }
+    #[task]
+    async fn outer(x: u32) -> Result<u32, TaskError> {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        cached(x).await
+    }
+    #[flow(max_concurrent_tasks = 1)]
+    async fn narrow() -> Result<u32, TaskError> {
+        let first = outer(1);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let second = cached(1);
+        Ok(first.await? + second.await?)
+    }
+    assert_eq!(tokio::time::timeout(Duration::from_secs(60), narrow()).await.unwrap().unwrap(), 2);
+}
+
+#[orchestrator::test]
+async fn code_of_the_user_that_panics_around_a_key_means_no_cache() {
+    #[derive(Clone)]
+    struct Careless;
+    impl serde::Serialize for Careless {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            panic!("no key")
+        }
+    }
+    #[task(cache_ttl = "1h")]
+    async fn of(_x: Careless) -> u32 {
+        1
+    }
+    assert_eq!(of(Careless).await.unwrap(), 1);
+}

@@ -244,3 +244,31 @@ fn a_waiting_chain_outlives_its_runtime() {
     }
     assert!(["Crashed", "NotReady"].contains(&last.state().name.as_str()), "{:?}", last.state());
 }
+
+#[orchestrator::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_chain_of_waits_does_not_outlive_its_runs() {
+    #[task]
+    async fn unit(_n: u32) {}
+    let mut last = unit(0);
+    for n in 1..100_000 {
+        last = unit::configure().wait_for(&last).submit(n);
+    }
+    last.await.unwrap();
+}
+
+#[orchestrator::test]
+async fn a_failure_whose_only_consumer_was_cancelled_fails_the_flow() {
+    #[task]
+    async fn late() -> Result<u32, String> {
+        tokio::task::yield_now().await;
+        Err("late".into())
+    }
+    #[flow]
+    async fn careless() {
+        let source = late();
+        let consumer = number(&source);
+        consumer.cancel();
+    }
+    let error = careless().await.unwrap_err();
+    assert_eq!(error.first_cause().task_name(), "late");
+}

@@ -265,3 +265,47 @@ async fn a_panic_gives_the_slot_back() {
     assert_eq!(orchestrator.limits().await.unwrap()[0].taken, 0);
     drop(tokio::time::timeout(Duration::from_secs(5), concurrency("one", 1)).await.unwrap().unwrap());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_and_threads_do_not_wait_for_each_other() {
+    #[task(concurrency = ("slots_and_threads", limit = 1))]
+    fn query(n: u32) -> u32 {
+        n
+    }
+    #[task]
+    fn outer(n: u32) -> u32 {
+        tokio::runtime::Handle::current().block_on(async { query(n).await.unwrap() })
+    }
+    #[flow]
+    async fn both() -> Result<usize, TaskError> {
+        let nested = outer::map(0..20);
+        let direct = query::map(20..60);
+        Ok(nested.await?.len() + direct.await?.len())
+    }
+    let orchestrator = Orchestrator::builder().database_url("memory").blocking_threads(2).build().await.unwrap();
+    let run = orchestrator.scope(async { both() }).await;
+    assert_eq!(tokio::time::timeout(Duration::from_secs(30), run).await.unwrap().unwrap(), 60);
+}
+
+#[orchestrator::test]
+async fn a_guard_in_a_result_is_given_back_with_it() {
+    #[task]
+    async fn lock_it() -> std::sync::Arc<orchestrator::SlotGuard> {
+        std::sync::Arc::new(concurrency("kept", 1).await.unwrap())
+    }
+    let orchestrator = Orchestrator::current();
+    orchestrator.limit("kept", 1).await.unwrap();
+    let guard = lock_it().await.unwrap();
+    assert_eq!(orchestrator.limits().await.unwrap()[0].taken, 1);
+    drop(guard);
+    assert_eq!(orchestrator.limits().await.unwrap()[0].taken, 0);
+}
+
+#[orchestrator::test]
+async fn a_limit_that_is_no_rate_limit_any_more_counts_its_holders() {
+    let orchestrator = Orchestrator::current();
+    orchestrator.limit("api", 1).slot_decay(1e-20).await.unwrap();
+    rate_limit("api").await.unwrap();
+    orchestrator.limit("api", 1).await.unwrap();
+    assert_eq!(orchestrator.limits().await.unwrap()[0].taken, 0);
+}

@@ -8,6 +8,7 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::Notify;
 
 use crate::backend::record::CacheKey;
+use crate::run::Run;
 
 /// The keys that are being computed.
 #[derive(Debug, Default, Clone)]
@@ -15,9 +16,17 @@ pub(crate) struct Flights(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    flying: DashMap<CacheKey, Arc<Notify>>,
+    flying: DashMap<CacheKey, Flying>,
     /// How many claims were given back, by the first byte of their keys.
     landings: [AtomicU64; 256],
+}
+
+/// Who computes a key, and who is told when that has ended.
+#[derive(Debug, Clone)]
+struct Flying {
+    /// The address of the run that has the claim, which is alive as long as it has.
+    run: usize,
+    landed: Arc<Notify>,
 }
 
 impl Default for Shared {
@@ -37,23 +46,41 @@ pub(crate) struct Flight {
 #[derive(Debug)]
 pub(crate) struct Claim {
     pub(crate) key: CacheKey,
-    /// `None` where nobody waits for this one: the cache is being refreshed.
+    /// `None` where nobody waits for this one.
     flight: Option<(Flights, Arc<Notify>)>,
+}
+
+fn address(run: &Arc<Run>) -> usize {
+    Arc::as_ptr(run).addr()
+}
+
+/// Whether a run above this one computes the key: it waits for this one, so this one must not wait for it.
+fn is_above(flying: &Flying, run: &Arc<Run>) -> bool {
+    run.lineage().any(|ancestor| address(ancestor) == flying.run)
 }
 
 impl Flights {
     /// A number that changes whenever a claim of the key is given back, and sometimes when another is.
-    pub(super) fn landings(&self, key: &CacheKey) -> u64 {
+    pub(crate) fn landings(&self, key: &CacheKey) -> u64 {
         self.0.landings[usize::from(key.0[0])].load(Ordering::Acquire)
     }
 
-    pub(super) fn claim(&self, key: CacheKey) -> Result<Claim, Flight> {
+    /// Whoever computes the key at the moment, if this run can wait for it.
+    pub(crate) fn flying(&self, key: CacheKey, run: &Arc<Run>) -> Option<Flight> {
+        let flying = self.0.flying.get(&key).map(|flying| flying.clone())?;
+        (!is_above(&flying, run)).then(|| Flight { notify: flying.landed, flights: self.clone(), key })
+    }
+
+    pub(crate) fn claim(&self, key: CacheKey, run: &Arc<Run>) -> Result<Claim, Flight> {
         match self.0.flying.entry(key) {
-            Entry::Occupied(entry) => Err(Flight { notify: Arc::clone(entry.get()), flights: self.clone(), key }),
+            Entry::Occupied(entry) if is_above(entry.get(), run) => Ok(Claim { key, flight: None }),
+            Entry::Occupied(entry) => {
+                Err(Flight { notify: Arc::clone(&entry.get().landed), flights: self.clone(), key })
+            }
             Entry::Vacant(entry) => {
-                let notify = Arc::new(Notify::new());
-                entry.insert(Arc::clone(&notify));
-                Ok(Claim { key, flight: Some((self.clone(), notify)) })
+                let landed = Arc::new(Notify::new());
+                entry.insert(Flying { run: address(run), landed: Arc::clone(&landed) });
+                Ok(Claim { key, flight: Some((self.clone(), landed)) })
             }
         }
     }
@@ -61,12 +88,13 @@ impl Flights {
 
 impl Flight {
     /// Ready when the claim was given back, with or without a result.
-    pub(super) async fn landed(self) {
+    pub(crate) async fn landed(self) {
         let notified = self.notify.notified();
         tokio::pin!(notified);
         notified.as_mut().enable();
         // The claim may have been given back before this was listening.
-        let current = self.flights.0.flying.get(&self.key).is_some_and(|entry| Arc::ptr_eq(&entry, &self.notify));
+        let current =
+            self.flights.0.flying.get(&self.key).is_some_and(|entry| Arc::ptr_eq(&entry.landed, &self.notify));
         if current {
             notified.await;
         }

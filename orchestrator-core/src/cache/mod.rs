@@ -11,22 +11,15 @@ use dashmap::DashMap;
 
 use crate::backend::record::{CacheHit, CacheKey, CacheRecord, CachedValue, Event};
 use crate::body::{ArgEncoder, Erased};
-use crate::engine::Call;
+use crate::engine::{Call, panics};
 use crate::orchestrator::Inner;
 use crate::run::Run;
 
-pub(crate) use flight::{Claim, Flights};
+pub(crate) use flight::{Claim, Flight, Flights};
 pub(crate) use reader::Reader;
 
 /// Says what a key is made of, so that keys of different making never meet.
 const KEY_VERSION: &[u8] = b"orchestrator cache key 1";
-
-/// What a look-up found.
-pub(crate) enum Found {
-    Hit(Erased),
-    /// Nothing: whoever has the claim computes it, and others wait.
-    Miss(Claim),
-}
 
 /// The run's cache key; `None` if it is not cached, which is told in the log if it was asked for.
 pub(crate) fn key(run: &Run, call: &dyn Call) -> Option<CacheKey> {
@@ -37,7 +30,12 @@ pub(crate) fn key(run: &Run, call: &dyn Call) -> Option<CacheKey> {
     let mut bytes = Vec::with_capacity(128);
     bytes.extend_from_slice(KEY_VERSION);
     part(&mut bytes, run.def.key.as_bytes());
-    match call.cache_key() {
+    let own = panics::catch(|| call.cache_key()).unwrap_or_else(|said| {
+        let (kind, name) = (run.kind(), run.name());
+        tracing::warn!(target: "orchestrator", "{kind} '{name}' is not cached: its key function {said}");
+        Some(None)
+    });
+    match own {
         Some(None) => return None,
         Some(Some(own)) => {
             bytes.push(1);
@@ -63,7 +61,8 @@ pub(crate) fn key(run: &Run, call: &dyn Call) -> Option<CacheKey> {
     }
     if policy.inputs {
         bytes.extend_from_slice(b"i");
-        if let Err(error) = call.encode(ArgEncoder::key(&mut bytes, policy.exclude)) {
+        let encoded = panics::catch(|| call.encode(ArgEncoder::key(&mut bytes, policy.exclude)));
+        if let Err(error) = encoded.unwrap_or_else(|said| Err(canonical::EncodeError(said))) {
             tracing::warn!(
                 target: "orchestrator",
                 "{} '{}' is not cached: {error}. Leave the argument out of the key with `#[cache(skip)]`, or give a `cache_key`",
@@ -110,33 +109,8 @@ impl Fresh {
     }
 }
 
-/// Looks for a result, waiting for whoever computes it at the moment.
-pub(crate) async fn look_up(run: &Arc<Run>, key: CacheKey, call: &mut dyn Call) -> Found {
-    let orchestrator = &run.scope.orchestrator;
-    loop {
-        let landings = orchestrator.flights.landings(&key);
-        if let Some(value) = find(run, key, call).await {
-            return Found::Hit(value);
-        }
-        let claim = match orchestrator.flights.claim(key) {
-            Ok(claim) => claim,
-            Err(flight) => {
-                flight.landed().await;
-                continue;
-            }
-        };
-        // Somebody else may have had the claim, and have given it back, between the look and the claim.
-        if orchestrator.flights.landings(&key) == landings {
-            return Found::Miss(claim);
-        }
-        return match find(run, key, call).await {
-            Some(value) => Found::Hit(value),
-            None => Found::Miss(claim),
-        };
-    }
-}
-
-async fn find(run: &Run, key: CacheKey, call: &mut dyn Call) -> Option<Erased> {
+/// The result under a key, if it is there.
+pub(crate) async fn find(run: &Run, key: CacheKey, call: &mut dyn Call) -> Option<Erased> {
     let orchestrator = &run.scope.orchestrator;
     let now = orchestrator.clock.now();
     let fresh = orchestrator.fresh.values.get(&key).map(|entry| entry.1.clone());
@@ -177,7 +151,7 @@ pub(crate) fn insert(run: &Run, claim: &Claim, call: &dyn Call, value: &Erased) 
     let Some(codec) = call.codec() else {
         return warn(&"its type is not `Serialize + DeserializeOwned`");
     };
-    match codec.encode(&**value) {
+    match panics::catch(|| codec.encode(&**value)).unwrap_or_else(Err) {
         Ok(encoded) => orchestrator.fresh.insert(orchestrator, &record(CachedValue::Encoded(encoded)), value),
         Err(error) => warn(&error),
     }

@@ -5,7 +5,7 @@
 //! stuck had given back everything. This is the classical reduction of a resource allocation graph (Holt, 1972).
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::table::{Holder, Request, Table};
 use crate::run::Run;
@@ -36,7 +36,7 @@ fn can_be_served(table: &Table, request: &Request, stuck: &HashSet<u64>) -> bool
 }
 
 fn is_stuck(table: &Table, holder: &Holder, stuck: &HashSet<u64>) -> bool {
-    holder.run.as_ref().is_some_and(|run| waiter_beneath(table, run, stuck).is_some())
+    holder.run.as_ref().and_then(Weak::upgrade).is_some_and(|run| waiter_beneath(table, &run, stuck).is_some())
 }
 
 /// A stuck request of a run beneath `above`, or of its own body.
@@ -64,8 +64,8 @@ fn tell(table: &Table, ticket: u64, stuck: &HashSet<u64>) -> String {
             // The shortest story first: a holder above the waiter itself.
             holders.sort_by_key(|holder| !is_above(holder, request));
             holders.into_iter().find_map(|holder| {
-                let run = holder.run.as_ref()?;
-                waiter_beneath(table, run, stuck).map(|waiter| {
+                let run = holder.run.as_ref()?.upgrade()?;
+                waiter_beneath(table, &run, stuck).map(|waiter| {
                     let waiter = if is_above(holder, request) { current } else { waiter };
                     (limit, run, waiter)
                 })
@@ -85,7 +85,7 @@ fn tell(table: &Table, ticket: u64, stuck: &HashSet<u64>) -> String {
 
 fn is_above(holder: &Holder, request: &Request) -> bool {
     match (&holder.run, &request.run) {
-        (Some(holder), Some(waiter)) => waiter.lineage().any(|ancestor| Arc::ptr_eq(ancestor, holder)),
+        (Some(holder), Some(waiter)) => waiter.lineage().any(|ancestor| Arc::as_ptr(ancestor) == holder.as_ptr()),
         _ => false,
     }
 }

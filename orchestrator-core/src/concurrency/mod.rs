@@ -122,7 +122,7 @@ impl Limits {
         if let Err(said) = table.check(&wants) {
             return Acquire::Never(refused(said));
         }
-        let nested = run.is_some_and(|run| table.holds_above(run));
+        let nested = run.is_some_and(Table::holds_above);
         if let Some(parts) = table.take_at_once(&wants, run, nested, now) {
             return Acquire::Held(SlotGuard { shared: Arc::clone(&self.shared), parts });
         }

@@ -2,7 +2,7 @@
 //! to be woken is given back to the caller, who does it without the lock.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -31,8 +31,9 @@ struct Entry {
     queue: VecDeque<u64>,
 }
 
+/// The run is not kept alive: its result may hold the very guard that stands for this.
 pub(super) struct Holder {
-    pub(super) run: Option<Arc<Run>>,
+    pub(super) run: Option<Weak<Run>>,
     pub(super) slots: u32,
 }
 
@@ -47,6 +48,9 @@ pub(super) struct Request {
 /// The holders of the slots of one request: limit and place among its holders.
 pub(super) type Parts = SmallVec<[(Arc<str>, usize); 2]>;
 type Wakers = Vec<Waker>;
+
+/// The longest time that is slept at once for a slot to come back.
+const LONG: Duration = Duration::from_secs(86_400);
 
 pub(super) enum Grant {
     Slots(Parts),
@@ -74,13 +78,18 @@ impl Entry {
         if missing <= 0.0 {
             return Some(Duration::ZERO);
         }
-        self.decay.filter(|_| self.slots > 0).map(|rate| Duration::from_secs_f64(missing / rate).max(TICK))
+        self.decay
+            .filter(|_| self.slots > 0)
+            .map(|rate| Duration::try_from_secs_f64(missing / rate).unwrap_or(LONG).clamp(TICK, LONG))
     }
 
     fn take(&mut self, slots: u32, run: Option<&Arc<Run>>) -> usize {
         self.taken += f64::from(slots);
         // What comes back by time is held by nobody.
-        let run = run.filter(|_| self.decay.is_none()).map(Arc::clone);
+        let run = run.filter(|_| self.decay.is_none()).map(|run| {
+            run.count_slots(true);
+            Arc::downgrade(run)
+        });
         self.holders.insert(Holder { run, slots })
     }
 }
@@ -111,6 +120,10 @@ impl Table {
             queue: VecDeque::new(),
         });
         entry.settle(now);
+        if entry.decay.is_some() != decay.is_some() {
+            // What is held counts from now on by who holds it, or by time.
+            entry.taken = entry.holders.iter().map(|(_, holder)| f64::from(holder.slots)).sum();
+        }
         entry.slots = slots;
         entry.decay = decay;
         // Everybody looks again: a request may have become too large.
@@ -140,11 +153,9 @@ impl Table {
         Ok(())
     }
 
-    /// Whether a run above this one holds slots of any limit.
-    pub(super) fn holds_above(&self, run: &Arc<Run>) -> bool {
-        let mut holders =
-            self.limits.values().flat_map(|entry| entry.holders.iter().filter_map(|(_, holder)| holder.run.as_ref()));
-        run.parent.is_some() && holders.any(|holder| run.lineage().any(|ancestor| Arc::ptr_eq(ancestor, holder)))
+    /// Whether a run above this one, or its own body, holds slots of any limit.
+    pub(super) fn holds_above(run: &Arc<Run>) -> bool {
+        run.lineage().any(|ancestor| ancestor.holds_slots())
     }
 
     /// Serves a request that has to wait for nobody.
@@ -262,6 +273,9 @@ impl Table {
             let holder = entry.holders.remove(*place);
             if entry.decay.is_none() {
                 entry.taken = (entry.taken - f64::from(holder.slots)).max(0.0);
+            }
+            if let Some(run) = holder.run.as_ref().and_then(Weak::upgrade) {
+                run.count_slots(false);
             }
             released.push(holder);
             first.extend(entry.queue.front().copied());

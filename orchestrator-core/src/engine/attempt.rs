@@ -20,6 +20,13 @@ pub(super) enum Ended {
     Cancelled,
 }
 
+impl Ended {
+    /// The arguments could not be made: code of the user panicked.
+    pub(super) fn panicked(run: &Run, said: String) -> Self {
+        Self::Failed { error: run.error(FailureKind::Panicked, Cause::Said(said)), retryable: true }
+    }
+}
+
 /// The outcome of a future, or `None` as soon as the run is cancelled.
 pub(crate) async fn unless_cancelled<F: Future>(run: &Run, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
@@ -130,6 +137,15 @@ async fn poll_body(run: &Arc<Run>, future: BodyFuture, number: u32) -> Option<Bo
     .await
 }
 
+/// A thread of the pool; a body that has not begun when nobody waits for it any more is not begun.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Calls a sync body on the blocking pool. A body that is cancelled is given some time to notice.
 async fn call_body(
     run: &Arc<Run>,
@@ -137,16 +153,16 @@ async fn call_body(
     number: u32,
 ) -> Option<Body> {
     let mut place = Place::of(Arc::clone(run), number);
-    let mut thread = tokio::task::spawn_blocking(move || {
+    let mut thread = AbortOnDrop(tokio::task::spawn_blocking(move || {
         place.within(|| panics::catch(function)).map_or_else(Body::Panicked, Body::Returned)
-    });
-    if let Some(outcome) = unless_cancelled(run, &mut thread).await {
+    }));
+    if let Some(outcome) = unless_cancelled(run, &mut thread.0).await {
         return Some(outcome.unwrap_or(Body::Lost));
     }
     // Told at once: a body that does not look may take all of its grace.
     run.enter_cancelling();
     let grace = run.scope.orchestrator.defaults.cancel_grace;
-    if tokio::time::timeout(grace, thread).await.is_err() {
+    if tokio::time::timeout(grace, &mut thread.0).await.is_err() {
         tracing::warn!(
             target: "orchestrator",
             "{} '{}' did not stop within {grace:?} of its cancellation; its thread is abandoned",

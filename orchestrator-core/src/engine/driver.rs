@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Call;
 use super::attempt::{self, Ended, children_ended, unless_cancelled};
 use super::machine::{Decision, Event, Machine, jittered};
+use super::panics;
 use super::rules::{self, Holding, Taken, Verdict};
 use crate::backend::record;
 use crate::body::{ArgEncoder, Erased};
@@ -31,11 +32,16 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
     let mut event = if run.is_cancelled() {
         Event::CancelRequested
     } else {
-        match prepare(run, &mut *call) {
-            Ok(()) => Event::InputsReady,
-            Err(error) => {
+        // Code of the user may run here: `Clone`, `Display`, `Serialize`.
+        match panics::catch(|| prepare(run, &mut *call)) {
+            Ok(Ok(())) => Event::InputsReady,
+            Ok(Err(error)) => {
                 failure = Some(error);
                 Event::UpstreamFailed
+            }
+            Err(said) => {
+                failure = Some(run.error(FailureKind::Panicked, Cause::Said(said)));
+                Event::Refused
             }
         }
     };
@@ -51,6 +57,14 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                     failure = Some(error);
                     Event::Refused
                 }
+                Verdict::Again(flight) => {
+                    // Nothing is held while somebody else computes the same: that one may need it.
+                    holding.taken = Taken::default();
+                    match Box::pin(unless_cancelled(run, flight.landed())).await {
+                        Some(()) => Event::StartOver,
+                        None => Event::CancelRequested,
+                    }
+                }
                 Verdict::Cancelled => Event::CancelRequested,
             },
             Decision::Attempt { state, last } => {
@@ -59,7 +73,10 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                     .then(|| after_failure(&machine, failure.as_ref()).into());
                 delayed = false;
                 run.begin_attempt(state, again);
-                let ended = attempt::execute(run, call.attempt(last), machine.begun()).await;
+                let ended = match panics::catch(|| call.attempt(last)) {
+                    Ok(attempt) => attempt::execute(run, attempt, machine.begun()).await,
+                    Err(said) => Ended::panicked(run, said),
+                };
                 match ended {
                     Ended::Completed(value) => {
                         result = Some(value);
@@ -119,17 +136,8 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
 fn prepare(run: &Arc<Run>, call: &mut dyn Call) -> Result<(), TaskError> {
     // Told by its first cause: what lies between is a consequence, like this one.
     let not_ready = |error: TaskError| run.error(FailureKind::NotReady, Cause::Upstream(error.first_cause()));
-    if let Some(options) = run.overrides.get() {
-        let mut failed = None;
-        for upstream in &options.wait_for {
-            upstream.visit(&mut |upstream| {
-                if let (None, Some(Err(error))) = (&failed, upstream.outcome()) {
-                    failed = Some(error.clone());
-                }
-            });
-        }
-        failed.map_or(Ok(()), |error| Err(not_ready(error)))?;
-    }
+    // From here on a failure upstream is this run's to tell.
+    call.visit(&mut |upstream| upstream.observe());
     call.resolve().map_err(not_ready)?;
     if !run.visible {
         return Ok(());

@@ -18,6 +18,8 @@ pub(crate) enum Event {
     Passed,
     /// A rule found the result: sent by the cache look-up.
     Answered,
+    /// Somebody else computed the same meanwhile: look again.
+    StartOver,
     /// A rule says that the run can never start: an unknown limit, a cycle of slots.
     Refused,
     /// The body gave a result.
@@ -88,7 +90,7 @@ impl Machine {
 
     pub(crate) fn on(&mut self, event: Event) -> Decision {
         match event {
-            Event::InputsReady | Event::DelayOver => self.enter(),
+            Event::InputsReady | Event::DelayOver | Event::StartOver => self.enter(),
             Event::UpstreamFailed => Decision::End(StateName::NotReady),
             Event::Passed => self.next_rule(),
             Event::Answered => Decision::End(StateName::Cached),
@@ -146,7 +148,7 @@ pub(crate) const TRANSITIONS: [(StateName, &[StateName]); 6] = {
         // Once for the flow's capacity, once for named slots.
         (
             S::AwaitingConcurrencySlot,
-            &[S::AwaitingConcurrencySlot, S::Running, S::Retrying, S::Failed, S::Cancelling, S::Crashed],
+            &[S::AwaitingConcurrencySlot, S::Running, S::Retrying, S::Cached, S::Failed, S::Cancelling, S::Crashed],
         ),
         (S::Running, ended),
         (S::Retrying, ended),

@@ -47,13 +47,19 @@ pub(crate) fn start(run: Arc<Run>, call: Box<dyn Call>) {
 
 /// Drives a run to its end, and sees to it that it has one.
 async fn supervise(mut watch: Watch, call: Box<dyn Call>) {
+    let orchestrator = Arc::clone(&watch.run().scope.orchestrator);
+    let journal = &orchestrator.journal;
+    let lost_before = journal.lost().0;
     let mut end = drive_watched(watch.run(), call).await;
-    let orchestrator = &watch.run().scope.orchestrator;
-    let is_root = watch.run().parent.is_none() && !orchestrator.journal.is_immediate();
+    let is_root = watch.run().parent.is_none() && !journal.is_immediate();
     if is_root && orchestrator.strict && end.outcome.is_ok() {
-        let stored = Box::pin(watch.run().scope.orchestrator.journal.committed()).await;
-        if let Err(lost) = stored {
-            let message = format!("its history was not stored: {lost}");
+        // Before the run says that it completed: what it did so far has to be stored.
+        watch.run().flush();
+        Box::pin(journal.committed()).await;
+        if let (lost, Some(why)) = journal.lost()
+            && lost > lost_before
+        {
+            let message = format!("its history was not stored: {why}");
             let error = watch.run().error(FailureKind::Crashed, Cause::Said(message.clone()));
             end = driver::End { state: StateName::Crashed, message: Some(message.into()), outcome: Err(error) };
         }
@@ -62,7 +68,7 @@ async fn supervise(mut watch: Watch, call: Box<dyn Call>) {
     watch.outcome = Some(end.outcome);
     if is_root {
         // Nobody is told of the end of a root run before it is stored. What cannot be stored was reported.
-        let _ = Box::pin(watch.run().scope.orchestrator.journal.committed()).await;
+        Box::pin(journal.committed()).await;
     }
     let outcome = watch.outcome.take().expect("put there above");
     let run = watch.run.take().expect("the run is taken out once");

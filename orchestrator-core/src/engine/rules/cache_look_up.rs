@@ -1,10 +1,10 @@
-//! The cache: an answer that is there is taken, an answer that is being computed is waited for.
+//! The cache: an answer that is there is taken.
 
 use std::sync::Arc;
 
 use super::{Holding, Verdict};
 use crate::backend::record::CacheKey;
-use crate::cache::{self, Claim, Found};
+use crate::cache;
 use crate::engine::Call;
 use crate::engine::attempt::unless_cancelled;
 use crate::run::Run;
@@ -15,16 +15,18 @@ pub(super) fn key(run: &Arc<Run>, call: &dyn Call) -> Option<CacheKey> {
 }
 
 pub(super) async fn apply(key: CacheKey, run: &Arc<Run>, call: &mut dyn Call, holding: &mut Holding) -> Verdict {
+    let landings = run.scope.orchestrator.flights.landings(&key);
+    holding.key = Some((key, landings));
     if run.options().refresh_cache() {
-        holding.claim = Some(Claim::refreshing(key));
         return Verdict::Accept;
     }
-    match unless_cancelled(run, cache::look_up(run, key, call)).await {
-        Some(Found::Hit(value)) => Verdict::Reject(value),
-        Some(Found::Miss(claim)) => {
-            holding.claim = Some(claim);
-            Verdict::Accept
-        }
+    match unless_cancelled(run, cache::find(run, key, call)).await {
+        Some(Some(value)) => Verdict::Reject(value),
+        Some(None) => match run.scope.orchestrator.flights.flying(key, run) {
+            // Before anything is taken.
+            Some(flight) => Verdict::Again(flight),
+            None => Verdict::Accept,
+        },
         None => Verdict::Cancelled,
     }
 }

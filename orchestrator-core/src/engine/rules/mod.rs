@@ -1,6 +1,7 @@
 //! What must hold before a body runs: one rule per file, and the order in which they are asked.
 
 mod cache_look_up;
+mod claim;
 mod flow_capacity;
 mod journal_room;
 mod slots;
@@ -9,8 +10,9 @@ mod worker;
 use std::sync::Arc;
 
 use super::Call;
+use crate::backend::record::CacheKey;
 use crate::body::Erased;
-use crate::cache::Claim;
+use crate::cache::{Claim, Flight};
 use crate::concurrency::SlotGuard;
 use crate::error::TaskError;
 use crate::run::Run;
@@ -21,8 +23,9 @@ pub(crate) enum Rule {
     CacheLookUp,
     JournalRoom,
     FlowCapacity,
-    Slots,
     Worker,
+    Slots,
+    Claim,
 }
 
 /// A rule and when it is asked.
@@ -33,17 +36,20 @@ pub(crate) struct Entry {
 }
 
 /// The rules in the order in which they are asked; the order is the semantics.
-pub(crate) const ENTERING: [Entry; 5] = [
+pub(crate) const ENTERING: [Entry; 6] = [
     // Before anything is taken: a hit needs neither slot nor worker.
     Entry { rule: Rule::CacheLookUp, each_attempt: false },
     // Before anything is held: while the store lags, work that has not begun waits.
     Entry { rule: Rule::JournalRoom, each_attempt: false },
     // Before the named slots: a task that waits for its own flow's turn keeps nobody else waiting.
     Entry { rule: Rule::FlowCapacity, each_attempt: true },
+    // Before the named slots: a body that has a thread may wait for whoever holds a slot, so no holder waits for a
+    // thread.
+    Entry { rule: Rule::Worker, each_attempt: true },
     // All named slots at once, first come first served.
     Entry { rule: Rule::Slots, each_attempt: true },
-    // Last: a thread is not kept idle while its task waits for something else.
-    Entry { rule: Rule::Worker, each_attempt: true },
+    // Last: whoever has the claim waits for nothing that those who wait for it could hold.
+    Entry { rule: Rule::Claim, each_attempt: false },
 ];
 
 /// What a rule says.
@@ -53,6 +59,8 @@ pub(crate) enum Verdict {
     Accept,
     /// There is a result already.
     Reject(Erased),
+    /// Somebody else computes the result: look again when that has ended.
+    Again(Flight),
     /// The run can never start.
     Abort(TaskError),
     /// The run was cancelled while it waited.
@@ -62,6 +70,8 @@ pub(crate) enum Verdict {
 /// What a run holds; dropping a part gives it back.
 #[derive(Default)]
 pub(crate) struct Holding {
+    /// The run's cache key, if it is to be computed and kept, and what had landed when it was looked up.
+    pub(crate) key: Option<(CacheKey, u64)>,
     /// The right to compute what others wait for; kept over all attempts.
     pub(crate) claim: Option<Claim>,
     /// What is given back after each attempt.
@@ -83,6 +93,10 @@ pub(crate) async fn apply(rule: Rule, run: &Arc<Run>, call: &mut dyn Call, holdi
     match rule {
         Rule::CacheLookUp => match cache_look_up::key(run, call) {
             Some(key) => Box::pin(cache_look_up::apply(key, run, call, holding)).await,
+            None => Verdict::Accept,
+        },
+        Rule::Claim => match holding.key.take() {
+            Some(looked_up) => Box::pin(claim::apply(looked_up, run, call, holding)).await,
             None => Verdict::Accept,
         },
         Rule::JournalRoom if run.scope.orchestrator.journal.has_room() => Verdict::Accept,
