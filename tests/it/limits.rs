@@ -309,3 +309,24 @@ async fn a_limit_that_is_no_rate_limit_any_more_counts_its_holders() {
     orchestrator.limit("api", 1).await.unwrap();
     assert_eq!(orchestrator.limits().await.unwrap()[0].taken, 0);
 }
+
+#[orchestrator::test]
+async fn a_limit_that_shrinks_below_what_is_held_closes_a_cycle() {
+    #[task(concurrency = "pool")]
+    async fn inner() {}
+    #[task(concurrency = "pool")]
+    async fn outer() -> Result<(), TaskError> {
+        inner().await
+    }
+    let orchestrator = Orchestrator::current();
+    orchestrator.limit("pool", 2).await.unwrap();
+    let other = concurrency("pool", 1).await.unwrap();
+    let run = outer();
+    while orchestrator.limits().await.unwrap()[0].waiting == 0 {
+        tokio::task::yield_now().await;
+    }
+    orchestrator.limit("pool", 1).await.unwrap();
+    let error = run.await.unwrap_err().to_string();
+    assert!(error.contains("cycle of slots"), "{error}");
+    drop(other);
+}

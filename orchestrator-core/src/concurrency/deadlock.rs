@@ -13,7 +13,7 @@ use crate::run::Run;
 /// Why the request can never be served, if it cannot: names who holds what along the cycle.
 pub(super) fn explain(table: &Table, ticket: u64) -> Option<String> {
     let mut stuck: HashSet<u64> =
-        table.requests.iter().filter(|(_, request)| request.nested).map(|(ticket, _)| *ticket).collect();
+        table.requests.iter().filter(|(_, request)| may_be_stuck(request)).map(|(ticket, _)| *ticket).collect();
     loop {
         let free: Vec<u64> =
             stuck.iter().copied().filter(|ticket| can_be_served(table, &table.requests[ticket], &stuck)).collect();
@@ -25,6 +25,11 @@ pub(super) fn explain(table: &Table, ticket: u64) -> Option<String> {
         });
     }
     stuck.contains(&ticket).then(|| tell(table, ticket, &stuck))
+}
+
+/// Only a run beneath a holder can keep somebody waiting. Asked anew each time: bodies take slots as they go on.
+fn may_be_stuck(request: &Request) -> bool {
+    request.run.as_ref().is_some_and(Table::holds_above)
 }
 
 fn can_be_served(table: &Table, request: &Request, stuck: &HashSet<u64>) -> bool {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::{Limit, TICK, Wants};
+use super::{Limit, TICK, Wants, deadlock};
 use crate::clock::Timestamp;
 use crate::run::Run;
 
@@ -232,11 +232,11 @@ impl Table {
         for (name, slots) in wants.iter() {
             let entry = self.entry(name);
             if entry.queue.front() != Some(&ticket) {
-                return (Grant::Wait, Vec::new());
+                return self.wait(ticket);
             }
             match entry.free_in(slots, now) {
                 Some(delay) => longest = longest.max(delay),
-                None => return (Grant::Wait, Vec::new()),
+                None => return self.wait(ticket),
             }
         }
         if !longest.is_zero() {
@@ -245,6 +245,15 @@ impl Table {
         let parts =
             wants.iter().map(|(name, slots)| (Arc::clone(name), self.entry(name).take(slots, run.as_ref()))).collect();
         (Grant::Slots(parts), self.leave(ticket))
+    }
+
+    /// Lets a request wait, unless what happened since it was made has closed a cycle.
+    fn wait(&mut self, ticket: u64) -> (Grant, Wakers) {
+        let nested = self.requests[&ticket].run.as_ref().is_some_and(Self::holds_above);
+        match nested.then(|| deadlock::explain(self, ticket)).flatten() {
+            Some(said) => (Grant::Never(said), self.leave(ticket)),
+            None => (Grant::Wait, Vec::new()),
+        }
     }
 
     /// Takes a request out of all queues; gives back those who are first now.
