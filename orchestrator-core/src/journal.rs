@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::backend::record::Event;
 use crate::backend::{BackendError, BackendErrorKind, StateBackend};
@@ -37,6 +37,8 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Wakes the writer.
     work: Condvar,
+    /// Wakes those who wait for events to be settled.
+    done: Condvar,
     /// Held while a batch is stored, so that batches keep their order.
     storing: Mutex<()>,
     /// Length of the queue, for a look without the lock.
@@ -59,8 +61,9 @@ struct Queue {
     sleeping: bool,
     /// Somebody waits for the events up to that number.
     urgent: u64,
-    waiters: Vec<(u64, oneshot::Sender<()>)>,
     closed: bool,
+    /// The writer has ended.
+    finished: bool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -81,6 +84,7 @@ impl Journal {
             observers,
             queue: Mutex::default(),
             work: Condvar::new(),
+            done: Condvar::new(),
             storing: Mutex::default(),
             length: AtomicUsize::new(0),
             room: Notify::new(),
@@ -148,21 +152,21 @@ impl Journal {
 
     /// Waits until the backend has every event pushed so far, or has lost it.
     pub(crate) async fn committed(&self) {
-        let shared = &self.shared;
         if self.is_immediate() {
-            shared.store_all();
-        } else if let Some(waiter) = shared.wait_for_all() {
-            // While a blocking task is active, a paused clock does not move on by itself.
-            let _ = tokio::task::spawn_blocking(move || waiter.blocking_recv()).await;
+            self.shared.store_all();
+            return;
         }
+        let shared = Arc::clone(&self.shared);
+        // While a blocking task is active, a paused clock does not move on by itself.
+        let _ = tokio::task::spawn_blocking(move || shared.wait_for_all()).await;
     }
 
     /// [`committed`](Self::committed), for threads that may block.
     pub(crate) fn commit(&self) {
         if self.is_immediate() {
             self.shared.store_all();
-        } else if let Some(waiter) = self.shared.wait_for_all() {
-            let _ = waiter.blocking_recv();
+        } else {
+            self.shared.wait_for_all();
         }
     }
 
@@ -202,19 +206,15 @@ impl Drop for Journal {
 }
 
 impl Shared {
-    /// Registers for the events pushed so far; `None` if the backend has them.
-    fn wait_for_all(&self) -> Option<oneshot::Receiver<()>> {
+    /// Blocks until the events pushed so far are settled. A condition variable rather than a channel of tokio's: this
+    /// has to work where a runtime is being torn down, too.
+    fn wait_for_all(&self) {
         let mut queue = lock(&self.queue);
         let target = queue.pushed;
-        if self.settled.load(Ordering::Acquire) >= target || queue.closed {
-            return None;
-        }
-        let (sender, receiver) = oneshot::channel();
-        queue.waiters.push((target, sender));
-        queue.urgent = target;
-        drop(queue);
+        queue.urgent = queue.urgent.max(target);
         self.work.notify_one();
-        Some(receiver)
+        let open = |queue: &mut Queue| self.settled.load(Ordering::Acquire) < target && !queue.finished;
+        drop(self.done.wait_while(queue, open).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The writer's life.
@@ -226,6 +226,8 @@ impl Shared {
                 queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
             if queue.events.is_empty() {
+                queue.finished = true;
+                self.done.notify_all();
                 return;
             }
             let settled = self.settled.load(Ordering::Acquire);
@@ -268,15 +270,9 @@ impl Shared {
         }
         self.settled.store(last, Ordering::Release);
         self.room.notify_waiters();
-        let due: Vec<_> = {
-            let mut queue = lock(&self.queue);
-            let (due, later) = std::mem::take(&mut queue.waiters).into_iter().partition(|(target, _)| *target <= last);
-            queue.waiters = later;
-            due
-        };
-        for (_, waiter) in due {
-            let _ = waiter.send(());
-        }
+        // Whoever looked at the number before it changed holds the lock until it waits.
+        drop(lock(&self.queue));
+        self.done.notify_all();
     }
 
     fn store(&self, batch: &[Event]) -> Result<(), BackendError> {

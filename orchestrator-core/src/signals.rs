@@ -1,62 +1,75 @@
 //! Ctrl-C and SIGTERM: the first one cancels the runs in order and lets them be recorded, the second one exits.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::runtime::Handle;
 
 use crate::orchestrator::Inner;
 
-/// The exit status of a program that a signal ended, by convention 128 and the number of SIGINT.
-const INTERRUPTED: i32 = 130;
+/// The orchestrators of this process whose runs a signal cancels.
+static WATCHED: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
 
-/// Watches for signals on that runtime, once in a process.
+/// The exit status of a program that a signal ended is 128 and the number of the signal, by convention.
+const INTERRUPTED: i32 = 130;
+#[cfg(unix)]
+const TERMINATED: i32 = 143;
+
+/// Watches for signals on that runtime, once in a process, on behalf of this orchestrator as well.
 pub(crate) fn watch(orchestrator: &Arc<Inner>, handle: &Handle) {
+    /// Lets another runtime watch once this one has ended.
+    struct Watching;
     static WATCHING: AtomicBool = AtomicBool::new(false);
+    impl Drop for Watching {
+        fn drop(&mut self) {
+            WATCHING.store(false, Ordering::Release);
+        }
+    }
+
+    let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    watched.retain(|known| known.strong_count() > 0);
+    if !watched.iter().any(|known| known.as_ptr() == Arc::as_ptr(orchestrator)) {
+        watched.push(Arc::downgrade(orchestrator));
+    }
+    drop(watched);
     if WATCHING.swap(true, Ordering::AcqRel) {
         return;
     }
-    let orchestrator = Arc::downgrade(orchestrator);
+    let watching = Watching;
     handle.spawn(async move {
-        /// Lets another runtime watch once this one has ended.
-        struct Unwatch;
-        impl Drop for Unwatch {
-            fn drop(&mut self) {
-                WATCHING.store(false, Ordering::Release);
-            }
-        }
-        let _unwatch = Unwatch;
+        let _watching = watching;
         let mut told = false;
-        loop {
-            if !signal().await {
-                return;
+        while let Some(status) = signal().await {
+            let active = active();
+            if told || active.is_empty() {
+                std::process::exit(status);
             }
-            let active = orchestrator.upgrade().filter(|orchestrator| !orchestrator.roots.is_idle());
-            match active {
-                Some(orchestrator) if !told => {
-                    told = true;
-                    tracing::warn!(target: "orchestrator", "interrupted: cancelling runs; once more to exit at once");
-                    orchestrator.cancel_all();
-                }
-                Some(_) | None => std::process::exit(INTERRUPTED),
-            }
+            told = true;
+            tracing::warn!(target: "orchestrator", "interrupted: cancelling runs; once more to exit at once");
+            active.iter().for_each(|orchestrator| orchestrator.cancel_all());
         }
     });
 }
 
-/// Waits for a signal; `false` if signals cannot be watched here.
-async fn signal() -> bool {
+/// The watched orchestrators that have runs going on.
+fn active() -> Vec<Arc<Inner>> {
+    let watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    watched.iter().filter_map(Weak::upgrade).filter(|orchestrator| !orchestrator.roots.is_idle()).collect()
+}
+
+/// Waits for a signal and gives the exit status that goes with it; `None` if signals cannot be watched here.
+async fn signal() -> Option<i32> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return false };
+        let mut terminate = signal(SignalKind::terminate()).ok()?;
         tokio::select! {
-            outcome = tokio::signal::ctrl_c() => outcome.is_ok(),
-            received = terminate.recv() => received.is_some(),
+            outcome = tokio::signal::ctrl_c() => outcome.is_ok().then_some(INTERRUPTED),
+            received = terminate.recv() => received.map(|()| TERMINATED),
         }
     }
     #[cfg(not(unix))]
     {
-        tokio::signal::ctrl_c().await.is_ok()
+        tokio::signal::ctrl_c().await.is_ok().then_some(INTERRUPTED)
     }
 }
