@@ -76,7 +76,7 @@ struct Cell {
     next_seq: u32,
     /// When the body was first started.
     started: Option<Timestamp>,
-    waiters: Vec<Option<Waiter>>,
+    waiters: Slab<Waiter>,
     ended: bool,
     /// The body and its arguments, until the run is launched.
     call: Option<Box<dyn Call>>,
@@ -131,7 +131,7 @@ impl Run {
                 staged: SmallVec::from_iter([pending]),
                 next_seq: 0,
                 started: None,
-                waiters: Vec::new(),
+                waiters: Slab::new(),
                 ended: false,
                 call: Some(call),
             }),
@@ -315,8 +315,7 @@ impl Run {
         if cell.ended {
             return Err(waiter);
         }
-        cell.waiters.push(Some(waiter));
-        Ok(cell.waiters.len() - 1)
+        Ok(cell.waiters.insert(waiter))
     }
 
     /// Replaces the waker of a future that was polled again; `None` if the run has ended.
@@ -326,8 +325,8 @@ impl Run {
             return None;
         }
         match &mut cell.waiters[place] {
-            Some(Waiter::Task(old)) if old.will_wake(waker) => {}
-            slot => *slot = Some(Waiter::Task(waker.clone())),
+            Waiter::Task(old) if old.will_wake(waker) => {}
+            slot => *slot = Waiter::Task(waker.clone()),
         }
         Some(())
     }
@@ -338,10 +337,7 @@ impl Run {
         if cell.ended {
             return;
         }
-        let waiter = cell.waiters[place].take();
-        while matches!(cell.waiters.last(), Some(None)) {
-            cell.waiters.pop();
-        }
+        let waiter = cell.waiters.try_remove(place);
         drop(cell);
         // The waiter's destructor may run code of others, so it runs outside of the lock.
         drop(waiter);
@@ -490,9 +486,14 @@ impl Run {
         self.flag(DISCARDED)
     }
 
+    /// Makes the run's failure nobody's concern.
+    pub(crate) fn disown(&self) {
+        self.raise(DISCARDED);
+    }
+
     /// Asks the run, and every run it started, to end.
     pub(crate) fn cancel(self: &Arc<Self>) {
-        self.raise(DISCARDED);
+        self.disown();
         self.cancel_tree();
     }
 
@@ -522,14 +523,14 @@ impl Run {
 /// Those who waited for a run that has ended.
 #[must_use = "somebody waits for this"]
 pub(crate) struct Wakes {
-    waiters: Vec<Option<Waiter>>,
+    waiters: Slab<Waiter>,
     completed: bool,
     parent: Option<Arc<Run>>,
 }
 
 impl Wakes {
     pub(crate) fn wake(self) {
-        for waiter in self.waiters.into_iter().flatten() {
+        for (_, waiter) in self.waiters {
             match waiter {
                 Waiter::Task(waker) => waker.wake(),
                 Waiter::Dependant(run) => {
@@ -562,6 +563,8 @@ struct Table {
     active: Slab<Arc<Run>>,
     /// Children that failed; some may be looked at later.
     failures: Vec<Arc<Run>>,
+    /// How many failures there may be before those that were looked at are let go.
+    prune_at: usize,
     closed: bool,
 }
 
@@ -583,6 +586,11 @@ impl Children {
         let mut table = lock(&self.table);
         let own = table.active.try_remove(place as usize);
         if failed && run.parent.is_some() && !run.is_discarded() {
+            // Those that were looked at meanwhile are nobody's concern any more.
+            if table.failures.len() >= table.prune_at.max(64) {
+                table.failures.retain(|child| !child.is_observed());
+                table.prune_at = table.failures.len() * 2;
+            }
             table.failures.push(Arc::clone(run));
             self.any_failed.store(true, Ordering::Release);
         }

@@ -273,6 +273,11 @@ fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, visible:
         refuse(&run, "there is no tokio runtime here: call it under #[tokio::main], or inside `block_on`".to_owned());
         return run;
     }
+    if run.parent.as_ref().is_some_and(|parent| parent.run_count() != place.attempt) {
+        run.disown();
+        refuse(&run, format!("attempt {} of the run that called it is over", place.attempt));
+        return run;
+    }
     if !run.adopt() {
         let said = match &run.parent {
             Some(parent) => format!("the run '{}' that called it has ended", parent.name()),

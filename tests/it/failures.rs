@@ -239,3 +239,33 @@ async fn an_error_that_panics_when_it_is_told_is_still_the_users() {
     assert!(error.to_string().contains("an error whose `Display` panicked: no words"), "{error}");
     assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Failed"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_overran_starts_nothing_more() {
+    use std::sync::mpsc;
+    static GATE: std::sync::Mutex<Option<mpsc::Receiver<()>>> = std::sync::Mutex::new(None);
+    static TOLD: std::sync::Mutex<Option<mpsc::Sender<(bool, String)>>> = std::sync::Mutex::new(None);
+    let (release, gate) = mpsc::channel();
+    let (sender, told) = mpsc::channel();
+    *GATE.lock().unwrap() = Some(gate);
+    *TOLD.lock().unwrap() = Some(sender);
+    #[task(timeout_secs = 0.05, retries = 1)]
+    fn overruns() -> u32 {
+        let Some(gate) = GATE.lock().unwrap().take() else { return 2 };
+        let _ = gate.recv();
+        let late = broken();
+        let is_cancelled = RunContext::current().is_cancelled();
+        TOLD.lock().unwrap().take().unwrap().send((is_cancelled, late.state().message.unwrap())).unwrap();
+        1
+    }
+    let orchestrator = Orchestrator::builder().database_url("memory").build().await.unwrap();
+    orchestrator
+        .scope(async {
+            assert_eq!(overruns().await.unwrap(), 2, "the second attempt is not disturbed by the first");
+            release.send(()).unwrap();
+            let (is_cancelled, said) = tokio::task::spawn_blocking(move || told.recv().unwrap()).await.unwrap();
+            assert!(is_cancelled);
+            assert_eq!(said, "attempt 1 of the run that called it is over");
+        })
+        .await;
+}
