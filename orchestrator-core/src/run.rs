@@ -320,14 +320,25 @@ impl Run {
 
     /// Replaces the waker of a future that was polled again; `None` if the run has ended.
     pub(crate) fn update_waker(&self, place: usize, waker: &std::task::Waker) -> Option<()> {
-        let mut cell = lock(&self.cell);
-        if cell.ended {
-            return None;
+        {
+            let cell = lock(&self.cell);
+            if cell.ended {
+                return None;
+            }
+            if matches!(&cell.waiters[place], Waiter::Task(old) if old.will_wake(waker)) {
+                return Some(());
+            }
         }
-        match &mut cell.waiters[place] {
-            Waiter::Task(old) if old.will_wake(waker) => {}
-            slot => *slot = Waiter::Task(waker.clone()),
-        }
+        // Wakers are code of others: they are cloned and dropped outside of the lock.
+        let new = Waiter::Task(waker.clone());
+        let old = {
+            let mut cell = lock(&self.cell);
+            if cell.ended {
+                return None;
+            }
+            std::mem::replace(&mut cell.waiters[place], new)
+        };
+        drop(old);
         Some(())
     }
 
