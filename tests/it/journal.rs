@@ -19,6 +19,7 @@ struct Gated {
     opened: Condvar,
     batches: AtomicUsize,
     busy: AtomicUsize,
+    panics: AtomicBool,
     failed: AtomicBool,
 }
 
@@ -31,6 +32,7 @@ impl Gated {
 
 impl EventStore for Gated {
     fn append(&self, batch: &[Event]) -> Result<(), BackendError> {
+        assert!(!self.panics.load(Ordering::SeqCst), "the store is asked to panic");
         drop(self.opened.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
         if self.busy.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
             self.failed.store(true, Ordering::SeqCst);
@@ -129,5 +131,26 @@ async fn a_store_that_is_busy_for_a_while_loses_nothing() {
     run.await.unwrap();
     assert!(store.failed.load(Ordering::SeqCst));
     assert_eq!(orchestrator.lost_events(), 0);
+    assert_eq!(store.states(id.into()).unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_store_that_panics_loses_history_and_no_result() {
+    #[flow]
+    async fn small() -> u32 {
+        1
+    }
+    let store = Arc::new(Gated { panics: AtomicBool::new(true), ..Gated::default() });
+    store.open();
+    let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+    let run = orchestrator.scope(async { small() }).await;
+    assert_eq!(run.await.unwrap(), 1);
+    assert!(orchestrator.lost_events() > 0);
+    let lost = orchestrator.lost_events();
+    store.panics.store(false, Ordering::SeqCst);
+    let later = orchestrator.scope(async { small() }).await;
+    let id = later.run_id();
+    later.await.unwrap();
+    assert_eq!(orchestrator.lost_events(), lost, "what came later is stored");
     assert_eq!(store.states(id.into()).unwrap().len(), 3);
 }

@@ -176,3 +176,24 @@ async fn installed_is_what_runs_outside_of_scopes_use() {
     (&run).await.unwrap_err();
     assert!(orchestrator.task_run(run.run_id()).await.is_ok());
 }
+
+#[tokio::test]
+async fn an_observer_that_panics_harms_no_run() {
+    #[derive(Debug)]
+    struct Careless;
+    impl Observer for Careless {
+        fn on_transition(&self, _event: &Observed<'_>) {
+            panic!("seen too much");
+        }
+    }
+    #[task]
+    async fn fine() -> u32 {
+        1
+    }
+    under(Orchestrator::builder().observer(Arc::new(Careless)), async {
+        let run = fine();
+        assert_eq!((&run).await.unwrap(), 1);
+        assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Completed"]);
+    })
+    .await;
+}
