@@ -280,19 +280,15 @@ impl Shared {
         let tries = if self.failing.load(Ordering::Relaxed) { &TRY_AGAIN[..0] } else { &TRY_AGAIN[..] };
         let mut delays = tries.iter();
         loop {
-            match self.append(batch) {
-                Err(error) if error.is_transient() => match delays.next() {
-                    Some(delay) => std::thread::sleep(*delay),
-                    None => {
-                        self.failing.store(true, Ordering::Relaxed);
-                        return Err(error);
-                    }
-                },
-                outcome => {
-                    self.failing.store(outcome.is_err(), Ordering::Relaxed);
-                    return outcome;
-                }
+            let outcome = self.append(batch);
+            if outcome.as_ref().is_err_and(BackendError::is_transient)
+                && let Some(delay) = delays.next()
+            {
+                std::thread::sleep(*delay);
+                continue;
             }
+            self.failing.store(outcome.is_err(), Ordering::Relaxed);
+            return outcome;
         }
     }
 

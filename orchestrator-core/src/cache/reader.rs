@@ -41,14 +41,12 @@ impl Desk {
     fn read(&self, backend: &dyn StateBackend) {
         loop {
             let idle = |queue: &mut Queue| queue.wanted.is_empty() && !queue.closed;
-            let waited = self.work.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
-            let wanted = {
-                let mut queue = waited;
-                if queue.wanted.is_empty() {
-                    return;
-                }
-                std::mem::take(&mut queue.wanted)
-            };
+            let mut queue = self.work.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+            let wanted = std::mem::take(&mut queue.wanted);
+            drop(queue);
+            if wanted.is_empty() {
+                return;
+            }
             for (key, now, answer) in wanted {
                 // Nobody waits any more if the run was cancelled.
                 let _ = answer.send(backend.cached(&key, now));

@@ -126,7 +126,7 @@ impl Limits {
         if let Some(parts) = table.take_at_once(&wants, run, nested, now) {
             return Acquire::Held(SlotGuard { shared: Arc::clone(&self.shared), parts });
         }
-        let ticket = table.enqueue(wants, run, nested, now);
+        let ticket = table.enqueue(wants, run, nested);
         if nested && let Some(said) = deadlock::explain(&table, ticket) {
             let woken = table.leave(ticket);
             drop(table);

@@ -178,7 +178,7 @@ impl Table {
             .then(|| wants.iter().map(|(name, slots)| (Arc::clone(name), self.entry(name).take(slots, run))).collect())
     }
 
-    pub(super) fn enqueue(&mut self, wants: Wants, run: Option<&Arc<Run>>, nested: bool, _now: Timestamp) -> u64 {
+    pub(super) fn enqueue(&mut self, wants: Wants, run: Option<&Arc<Run>>, nested: bool) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         for (name, _) in wants.iter() {

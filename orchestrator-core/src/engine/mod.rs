@@ -15,6 +15,7 @@ use std::task::Poll;
 use crate::body::{ArgEncoder, Attempt, Codec, Erased};
 use crate::cache::canonical::EncodeError;
 use crate::error::{Cause, FailureKind, TaskError};
+use crate::orchestrator::Inner;
 use crate::run::{Outcome, Run};
 use crate::state::StateName;
 
@@ -47,17 +48,18 @@ pub(crate) fn start(run: Arc<Run>, call: Box<dyn Call>) {
 
 /// Drives a run to its end, and sees to it that it has one.
 async fn supervise(mut watch: Watch, call: Box<dyn Call>) {
-    let orchestrator = Arc::clone(&watch.run().scope.orchestrator);
-    let journal = &orchestrator.journal;
-    let lost_before = journal.lost().0;
+    // Only root runs wait for the journal: all others leave its counts alone.
+    let root = root_of(watch.run()).map(|orchestrator| (orchestrator.journal.lost().0, orchestrator));
     let mut end = drive_watched(watch.run(), call).await;
-    let is_root = watch.run().parent.is_none() && !journal.is_immediate();
-    if is_root && orchestrator.strict && end.outcome.is_ok() {
+    if let Some((lost_before, orchestrator)) = &root
+        && orchestrator.strict
+        && end.outcome.is_ok()
+    {
         // Before the run says that it completed: what it did so far has to be stored.
         watch.run().flush();
-        Box::pin(journal.committed()).await;
-        if let (lost, Some(why)) = journal.lost()
-            && lost > lost_before
+        Box::pin(orchestrator.journal.committed()).await;
+        if let (lost, Some(why)) = orchestrator.journal.lost()
+            && lost > *lost_before
         {
             let message = format!("its history was not stored: {why}");
             let error = watch.run().error(FailureKind::Crashed, Cause::Said(message.clone()));
@@ -66,13 +68,19 @@ async fn supervise(mut watch: Watch, call: Box<dyn Call>) {
     }
     watch.run().conclude(end.state, end.message, end.outcome.as_ref().err());
     watch.outcome = Some(end.outcome);
-    if is_root {
+    if let Some((_, orchestrator)) = &root {
         // Nobody is told of the end of a root run before it is stored. What cannot be stored was reported.
-        Box::pin(journal.committed()).await;
+        Box::pin(orchestrator.journal.committed()).await;
     }
     let outcome = watch.outcome.take().expect("put there above");
     let run = watch.run.take().expect("the run is taken out once");
     run.end(outcome).wake();
+}
+
+/// The orchestrator of a run that no other run started, if its history has to be waited for.
+fn root_of(run: &Run) -> Option<Arc<Inner>> {
+    let orchestrator = &run.scope.orchestrator;
+    (run.parent.is_none() && !orchestrator.journal.is_immediate()).then(|| Arc::clone(orchestrator))
 }
 
 /// Drives a run and sees to it that a cancellation, or the end of its last child, reaches the driver.

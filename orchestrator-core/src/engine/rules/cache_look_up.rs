@@ -9,11 +9,6 @@ use crate::engine::Call;
 use crate::engine::attempt::unless_cancelled;
 use crate::run::Run;
 
-/// The run's cache key; `None` if it is not cached.
-pub(super) fn key(run: &Arc<Run>, call: &dyn Call) -> Option<CacheKey> {
-    cache::key(run, call)
-}
-
 pub(super) async fn apply(key: CacheKey, run: &Arc<Run>, call: &mut dyn Call, holding: &mut Holding) -> Verdict {
     let landings = run.scope.orchestrator.flights.landings(&key);
     holding.key = Some((key, landings));

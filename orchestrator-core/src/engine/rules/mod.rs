@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::Call;
 use crate::backend::record::CacheKey;
 use crate::body::Erased;
-use crate::cache::{Claim, Flight};
+use crate::cache::{self, Claim, Flight};
 use crate::concurrency::SlotGuard;
 use crate::error::TaskError;
 use crate::run::Run;
@@ -91,7 +91,7 @@ pub(crate) async fn apply(rule: Rule, run: &Arc<Run>, call: &mut dyn Call, holdi
     // The common case of a rule that has nothing to say costs no future; the others are boxed, to keep waiting runs
     // small.
     match rule {
-        Rule::CacheLookUp => match cache_look_up::key(run, call) {
+        Rule::CacheLookUp => match cache::key(run, call) {
             Some(key) => Box::pin(cache_look_up::apply(key, run, call, holding)).await,
             None => Verdict::Accept,
         },
