@@ -103,6 +103,9 @@ impl EventStore for MemoryBackend {
                 Event::Parameters { run, json } => {
                     self.amend(RunId::Flow(*run), |run| run.parameters = Some(json.as_str().into()));
                 }
+                Event::Paused { run, pause } => {
+                    self.amend(RunId::Flow(*run), |run| run.pause = Some(Arc::clone(pause)));
+                }
                 Event::Renamed { run, name } => self.amend(*run, |run| run.name = Some(Arc::clone(name))),
                 Event::Upstream { run, upstream } => self.amend(*run, |run| run.upstream = Some(upstream.clone())),
                 Event::Orphaned { run, at, message } => self.orphan(*run, *at, message),

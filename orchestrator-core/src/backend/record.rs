@@ -16,7 +16,7 @@ use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::{State, Transition};
 
 /// The version of the stored form that this library writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The identity of a run: what is known when it is submitted, and never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +95,14 @@ pub enum Event {
         run: RunId,
         /// All of its upstream runs, in argument order, each once.
         upstream: Box<[RunId]>,
+    },
+    /// A flow run waits for somebody to let it on: sent before it enters Paused, and again when the pause that is next
+    /// to be resumed is another one. Of no account once the run is in another state.
+    Paused {
+        /// The flow run.
+        run: FlowRunId,
+        /// What it waits for.
+        pause: Arc<Pause>,
     },
     /// The process that a run belonged to is gone: sent by whoever noticed. Adds Crashed, unless the run has ended.
     Orphaned {
@@ -241,6 +249,8 @@ pub struct FlowRun {
     pub tags: Vec<String>,
     /// Its parameters, as recorded.
     pub parameters: serde_json::Value,
+    /// What it waits for, while it is Paused.
+    pub pause: Option<Pause>,
     /// The machine that it ran on.
     pub host: String,
     /// The process on that machine.
@@ -251,6 +261,20 @@ pub struct FlowRun {
     pub start_time: Option<DateTime<Utc>>,
     /// When it ended.
     pub end_time: Option<DateTime<Utc>>,
+}
+
+/// A flow run that waits for somebody to let it on: the pause that is resumed next.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Pause {
+    /// When it began.
+    pub since: DateTime<Utc>,
+    /// When it ends by itself, with an error; `None`: never.
+    pub until: Option<DateTime<Utc>>,
+    /// What the person is asked.
+    pub message: Option<String>,
+    /// The JSON Schema of the input that it takes; `None` if it takes none.
+    pub input_schema: Option<serde_json::Value>,
 }
 
 /// A task run, as read from the history.

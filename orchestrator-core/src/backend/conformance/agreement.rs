@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::sample::{at, cached, counted, flow, log, task, task_of};
 use crate::backend::memory::MemoryBackend;
-use crate::backend::record::{Event, FlowRunQuery, RunInfo};
+use crate::backend::record::{Event, FlowRunQuery, Pause, RunInfo};
 use crate::backend::sqlite::SqliteBackend;
 use crate::backend::{BackendError, EventStore as _, StateBackend};
 use crate::id::RunId;
@@ -22,6 +22,7 @@ enum Step {
     Rename(String),
     Upstream(Vec<usize>),
     Parameters(i32),
+    Pause(i64),
     Log(String),
     Cache {
         key: u8,
@@ -42,6 +43,7 @@ fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
         1 => ".{0,6}".prop_map(Step::Rename),
         1 => proptest::collection::vec(0..RUNS, 0..4).prop_map(Step::Upstream),
         1 => any::<i32>().prop_map(Step::Parameters),
+        1 => (0..60_i64).prop_map(Step::Pause),
         1 => ".{0,6}".prop_map(Step::Log),
         1 => (0..4_u8, proptest::option::of(0..60_i64)).prop_map(|(key, ttl)| Step::Cache { key, ttl }),
         3 => (1..12_usize).prop_map(Step::Again),
@@ -87,6 +89,14 @@ fn events(runs: &[RunInfo], steps: Vec<(usize, Step)>) -> Vec<Event> {
             }
             Step::Parameters(number) => match run.id {
                 RunId::Flow(run) => Event::Parameters { run, json: format!("{{\"n\":{number}}}") },
+                RunId::Task(_) => continue,
+            },
+            Step::Pause(until) => match run.id {
+                RunId::Flow(run) => {
+                    let (since, until) = (at(now).to_datetime(), Some(at(until).to_datetime()));
+                    let pause = Pause { since, until, message: None, input_schema: None };
+                    Event::Paused { run, pause: Arc::new(pause) }
+                }
                 RunId::Task(_) => continue,
             },
             Step::Log(message) => log(run.id, now, &message),

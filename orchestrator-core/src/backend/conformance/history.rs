@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Case;
 use super::sample::{Ask, at, counted, event, flow, log, outline, success, task, task_of};
 use crate::backend::StateBackend;
-use crate::backend::record::{Event, LogRecord, Process, RunInfo};
+use crate::backend::record::{Event, LogRecord, Pause, Process, RunInfo};
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::{State, StateName, StateType, Transition};
 
@@ -21,6 +21,7 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("a run's name is the last one it was given", names),
     ("upstream runs keep their order and are replaced as a whole", upstream),
     ("parameters come back whenever they were sent", parameters),
+    ("what a paused flow run waits for is there while it is paused", pauses),
     ("texts may hold anything", texts),
     ("functions and processes are not mixed up", functions_and_processes),
     ("a run whose process went away is found, and ends as crashed once", orphans),
@@ -203,6 +204,38 @@ fn parameters(backend: &Arc<dyn StateBackend>) {
     assert_eq!(backend.flow(&late).parameters, json!(null));
     backend.give(&[parameters(&late)]);
     assert_eq!(backend.flow(&late).parameters, sent);
+}
+
+fn pauses(backend: &Arc<dyn StateBackend>) {
+    let pause = |message: &str, since: i64, until: Option<i64>| Pause {
+        since: at(since).to_datetime(),
+        until: until.map(|until| at(until).to_datetime()),
+        message: Some(message.to_owned()).filter(|message| !message.is_empty()),
+        input_schema: until.map(|_| json!({"type": "object", "properties": {"a\"b": {"type": "string"}}})),
+    };
+    let paused = |run: &RunInfo, pause: &Pause| Event::Paused {
+        run: run.id.as_flow().expect("the id of a flow run"),
+        pause: Arc::new(pause.clone()),
+    };
+    let run = flow(0);
+    let first = pause("go on?", 2, Some(9));
+    backend.give(&[paused(&run, &first), event(&run, 0, &[(StateName::Pending, 0), (StateName::Running, 1)])]);
+    assert_eq!(backend.flow(&run).pause, None, "it is not paused yet");
+    backend.give(&[event(&run, 2, &[(StateName::Paused, 2)])]);
+    assert_eq!(backend.flow(&run).pause, Some(first));
+    let second = pause("", 3, None);
+    backend.give(&[paused(&run, &second)]);
+    assert_eq!(backend.flow(&run).pause, Some(second.clone()));
+    assert_eq!(backend.flow_runs(&Default::default(), at(0)).expect("list flow runs")[0].pause, Some(second));
+    assert_eq!((backend.flow(&run).run_count, backend.flow(&run).end_time), (1, None));
+    backend.give(&[event(&run, 3, &[(StateName::Running, 4)])]);
+    assert_eq!(backend.flow(&run).pause, None, "it goes on");
+    backend.give(&[paused(&run, &pause("again", 5, None)), event(&run, 4, &[(StateName::Paused, 5)])]);
+    assert_eq!(backend.flow(&run).pause.and_then(|pause| pause.message).as_deref(), Some("again"));
+    let found = backend.unfinished("machine").expect("read what has not ended");
+    assert_eq!(found.iter().map(|(run, _)| *run).collect::<Vec<_>>(), [run.id]);
+    backend.give(&[Event::Orphaned { run: run.id, at: at(9), message: "it went away".into() }]);
+    assert_eq!((backend.flow(&run).pause, &*backend.flow(&run).state.name), (None, "Crashed"));
 }
 
 fn texts(backend: &Arc<dyn StateBackend>) {

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use dashmap::mapref::entry::Entry;
 use smallvec::SmallVec;
 
-use crate::backend::record::{FlowRun, FlowRunQuery, Process, RunEvent, RunInfo, TaskRun};
+use crate::backend::record::{FlowRun, FlowRunQuery, Pause, Process, RunEvent, RunInfo, TaskRun};
 use crate::backend::{BackendError, BackendErrorKind};
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId, TaskRunId};
@@ -33,6 +33,7 @@ pub(super) struct Amendment {
     pub(super) name: Option<Arc<str>>,
     pub(super) upstream: Option<Box<[RunId]>>,
     pub(super) parameters: Option<Box<str>>,
+    pub(super) pause: Option<Arc<Pause>>,
 }
 
 /// Whether a run event told of a run for the first time.
@@ -125,6 +126,12 @@ impl Run {
         json.map_or_else(|| Ok(serde_json::Value::Null), serde_json::from_str)
     }
 
+    fn pause(&self) -> Option<Pause> {
+        let paused = self.transitions.last().is_some_and(|last| last.name.kind() == StateType::Paused);
+        let pause = self.amendment.as_ref().and_then(|amendment| amendment.pause.as_deref());
+        pause.filter(|_| paused).cloned()
+    }
+
     fn start_time(&self) -> Option<DateTime<Utc>> {
         let start = self.transitions.iter().find(|transition| transition.name.kind() == StateType::Running);
         start.map(|transition| transition.at.to_datetime())
@@ -178,6 +185,7 @@ impl Run {
             version: info.version.map(str::to_owned),
             tags: info.tags.iter().map(|tag| (**tag).to_owned()).collect(),
             parameters,
+            pause: self.pause(),
             host: info.process.host.clone(),
             pid: info.process.pid,
             created: first.at.to_datetime(),

@@ -6,9 +6,10 @@
 use std::fmt::Write as _;
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::backend::record::Pause;
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::{State, StateName, Transition};
@@ -127,6 +128,35 @@ impl FromSql for Json {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         let json = value.as_str_or_null()?;
         json.map_or_else(|| Ok(serde_json::Value::Null), serde_json::from_str).map(Json).map_err(unreadable)
+    }
+}
+
+/// What a paused flow run waits for.
+pub(super) struct Paused(pub(super) Pause);
+
+#[derive(Serialize, Deserialize)]
+struct PackedPause {
+    since: i64,
+    until: Option<i64>,
+    message: Option<String>,
+    input_schema: Option<serde_json::Value>,
+}
+
+impl Paused {
+    pub(super) fn to_json(pause: &Pause) -> String {
+        let Pause { since, until, message, input_schema } = pause.clone();
+        let (since, until) = (since.timestamp_micros(), until.map(|until| until.timestamp_micros()));
+        let packed = PackedPause { since, until, message, input_schema };
+        serde_json::to_string(&packed).expect("numbers, texts and JSON can be written as JSON")
+    }
+}
+
+impl FromSql for Paused {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let PackedPause { since, until, message, input_schema } =
+            serde_json::from_str(value.as_str()?).map_err(unreadable)?;
+        let time = |micros| Timestamp::from_micros(micros).to_datetime();
+        Ok(Self(Pause { since: time(since), until: until.map(time), message, input_schema }))
     }
 }
 

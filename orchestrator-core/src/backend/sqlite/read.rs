@@ -7,7 +7,7 @@ use rusqlite::{Connection, Params, Row, params};
 use uuid::Uuid;
 
 use super::SqliteBackend;
-use super::packed::{Json, Name, Reference, References, States, Tags};
+use super::packed::{Json, Name, Paused, Reference, References, States, Tags};
 use crate::backend::record::{FlowRun, FlowRunQuery, LogLine, Process, TaskRun};
 use crate::backend::{BackendError, RunHistory};
 use crate::clock::Timestamp;
@@ -143,6 +143,7 @@ impl SqliteBackend {
 fn flow_runs(connection: &Connection, filter: &str, values: impl Params) -> rusqlite::Result<Vec<FlowRun>> {
     runs(connection, "flow_run", filter, values, |row| {
         let run = RunRow::read(row)?;
+        let pause = if run.state.kind == StateType::Paused { row.get::<_, Option<Paused>>(20)? } else { None };
         Ok(FlowRun {
             id: FlowRunId::from_uuid(run.id),
             name: run.name,
@@ -154,6 +155,7 @@ fn flow_runs(connection: &Connection, filter: &str, values: impl Params) -> rusq
             version: run.version,
             tags: run.tags,
             parameters: row.get::<_, Json>(17)?.0,
+            pause: pause.map(|pause| pause.0),
             host: run.host,
             pid: run.pid,
             created: run.created,
@@ -198,7 +200,8 @@ fn runs<T>(
     let mut statement = connection.prepare_cached(&format!(
         "SELECT run.id, coalesce(amendment.name, run.given_name), function.name, run.number, run.state, run.state_at,
             run.message, run.run_count, coalesce(amendment.upstream, run.upstream), run.parent, function.version, run.tags, process.host,
-            process.pid, run.created, run.start_time, run.end_time, amendment.parameters, function.key, run.flow_run
+            process.pid, run.created, run.start_time, run.end_time, amendment.parameters, function.key, run.flow_run,
+            amendment.pause
         FROM {table} AS run
         CROSS JOIN function ON function.no = run.function
         CROSS JOIN process ON process.no = run.process

@@ -23,7 +23,8 @@ use crate::backend::{BackendError, BackendErrorKind};
 pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"ORCH");
 
 /// What brings a file from the format of the same index to the next one.
-const MIGRATIONS: [&str; FORMAT_VERSION as usize] = [r"
+pub(super) const MIGRATIONS: [&str; FORMAT_VERSION as usize] = [
+    r"
 CREATE TABLE function (
     no INTEGER PRIMARY KEY,
     key TEXT NOT NULL,
@@ -123,7 +124,11 @@ CREATE TABLE cache (
     value BLOB NOT NULL
 ) STRICT;
 CREATE INDEX cache_by_expiry ON cache (expires) WHERE expires IS NOT NULL;
-"];
+",
+    r"
+ALTER TABLE amendment ADD COLUMN pause TEXT;
+",
+];
 
 /// What a file is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::backend::record::{
-    CacheKey, CacheRecord, CachedValue, EncodedValue, FORMAT_VERSION, FlowRunQuery, LogRecord, Process, RunEvent,
-    RunInfo,
+    CacheKey, CacheRecord, CachedValue, EncodedValue, FORMAT_VERSION, FlowRunQuery, LogRecord, Pause, Process,
+    RunEvent, RunInfo,
 };
 use crate::backend::{CacheIndex as _, RunHistory as _, conformance};
 use crate::clock::Timestamp;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
 
 use super::cache::CacheWriter;
-use super::packed::{Reference, References, Tags, pack};
+use super::packed::{Paused, Reference, References, Tags, pack};
 use crate::backend::record::{Event, LogRecord, Process, RunEvent, RunInfo};
 use crate::clock::Timestamp;
 use crate::id::RunId;
@@ -49,6 +49,7 @@ impl Writer {
                     RunId::Flow(_) => flows.store(event, &mut self.numbers)?,
                 },
                 Event::Parameters { run, json } => amend(&transaction, (*run).into(), "parameters", json)?,
+                Event::Paused { run, pause } => amend(&transaction, (*run).into(), "pause", &Paused::to_json(pause))?,
                 Event::Renamed { run, name } => amend(&transaction, *run, "name", name)?,
                 Event::Upstream { run, upstream } => {
                     amend(&transaction, *run, "upstream", &References::to_bytes(upstream))?;

@@ -33,6 +33,37 @@ fn a_newer_format_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_file_of_each_older_format_is_brought_up_to_date() {
+    let folder = folder();
+    for version in 1..FORMAT_VERSION {
+        let path = folder.path().join(format!("{version}.db"));
+        let tables = schema::MIGRATIONS[..version as usize].concat();
+        let mark = format!("PRAGMA application_id = {}; PRAGMA user_version = {version};", schema::APPLICATION_ID);
+        by_hand(&path, &(tables + &mark));
+        let task = new_task();
+        by_hand(
+            &path,
+            &format!(
+                "INSERT INTO function VALUES (1, 'a::b', 'b', NULL);
+                INSERT INTO process VALUES (1, 'machine', 1, 2, 1);
+                INSERT INTO task_run (id, function, number, process, created, states, next_seq, run_count, state, state_at)
+                VALUES (x'{}', 1, 7, 1, 5, '[\"Pending\",5]', 1, 0, 'Pending', 5);",
+                task.as_uuid().simple()
+            ),
+        );
+        let backend = open(&path);
+        let read = backend.task_run(task).expect("read").expect("it was there before");
+        assert_eq!((&*read.name, &*read.state.name), ("b-7", "Pending"));
+        let flow = new_flow();
+        let since = Timestamp::from_micros(1_000).to_datetime();
+        let pause = Pause { since, until: None, message: None, input_schema: None };
+        backend.append(&[run(flow.into()), Event::Paused { run: flow, pause: Arc::new(pause) }]).expect("append");
+        drop(backend);
+        assert!(open(&path).flow_run(flow).expect("read").is_some(), "it is opened again in its new format");
+    }
+}
+
+#[test]
 fn other_files_are_refused_and_left_alone() {
     let folder = folder();
     let text = folder.path().join("text.db");
