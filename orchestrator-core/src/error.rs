@@ -1,6 +1,7 @@
 //! Why a run did not complete, and why the runtime could not do what it was asked.
 
 use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
@@ -25,6 +26,9 @@ pub(crate) struct Failure {
     pub(crate) kind: FailureKind,
     pub(crate) run: Option<FailedRun>,
     pub(crate) cause: Cause,
+    /// How many runs failed before this one because of each other, and the first of them.
+    before: u32,
+    first: Option<TaskError>,
 }
 
 /// The run that an error speaks of.
@@ -64,6 +68,31 @@ pub(crate) enum Cause {
     Unobserved(TaskError),
 }
 
+impl Cause {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Said(_) => None,
+            Self::Body(error) => Some(error.as_dyn()),
+            Self::Upstream(error) | Self::Unobserved(error) => Some(error),
+        }
+    }
+
+    /// The failure of the run that began this one, if another run did.
+    fn run(&self) -> Option<&Arc<Failure>> {
+        let mut current = self.source();
+        while let Some(error) = current {
+            if let Some(error) = error.downcast_ref::<TaskError>() {
+                return Some(&error.0);
+            }
+            if let Some(error) = error.downcast_ref::<FlowError>() {
+                return Some(&error.0);
+            }
+            current = error.source();
+        }
+        None
+    }
+}
+
 /// The error that a body returned, as it was.
 pub(crate) enum BodyError {
     Std(Box<dyn StdError + Send + Sync>),
@@ -98,11 +127,7 @@ impl BodyError {
 
 impl Failure {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match &self.cause {
-            Cause::Said(_) => None,
-            Cause::Body(error) => Some(error.as_dyn()),
-            Cause::Upstream(error) | Cause::Unobserved(error) => Some(error),
-        }
+        self.cause.source()
     }
 
     /// The cause alone, in one line: what a state's message says.
@@ -115,7 +140,15 @@ impl Failure {
         }
     }
 
+    /// One line, however long the chain of causes is: of a long one the last runs are told, and the first.
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told = Told::one_more();
+        if let Some(first) = &self.first
+            && told.before >= LAST
+            && told.before + self.before >= LONGEST
+        {
+            return write!(f, "… ({} more) …: {first}", self.before);
+        }
         if let Some(run) = &self.run {
             let kind = match run.id {
                 RunId::Task(_) => "task",
@@ -133,6 +166,76 @@ impl Failure {
             f.write_str(": ")?;
         }
         f.write_str(&self.reason())
+    }
+}
+
+/// A chain of so many runs is told in full.
+const LONGEST: u32 = 8;
+/// How many runs are told at the end of a longer one.
+const LAST: u32 = 3;
+
+thread_local! {
+    /// How many runs of a chain are being told on this thread: the text of each is part of the next one's, by way of
+    /// whatever errors bodies wrap around them.
+    static TELLING: Cell<u32> = const { Cell::new(0) };
+    /// Causes to drop, while this thread drops one: a chain of causes must not become a chain of calls.
+    static DROPPING: RefCell<Option<Vec<Causes>>> = const { RefCell::new(None) };
+}
+
+/// What a failure refers to: its cause and the first one.
+type Causes = (Cause, Option<TaskError>);
+
+struct Told {
+    before: u32,
+}
+
+impl Told {
+    fn one_more() -> Self {
+        let before = TELLING.get();
+        TELLING.set(before + 1);
+        Self { before }
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        TELLING.set(self.before);
+    }
+}
+
+impl Drop for Failure {
+    fn drop(&mut self) {
+        if self.first.is_none() {
+            return;
+        }
+        let cause = std::mem::replace(&mut self.cause, Cause::Said(String::new()));
+        let mut next = Some((cause, self.first.take()));
+        let queued = DROPPING.try_with(|queue| match &mut *queue.borrow_mut() {
+            Some(queue) => {
+                queue.extend(next.take());
+                true
+            }
+            queue => {
+                *queue = Some(Vec::new());
+                false
+            }
+        });
+        if queued != Ok(false) {
+            return;
+        }
+        // Errors of bodies are dropped here, so nothing is borrowed meanwhile.
+        while let Some(causes) = next {
+            if let Err(said) = panics::catch(|| drop(causes)) {
+                tracing::error!(target: "orchestrator", "the destructor of an error {said}");
+            }
+            next = DROPPING.with_borrow_mut(|queue| {
+                let next = queue.as_mut().and_then(Vec::pop);
+                if next.is_none() {
+                    *queue = None;
+                }
+                next
+            });
+        }
     }
 }
 
@@ -196,21 +299,20 @@ macro_rules! run_error {
             /// The run's own error, if it is an `E` (or, in an `anyhow::Error`, wraps one).
             #[must_use]
             pub fn downcast_ref<E: StdError + Send + Sync + 'static>(&self) -> Option<&E> {
-                match &self.0.cause {
-                    Cause::Body(error) => error.downcast_ref(),
-                    Cause::Upstream(error) | Cause::Unobserved(error) => error.downcast_ref(),
-                    Cause::Said(_) => None,
+                let mut failure = &self.0;
+                loop {
+                    match &failure.cause {
+                        Cause::Body(error) => return error.downcast_ref(),
+                        Cause::Upstream(error) | Cause::Unobserved(error) => failure = &error.0,
+                        Cause::Said(_) => return None,
+                    }
                 }
             }
 
             /// The failure that started it all: the last run in the chain of causes.
             #[must_use]
             pub fn first_cause(&self) -> TaskError {
-                let mut first = TaskError(Arc::clone(&self.0));
-                while let Some(next) = first.next_run() {
-                    first = next;
-                }
-                first
+                self.0.first.clone().unwrap_or_else(|| TaskError(Arc::clone(&self.0)))
             }
         }
 
@@ -246,22 +348,12 @@ run_error!(FlowError, TaskError, "flow");
 
 impl TaskError {
     pub(crate) fn new(kind: FailureKind, run: Option<FailedRun>, cause: Cause) -> Self {
-        Self(Arc::new(Failure { kind, run, cause }))
-    }
-
-    /// The error of the run that made this one fail, if another run did.
-    fn next_run(&self) -> Option<Self> {
-        let mut current = self.0.source();
-        while let Some(error) = current {
-            if let Some(error) = error.downcast_ref::<Self>() {
-                return Some(error.clone());
-            }
-            if let Some(error) = error.downcast_ref::<FlowError>() {
-                return Some(Self(Arc::clone(&error.0)));
-            }
-            current = error.source();
-        }
-        None
+        // `source` is code of others.
+        let (before, first) = match panics::catch(|| cause.run()).unwrap_or_default() {
+            Some(next) => (next.before + 1, Some(next.first.clone().unwrap_or_else(|| Self(Arc::clone(next))))),
+            None => (0, None),
+        };
+        Self(Arc::new(Failure { kind, run, cause, before, first }))
     }
 
     /// The run that did not complete; `None` if no run was ever made, as for collections of different lengths.

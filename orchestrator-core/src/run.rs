@@ -35,6 +35,12 @@ pub struct Run {
     pub(crate) parent: Option<Arc<Run>>,
     /// Whether the run is seen by people: the expansion of a `map` is not.
     pub(crate) visible: bool,
+    /// Whether one of the runs above has a sync body, which may block its thread on this one.
+    below_sync: bool,
+    /// Whether a run takes this one's result, or took it.
+    taken: AtomicBool,
+    /// How many runs are above this one.
+    depth: u32,
     flags: AtomicU8,
     /// Upstream runs that have not ended, plus one until all of them are known.
     waiting_for: AtomicU32,
@@ -58,6 +64,16 @@ pub(crate) struct Origin {
     pub(crate) parent: Option<Arc<Run>>,
     pub(crate) visible: bool,
     pub(crate) created: Timestamp,
+}
+
+impl Drop for Run {
+    /// A chain of parents must not become a chain of calls.
+    fn drop(&mut self) {
+        let mut next = self.parent.take();
+        while let Some(mut run) = next.and_then(Arc::into_inner) {
+            next = run.parent.take();
+        }
+    }
 }
 
 const CANCEL: u8 = 1;
@@ -110,6 +126,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Run {
     pub(crate) fn new(info: Arc<RunInfo>, origin: Origin, call: Box<dyn Call>) -> Arc<Self> {
         let Origin { def, overrides, scope, parent, visible, created } = origin;
+        let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def.is_async);
+        let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
         let pending = Transition { name: StateName::Pending, at: created, message: None };
         Arc::new(Self {
             info,
@@ -118,6 +136,9 @@ impl Run {
             scope,
             parent,
             visible,
+            below_sync,
+            taken: AtomicBool::new(false),
+            depth,
             flags: AtomicU8::new(0),
             waiting_for: AtomicU32::new(1),
             run_count: AtomicU32::new(0),
@@ -161,6 +182,10 @@ impl Run {
 
     pub(crate) fn is_flow(&self) -> bool {
         self.info.id.as_flow().is_some()
+    }
+
+    pub(crate) const fn is_below_sync(&self) -> bool {
+        self.below_sync
     }
 
     fn flag(&self, flag: u8) -> bool {
@@ -216,9 +241,22 @@ impl Run {
         TaskError::new(kind, self.visible.then_some(run), cause)
     }
 
+    /// The run that waits for this one because it started it.
+    pub(crate) fn above(&self) -> Option<&Arc<Self>> {
+        self.parent.as_ref()
+    }
+
     /// This run and the runs in whose bodies it was submitted, innermost first.
     pub(crate) fn lineage(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
         std::iter::successors(Some(self), |run| run.parent.as_ref())
+    }
+
+    /// Whether this run is `above` or part of it, so that `above` ends only after it.
+    pub(crate) fn is_part_of(self: &Arc<Self>, above: &Arc<Self>) -> bool {
+        if self.depth <= above.depth {
+            return Arc::ptr_eq(self, above);
+        }
+        self.lineage().any(|ancestor| Arc::ptr_eq(ancestor, above))
     }
 
     // --- states, written by the driver alone ---
@@ -360,6 +398,7 @@ impl Run {
             return false;
         }
         self.waiting_for.fetch_add(1, Ordering::AcqRel);
+        upstream.taken.store(true, Ordering::Release);
         match upstream.add_waiter(Waiter::Dependant(Arc::clone(self))) {
             Ok(_) => true,
             Err(_) => {
@@ -367,6 +406,24 @@ impl Run {
                 false
             }
         }
+    }
+
+    /// Whether runs may be waiting for this one's result.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.taken.load(Ordering::Acquire)
+    }
+
+    /// The runs that cannot start before this one has ended.
+    pub(crate) fn dependants(&self) -> Vec<Arc<Self>> {
+        if !self.is_taken() {
+            return Vec::new();
+        }
+        let cell = lock(&self.cell);
+        let waiting = cell.waiters.iter().filter_map(|(_, waiter)| match waiter {
+            Waiter::Dependant(run) if !run.is_launched() => Some(Arc::clone(run)),
+            Waiter::Dependant(_) | Waiter::Task(_) | Waiter::Group(..) => None,
+        });
+        waiting.collect()
     }
 
     /// One upstream run fewer to wait for; says whether it was the last.
@@ -463,6 +520,10 @@ impl Run {
             }
             _ => true,
         }
+    }
+
+    pub(crate) fn has_children(&self) -> bool {
+        self.children.get().is_some_and(|children| !children.is_idle())
     }
 
     /// Whether every run that this one started has ended. From now on the end of the last one wakes the driver.

@@ -1,10 +1,13 @@
 //! One execution of the user's body, and of everything it started.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use super::panics;
 use crate::body::{Attempt, BodyFailure, BodyFuture, Erased};
@@ -89,6 +92,10 @@ fn judge(run: &Run, outcome: Body) -> Ended {
         (Body::Panicked(said), _) => {
             Ended::Failed { error: run.error(FailureKind::Panicked, Cause::Said(said)), retryable: true }
         }
+        (Body::NoThread(error), _) => {
+            let said = format!("there was no thread for its body: {error}");
+            Ended::Failed { error: run.error(FailureKind::Failed, Cause::Said(said)), retryable: true }
+        }
         (Body::Lost, _) => {
             let said = "the blocking pool was shut down before the body was called".to_owned();
             Ended::Failed { error: run.error(FailureKind::Crashed, Cause::Said(said)), retryable: false }
@@ -99,6 +106,8 @@ fn judge(run: &Run, outcome: Body) -> Ended {
 enum Body {
     Returned(Result<Erased, BodyFailure>),
     Panicked(String),
+    /// The system had no thread for it.
+    NoThread(std::io::Error),
     /// The runtime dropped it.
     Lost,
 }
@@ -137,32 +146,69 @@ async fn poll_body(run: &Arc<Run>, future: BodyFuture, number: u32) -> Option<Bo
     .await
 }
 
-/// A thread of the pool; a body that has not begun when nobody waits for it any more is not begun.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+type Function = Box<dyn FnOnce() -> Result<Erased, BodyFailure> + Send>;
 
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
+/// A thread that calls a sync body; one of the pool that has not begun when nobody waits for it any more does not begin.
+enum Thread {
+    OfPool(tokio::task::JoinHandle<Body>),
+    OfItsOwn(oneshot::Receiver<Body>),
+}
+
+impl Thread {
+    fn start(run: &Arc<Run>, function: Function, number: u32) -> std::io::Result<Self> {
+        let mut place = Place::of(Arc::clone(run), number);
+        let call = move || {
+            let outcome = place.within(|| panics::catch(function)).map_or_else(Body::Panicked, Body::Returned);
+            // Whoever is told of the outcome may be its only owner.
+            drop(place);
+            outcome
+        };
+        if !run.is_below_sync() {
+            return Ok(Self::OfPool(tokio::task::spawn_blocking(call)));
+        }
+        // The pool may be full of bodies that wait for this one.
+        let (sender, outcome) = oneshot::channel();
+        let handle = Handle::current();
+        std::thread::Builder::new().name("orchestrator-body".to_owned()).spawn(move || {
+            let _runtime = handle.enter();
+            let _ = sender.send(call());
+        })?;
+        Ok(Self::OfItsOwn(outcome))
     }
 }
 
-/// Calls a sync body on the blocking pool. A body that is cancelled is given some time to notice.
-async fn call_body(
-    run: &Arc<Run>,
-    function: Box<dyn FnOnce() -> Result<Erased, BodyFailure> + Send>,
-    number: u32,
-) -> Option<Body> {
-    let mut place = Place::of(Arc::clone(run), number);
-    let mut thread = AbortOnDrop(tokio::task::spawn_blocking(move || {
-        place.within(|| panics::catch(function)).map_or_else(Body::Panicked, Body::Returned)
-    }));
-    if let Some(outcome) = unless_cancelled(run, &mut thread.0).await {
-        return Some(outcome.unwrap_or(Body::Lost));
+impl Future for Thread {
+    type Output = Body;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Body> {
+        match &mut *self {
+            Self::OfPool(thread) => Pin::new(thread).poll(cx).map(|outcome| outcome.unwrap_or(Body::Lost)),
+            Self::OfItsOwn(outcome) => Pin::new(outcome).poll(cx).map(|outcome| outcome.unwrap_or(Body::Lost)),
+        }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Self::OfPool(thread) = self {
+            thread.abort();
+        }
+    }
+}
+
+/// Calls a sync body on a thread. A body that is cancelled is given some time to notice.
+async fn call_body(run: &Arc<Run>, function: Function, number: u32) -> Option<Body> {
+    let mut thread = match Thread::start(run, function, number) {
+        Ok(thread) => thread,
+        Err(error) => return Some(Body::NoThread(error)),
+    };
+    if let Some(outcome) = unless_cancelled(run, &mut thread).await {
+        return Some(outcome);
     }
     // Told at once: a body that does not look may take all of its grace.
     run.enter_cancelling();
     let grace = run.scope.orchestrator.defaults.cancel_grace;
-    if tokio::time::timeout(grace, &mut thread.0).await.is_err() {
+    if tokio::time::timeout(grace, &mut thread).await.is_err() {
         tracing::warn!(
             target: "orchestrator",
             "{} '{}' did not stop within {grace:?} of its cancellation; its thread is abandoned",

@@ -7,8 +7,8 @@ use crate::engine::attempt::unless_cancelled;
 use crate::run::Run;
 
 pub(super) async fn apply(run: &Arc<Run>, holding: &mut Holding) -> Verdict {
-    // A sync body may block its thread on a run that it started: that one must not wait for the same pool.
-    if run.lineage().skip(1).any(|ancestor| !ancestor.def.is_async) {
+    // A sync body may block its thread on a run that it started: that one does without the pool.
+    if run.is_below_sync() {
         return Verdict::Accept;
     }
     let pool = Arc::clone(&run.scope.orchestrator.workers);
