@@ -30,11 +30,12 @@
 
 pub use orchestrator_core::{
     AsCompleted, Awaitable, BackendError, CachePolicy, Clock, Configured, Delay, Error, FlowError, FlowFuture, FlowRun,
-    FlowRunId, FlowRunQuery, Gather, Gathered, InCurrentRun, Input, IntoInput, IntoMapInput, Limit, LogLine, MapFuture,
-    Observed, Observer, Orchestrator, OrchestratorBuilder, ParseIdError, Pause, Placed, Ready, Result, RunContext,
-    RunId, SetLimit, Settled, Shared, SlotGuard, State, StateBackend, StateName, StateType, SystemClock, TaskError,
-    TaskFuture, TaskRun, TaskRunId, Timestamp, TokioClock, Transition, Unmapped, Upstream, WaitState, backend,
-    capture_layer, concurrency, gather, rate_limit, ready, registered, unmapped, wait_all,
+    FlowRunId, FlowRunQuery, Gather, Gathered, InCurrentRun, Indexed, Input, IntoInput, IntoMapInput, JoinAll, Limit,
+    LogLine, MapFuture, Observed, Observer, Orchestrator, OrchestratorBuilder, ParseIdError, Pause, Placed, Ready,
+    Result, RunContext, RunId, SetLimit, Settled, Shared, SlotGuard, State, StateBackend, StateName, StateType,
+    SystemClock, TaskError, TaskFuture, TaskRun, TaskRunId, Timestamp, TokioClock, Transition, Unmapped, Upstream,
+    WaitState, as_completed, backend, capture_layer, concurrency, gather, join_all, rate_limit, ready, registered,
+    unmapped, wait_all,
 };
 pub use orchestrator_macros::{flow, task, test};
 

@@ -20,15 +20,18 @@ pub(crate) struct Place {
     pub(crate) orchestrator: Option<Arc<Inner>>,
     pub(crate) run: Option<Arc<Run>>,
     pub(crate) attempt: u32,
+    /// Whether this is code that the body gave away, so that the run does not wait for it.
+    pub(crate) aside: bool,
 }
 
 thread_local! {
-    static PLACE: RefCell<Place> = const { RefCell::new(Place { orchestrator: None, run: None, attempt: 0 }) };
+    static PLACE: RefCell<Place> =
+        const { RefCell::new(Place { orchestrator: None, run: None, attempt: 0, aside: false }) };
 }
 
 impl Place {
     pub(crate) fn of(run: Arc<Run>, attempt: u32) -> Self {
-        Self { orchestrator: None, run: Some(run), attempt }
+        Self { orchestrator: None, run: Some(run), attempt, aside: false }
     }
 
     /// Where the present code runs.
@@ -63,6 +66,11 @@ impl Place {
 /// Calls `look` with the run whose body the present code belongs to.
 pub(crate) fn with_run<R>(look: impl FnOnce(Option<&Arc<Run>>) -> R) -> R {
     PLACE.with_borrow(|place| look(place.run.as_ref()))
+}
+
+/// Calls `look` with the run whose body the present code is, unless the body gave it away.
+pub(crate) fn with_body<R>(look: impl FnOnce(&Arc<Run>) -> Option<R>) -> Option<R> {
+    PLACE.with_borrow(|place| place.run.as_ref().filter(|_| !place.aside).and_then(look))
 }
 
 /// Kind and name of the run whose body the present code belongs to, for log lines.
@@ -186,7 +194,7 @@ pub trait InCurrentRun: Future + Sized {
     /// # }
     /// ```
     fn in_current_run(self) -> Placed<Self> {
-        Placed::new(Place::current(), self)
+        Placed::new(Place { aside: true, ..Place::current() }, self)
     }
 }
 

@@ -39,7 +39,8 @@ pub use context::{InCurrentRun, Placed, RunContext};
 pub use def::{CachePolicy, registered};
 pub use error::{Error, FlowError, Result, TaskError};
 pub use future::{
-    AsCompleted, Awaitable, FlowFuture, MapFuture, Settled, Shared, TaskFuture, Upstream, WaitState, wait_all,
+    AsCompleted, Awaitable, FlowFuture, Indexed, JoinAll, MapFuture, Settled, Shared, TaskFuture, Upstream, WaitState,
+    as_completed, join_all, wait_all,
 };
 pub use id::{FlowRunId, ParseIdError, RunId, TaskRunId};
 pub use input::{Gather, Gathered, Input, IntoInput, IntoMapInput, Ready, Unmapped, gather, ready, unmapped};

@@ -13,8 +13,8 @@ use crate::context::Place;
 use crate::def::{Def, DefKind};
 use crate::engine::{self, Call};
 use crate::error::{BodyError, Cause, FailureKind, TaskError};
-use crate::future::Upstream;
 use crate::future::{FlowFuture, MapFuture, TaskFuture};
+use crate::future::{Upstream, cycle};
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::input::Args;
 use crate::options::Overrides;
@@ -286,9 +286,10 @@ fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, visible:
         refuse(&run, said);
         return run;
     }
-    let never_ends = |upstream: &&Arc<Run>| run.lineage().any(|ancestor| Arc::ptr_eq(ancestor, upstream));
-    if let Some(ancestor) = upstreams.iter().find(never_ends) {
-        refuse(&run, format!("it would wait for ever for '{}', of which it is a part", ancestor.name()));
+    if let Some(parent) = run.above()
+        && let Some(said) = upstreams.iter().find_map(|upstream| cycle::closed_by_child(parent, upstream))
+    {
+        refuse(&run, said);
         return run;
     }
     wait_for_all(&run, &upstreams);

@@ -11,6 +11,7 @@ mod dependencies;
 mod door;
 mod failures;
 mod flows;
+mod futures;
 mod journal;
 mod limits;
 mod macros;

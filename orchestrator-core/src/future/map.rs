@@ -1,20 +1,18 @@
 //! The future of a `map`: one task run per element.
 
-use std::collections::VecDeque;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures::Stream;
-use futures::task::AtomicWaker;
-
 use super::TaskFuture;
-use super::wait::{Join, Wait, WaitState};
+use super::join::{Join, Members};
+use super::stream::AsCompleted;
+use super::wait::{Wait, WaitState};
 use crate::error::TaskError;
 use crate::input::{owned, result_of};
-use crate::run::{Group, Run, Waiter};
+use crate::run::Run;
 
 /// The results of a `map`, to come: one task run per element.
 ///
@@ -24,19 +22,19 @@ use crate::run::{Group, Run, Waiter};
 #[must_use = "the runs go on without it, but their outcome is lost: await it, or pass it to another task"]
 pub struct MapFuture<T> {
     runs: Runs<T>,
-    progress: Progress,
+    progress: Progress<T>,
 }
 
-enum Runs<T> {
+pub(super) enum Runs<T> {
     Known(Arc<Vec<TaskFuture<T>>>),
     /// A run that gives the futures once it has what to map over.
     Later(Arc<Run>, PhantomData<fn() -> T>),
 }
 
-enum Progress {
+enum Progress<T> {
     New,
     Expanding(Wait),
-    Joining(Arc<Join>),
+    Joining(Members<T, Join>),
 }
 
 impl<T> MapFuture<T> {
@@ -97,32 +95,35 @@ impl<T: Send + Sync + 'static> MapFuture<T> {
 
     /// The outcomes as they come.
     pub fn as_completed(self) -> AsCompleted<T> {
-        AsCompleted { map: self, queue: None }
+        AsCompleted::of(self.runs)
     }
 
-    /// Ready when the runs are known and `until` is true of them: at the first failure, or at the end of all.
+    /// Ready with the place of the first failure, or at the end of all.
     fn poll_join(&mut self, cx: &mut Context<'_>, stop_at_failure: bool) -> Poll<Result<Option<usize>, TaskError>> {
         loop {
-            self.progress = match &mut self.progress {
+            let children = match &mut self.progress {
                 Progress::New => match &self.runs {
-                    Runs::Known(children) => Progress::Joining(Join::over(children)),
-                    Runs::Later(run, _) => Progress::Expanding(Wait::new(Arc::clone(run))),
+                    Runs::Known(children) => Arc::clone(children),
+                    Runs::Later(run, _) => {
+                        self.progress = Progress::Expanding(Wait::new(Arc::clone(run)));
+                        continue;
+                    }
                 },
                 Progress::Expanding(wait) => {
                     std::task::ready!(wait.poll(cx))?;
-                    if let Some(Err(error)) = wait.run().outcome() {
-                        return Poll::Ready(Err(error.clone()));
-                    }
-                    Progress::Joining(Join::over(self.children().unwrap_or_default()))
+                    result_of(Arc::clone(wait.run()))?
                 }
-                Progress::Joining(join) => {
-                    let outcome = std::task::ready!(join.poll(cx, stop_at_failure));
-                    for child in self.children().unwrap_or_default() {
-                        child.as_run().observe();
+                Progress::Joining(members) => {
+                    let outcome = std::task::ready!(members.group().poll(cx, stop_at_failure));
+                    if members.group().is_over() {
+                        members.all_ended();
                     }
+                    members.runs().iter().for_each(|child| child.as_run().observe());
                     return Poll::Ready(Ok(outcome));
                 }
             };
+            let join = Join::over(children.len());
+            self.progress = Progress::Joining(Members::of(children, join)?);
         }
     }
 }
@@ -191,81 +192,26 @@ impl<T: Clone + Send + Sync + 'static> Future for Settled<T> {
     }
 }
 
-/// The outcomes of a map as they come; made by [`MapFuture::as_completed`].
+/// Waits for all of the runs and gives their results in order, or an error as soon as one of them fails; the other runs
+/// go on.
 ///
 /// # Cancel safety
 ///
-/// Dropping the stream does nothing to the runs.
-pub struct AsCompleted<T> {
-    map: MapFuture<T>,
-    queue: Option<(Arc<Queue>, usize)>,
+/// Dropping the future does nothing to the runs.
+pub fn join_all<T>(futures: impl IntoIterator<Item = TaskFuture<T>>) -> JoinAll<T> {
+    JoinAll(MapFuture::known(futures.into_iter().collect()))
 }
 
-impl<T> std::fmt::Debug for AsCompleted<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("AsCompleted").field(&self.map).finish()
-    }
-}
+/// The results of several runs, in order; made by [`join_all`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct JoinAll<T>(MapFuture<T>);
 
-#[derive(Default)]
-struct Queue {
-    /// Places of the runs that have ended and were not given out yet.
-    ended: Mutex<VecDeque<usize>>,
-    waker: AtomicWaker,
-}
+impl<T: Clone + Send + Sync + 'static> Future for JoinAll<T> {
+    type Output = Result<Vec<T>, TaskError>;
 
-impl Group for Queue {
-    fn ended(&self, index: usize, _completed: bool) {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).push_back(index);
-        self.waker.wake();
-    }
-}
-
-impl<T: Send + Sync + 'static> AsCompleted<T> {
-    fn start(&self) -> (Arc<Queue>, usize) {
-        let queue = Arc::new(Queue::default());
-        let children = self.map.children().unwrap_or_default();
-        for (index, child) in children.iter().enumerate() {
-            if child.as_run().add_waiter(Waiter::Group(Arc::clone(&queue) as Arc<dyn Group>, index)).is_err() {
-                queue.ended(index, true);
-            }
-        }
-        (queue, children.len())
-    }
-}
-
-impl<T: Clone + Send + Sync + 'static> Stream for AsCompleted<T> {
-    type Item = Result<T, TaskError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        if this.queue.is_none() {
-            if this.map.children().is_none() {
-                if !matches!(this.map.progress, Progress::Expanding(_)) {
-                    this.map.progress = Progress::Expanding(Wait::new(this.map.expansion()));
-                }
-                if let Progress::Expanding(wait) = &mut this.map.progress {
-                    let ended = std::task::ready!(wait.poll(cx));
-                    let failed = wait.run().outcome().and_then(|outcome| outcome.as_ref().err().cloned());
-                    if let Some(error) = ended.err().or(failed) {
-                        this.queue = Some((Arc::default(), 0));
-                        return Poll::Ready(Some(Err(error)));
-                    }
-                }
-            }
-            this.queue = Some(this.start());
-        }
-        let Some((queue, left)) = &mut this.queue else { unreachable!("filled above") };
-        if *left == 0 {
-            return Poll::Ready(None);
-        }
-        queue.waker.register(cx.waker());
-        let next = queue.ended.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let Some(place) = next else { return Poll::Pending };
-        *left -= 1;
-        let child = &this.map.children().unwrap_or_default()[place];
-        child.as_run().observe();
-        Poll::Ready(Some(owned(child.run())))
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Futures of runs: cheap handles that can be awaited, passed on, and dropped without harm to the run.
 
+pub(crate) mod cycle;
+mod join;
 mod map;
+mod stream;
 mod wait;
 
 use std::future::{Future, IntoFuture};
@@ -15,7 +18,8 @@ use crate::input::{owned, result_of};
 use crate::run::Run;
 use crate::state::State;
 
-pub use map::{AsCompleted, MapFuture, Settled};
+pub use map::{JoinAll, MapFuture, Settled, join_all};
+pub use stream::{AsCompleted, Indexed, as_completed};
 pub(crate) use wait::Wait;
 pub use wait::{Awaitable, Shared, Upstream, WaitState, wait_all};
 

@@ -4,16 +4,12 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use futures::task::AtomicWaker;
-
-use super::{FlowFuture, MapFuture, TaskFuture, shared};
+use super::{FlowFuture, MapFuture, TaskFuture, cycle, shared};
 use crate::body::Erased;
-use crate::context;
-use crate::error::{Cause, FailureKind, TaskError};
-use crate::run::{Group, Run, Waiter};
+use crate::error::TaskError;
+use crate::run::{Run, Waiter};
 use crate::state::State;
 
 /// One waiting place at one run.
@@ -41,7 +37,9 @@ impl Wait {
             self.run.observe();
             return Poll::Ready(Ok(()));
         }
-        if let Some(error) = waits_for_itself(&self.run) {
+        if self.place.is_none()
+            && let Some(error) = cycle::closed_by(&self.run)
+        {
             return Poll::Ready(Err(error));
         }
         let waiting = match self.place {
@@ -69,21 +67,6 @@ impl Drop for Wait {
             self.run.remove_waiter(place);
         }
     }
-}
-
-/// A body that awaits its own run, or one that it is a part of, would wait for ever.
-fn waits_for_itself(run: &Arc<Run>) -> Option<TaskError> {
-    context::with_run(|current| {
-        let current = current?;
-        current.lineage().any(|ancestor| Arc::ptr_eq(ancestor, run)).then(|| {
-            let said = format!(
-                "it would wait for ever: '{}' is awaited in the body of '{}', which is part of it",
-                run.name(),
-                current.name()
-            );
-            current.error(FailureKind::Refused, Cause::Said(said))
-        })
-    })
 }
 
 /// A wait for the end of a run, whatever it is; made by `wait`.
@@ -265,53 +248,6 @@ pub async fn wait_all(futures: impl Awaitable) {
                     WaitState::new(run).await;
                 }
             }
-        }
-    }
-}
-
-/// Waits for many runs with one wake-up: at the first failure, or when all have ended.
-pub(super) struct Join {
-    remaining: AtomicUsize,
-    failed: AtomicUsize,
-    waker: AtomicWaker,
-}
-
-impl Join {
-    pub(super) fn over<T>(children: &[TaskFuture<T>]) -> Arc<Self> {
-        let join = Arc::new(Self {
-            remaining: AtomicUsize::new(children.len()),
-            failed: AtomicUsize::new(usize::MAX),
-            waker: AtomicWaker::new(),
-        });
-        for (index, child) in children.iter().enumerate() {
-            let group: Arc<dyn Group> = Arc::clone(&join) as Arc<dyn Group>;
-            if child.as_run().add_waiter(Waiter::Group(group, index)).is_err() {
-                let completed = child.as_run().outcome().is_some_and(Result::is_ok);
-                join.ended(index, completed);
-            }
-        }
-        join
-    }
-
-    /// Ready with the place of the first failure, or without when all have ended.
-    pub(super) fn poll(&self, cx: &mut Context<'_>, stop_at_failure: bool) -> Poll<Option<usize>> {
-        self.waker.register(cx.waker());
-        let ended = self.remaining.load(Ordering::Acquire) == 0;
-        match self.failed.load(Ordering::Acquire) {
-            usize::MAX if ended => Poll::Ready(None),
-            place if place != usize::MAX && (ended || stop_at_failure) => Poll::Ready(Some(place)),
-            _ => Poll::Pending,
-        }
-    }
-}
-
-impl Group for Join {
-    fn ended(&self, index: usize, completed: bool) {
-        if !completed {
-            let _ = self.failed.compare_exchange(usize::MAX, index, Ordering::AcqRel, Ordering::Acquire);
-        }
-        if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 || !completed {
-            self.waker.wake();
         }
     }
 }
