@@ -44,9 +44,50 @@ pub use orchestrator_core::__private;
 
 /// What pipelines need: `use orchestrator::prelude::*;`.
 pub mod prelude {
+    pub use crate::testing::Replace as _;
     pub use crate::{
         FlowFuture, FlowRun, InCurrentRun, MapFuture, Orchestrator, RunContext, State, StateType, TaskError,
         TaskFuture, TaskRun, concurrency, flow, gather, rate_limit, task, unmapped, wait_all,
+    };
+}
+
+/// What tests of pipelines need: fakes in the place of tasks, a log of what the runs did, assertions on states.
+///
+/// `#[orchestrator::test]` gives a test an orchestrator of its own, which keeps an [`EventLog`](testing::EventLog).
+/// `replace`, a method of [`Replace`](testing::Replace) that the prelude brings, puts a fake in the place of a task or
+/// flow, and [`assert_states`](testing::assert_states) looks at what one run went through.
+///
+/// ```test_harness
+/// use orchestrator::prelude::*;
+/// use orchestrator::testing::{EventLog, assert_states};
+///
+/// #[task(retries = 1)]
+/// async fn fetch(url: String) -> Result<usize, std::io::Error> {
+///     Err(std::io::Error::other(format!("no network for {url}")))
+/// }
+///
+/// #[orchestrator::test]
+/// async fn a_second_attempt_is_enough() {
+///     Orchestrator::current().replace::<fetch>(|url| match RunContext::current().attempt() {
+///         1 => Err("no answer"),
+///         _ => Ok(url.len()),
+///     });
+///     let run = fetch("abc");
+///     assert_eq!((&run).await.unwrap(), 3);
+///     assert_states(&run, ["Pending", "Running", "Retrying", "Completed"]).await;
+///     EventLog::current().assert_eq(
+///         "
+///         fetch-0: Pending
+///         fetch-0: Running
+///         fetch-0: Retrying (attempt 1 of 2 failed: no answer)
+///         fetch-0: Completed
+///         ",
+///     );
+/// }
+/// ```
+pub mod testing {
+    pub use orchestrator_core::testing::{
+        AssertStates, Borrowed, EventLog, FakeOutcome, Function, Replace, assert_states,
     };
 }
 

@@ -126,6 +126,11 @@ where
     }
 }
 
+/// What `retry_if` says of an error that a fake gave; one of another type is retried.
+pub fn retries<E: 'static>(error: &dyn Any, condition: fn(&E) -> bool) -> bool {
+    error.downcast_ref().is_none_or(|error| ask(condition, error))
+}
+
 /// A condition that panics says no.
 fn ask<E>(condition: fn(&E) -> bool, error: &E) -> bool {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| condition(error))).unwrap_or_else(|_| {
@@ -143,10 +148,13 @@ fn ask<E>(condition: fn(&E) -> bool, error: &E) -> bool {
 pub trait Fallible {
     /// What the result holds on success.
     type Ok;
+    /// What the result holds on failure.
+    type Error;
 }
 
 impl<T, E> Fallible for Result<T, E> {
     type Ok = T;
+    type Error = E;
 }
 
 /// Asks at compile time what a type can do, without demanding it.

@@ -24,7 +24,7 @@ mod orchestrator;
 mod builder;
 mod signals;
 mod process;
-mod testing;
+pub mod testing;
 mod clock;
 mod id;
 mod names;
@@ -61,12 +61,12 @@ pub mod __private {
     pub use crate::body::{
         ArgEncoder, Attempt, Body, Codec, Fallible, Probe, ProbeCodec, ProbeCodecFallback, ProbeDefault, ProbeEncode,
         ProbeEncodeFallback, assert_by_value, assert_cache_input, assert_cache_output, assert_parameter, fallible,
-        plain,
+        plain, retries,
     };
     pub use crate::def::{CachePolicy, Def, DefKind, Registered, RetryDelay, Want};
     pub use crate::future::{FlowFuture, MapFuture, TaskFuture};
     pub use crate::input::{IntoInput, IntoMapInput, Own, Ref, arg, map_arg};
     pub use crate::options::{Configurable, Configured, Overrides};
     pub use crate::submit::{submit_flow, submit_map, submit_task};
-    pub use crate::testing::test_scope;
+    pub use crate::testing::{Function, test_scope};
 }

@@ -15,6 +15,8 @@ pub struct Observed<'a> {
     pub run: &'a RunInfo,
     /// The run's name at that moment.
     pub name: &'a str,
+    /// Whether the program chose that name; else it is function and number, or for a flow run a random one.
+    pub named: bool,
     /// The state that it entered.
     pub transition: &'a Transition,
     /// How often its body had been started by then.
@@ -25,12 +27,15 @@ pub struct Observed<'a> {
     pub error: Option<&'a TaskError>,
 }
 
-/// Sees every transition after it happened, on the thread where it happened.
+/// Sees every run that is submitted, and every transition after it happened, on the thread where it happened.
 ///
 /// An observer must not block: the run waits for it. A panic of an observer is reported, and the run goes on.
 pub trait Observer: Send + Sync + fmt::Debug + 'static {
     /// A run entered a state.
     fn on_transition(&self, event: &Observed<'_>);
+
+    /// A run was submitted: it is Pending.
+    fn on_submit(&self, _event: &Observed<'_>) {}
 
     /// The journal gave up on a number of events, and why.
     fn on_loss(&self, _lost: u64, _why: &str) {}

@@ -148,6 +148,9 @@ impl Default for Defaults {
 pub trait Configurable {
     /// The options.
     fn overrides(&mut self) -> &mut Overrides;
+
+    /// What the attribute says.
+    fn def() -> &'static Def;
 }
 
 /// A task or flow with options changed at the call site; made by `fetch::configure()`.

@@ -22,6 +22,7 @@ use crate::options::Defaults;
 use crate::run::{Children, Run};
 use crate::scope::{Counts, Scope};
 use crate::state::{State, StateName};
+use crate::testing::Kit;
 
 /// Runs tasks and flows, and remembers what they did. A cheap handle: clones are the same orchestrator.
 ///
@@ -67,6 +68,8 @@ pub(crate) struct Inner {
     outside: Mutex<Weak<Scope>>,
     /// The numbers of runs outside of flows.
     counts: Arc<Counts>,
+    /// What tests put into the orchestrator.
+    pub(crate) testing: Kit,
 }
 
 impl std::fmt::Debug for Inner {
@@ -127,6 +130,7 @@ impl Orchestrator {
             signals,
             outside: Mutex::default(),
             counts: Arc::default(),
+            testing: Kit::default(),
         };
         Self { inner: Arc::new(inner) }
     }

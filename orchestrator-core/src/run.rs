@@ -18,7 +18,7 @@ use crate::engine::Call;
 use crate::engine::machine::may_follow;
 use crate::error::{Cause, FailedRun, FailureKind, TaskError};
 use crate::id::RunId;
-use crate::observe::Observed;
+use crate::observe::{Observed, Observer};
 use crate::options::{Effective, Overrides};
 use crate::scope::Scope;
 use crate::state::{State, StateName, StateType, Transition};
@@ -314,18 +314,46 @@ impl Run {
         let event = Observed {
             run: &self.info,
             name: &name,
+            named: self.is_named(),
             transition,
             run_count: self.run_count(),
             duration: began.filter(|_| terminal).map(|began| transition.at.since(began)),
             error,
         };
         crate::narrate::tell(self, &event);
+        self.observe_by(&event, |observer| observer.on_transition(&event));
+    }
+
+    /// Tells observers that the run was submitted.
+    pub(crate) fn submitted(&self) {
+        if !self.visible || self.scope.orchestrator.observers.is_empty() {
+            return;
+        }
+        let (name, transition) = (self.name(), lock(&self.cell).current.clone());
+        let event = Observed {
+            run: &self.info,
+            name: &name,
+            named: self.is_named(),
+            transition: &transition,
+            run_count: 0,
+            duration: None,
+            error: None,
+        };
+        self.observe_by(&event, |observer| observer.on_submit(&event));
+    }
+
+    fn observe_by(&self, event: &Observed<'_>, show: impl Fn(&dyn Observer)) {
         for observer in &self.scope.orchestrator.observers {
-            let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| observer.on_transition(&event)));
+            let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| show(&**observer)));
             if seen.is_err() {
-                tracing::error!(target: "orchestrator", "an observer panicked over '{name}'; the run goes on");
+                tracing::error!(target: "orchestrator", "an observer panicked over '{}'; the run goes on", event.name);
             }
         }
+    }
+
+    /// Whether the program chose the run's name.
+    fn is_named(&self) -> bool {
+        self.renamed.get().is_some() || self.overrides.get().is_some_and(|options| options.run_name.is_some())
     }
 
     /// Gives the journal what happened since it was last given something.

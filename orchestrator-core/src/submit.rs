@@ -22,6 +22,7 @@ use crate::orchestrator::Orchestrator;
 use crate::run::{Origin, Run};
 use crate::scope::Scope;
 use crate::state::StateName;
+use crate::testing::Fakes;
 
 /// Submits one run of a task.
 pub fn submit_task<B: Body>(overrides: &Overrides, args: <B::Args as Args>::Pending) -> TaskFuture<B::Output> {
@@ -105,7 +106,7 @@ impl<B: Body> Call for Typed<B> {
         Ok(())
     }
 
-    fn attempt(&mut self, last: bool) -> Attempt {
+    fn attempt(&mut self, last: bool, fakes: &Fakes) -> Attempt {
         let args = match self {
             Self::Ready(args) if !last => args.again(),
             Self::Ready(_) | Self::Pending(_) | Self::Spent => match std::mem::replace(self, Self::Spent) {
@@ -113,7 +114,10 @@ impl<B: Body> Call for Typed<B> {
                 Self::Pending(_) | Self::Spent => unreachable!("no attempt follows the last"),
             },
         };
-        B::call(args)
+        match fakes.of::<B::Args>(B::def()) {
+            None => B::call(args),
+            Some(fake) => fake(args),
+        }
     }
 
     fn run_name(&self) -> Option<String> {
@@ -162,7 +166,7 @@ impl<B: Body> Call for Expansion<B> {
         failed.map_or(Ok(()), Err)
     }
 
-    fn attempt(&mut self, _last: bool) -> Attempt {
+    fn attempt(&mut self, _last: bool, _fakes: &Fakes) -> Attempt {
         let mut args = self.args.take().expect("an expansion is attempted once");
         let (overrides, mut place) = (self.overrides.clone(), std::mem::take(&mut self.place));
         Attempt::from_future(async move {
@@ -231,8 +235,8 @@ impl Call for Awaiting {
         self.call.resolve()
     }
 
-    fn attempt(&mut self, last: bool) -> Attempt {
-        self.call.attempt(last)
+    fn attempt(&mut self, last: bool, fakes: &Fakes) -> Attempt {
+        self.call.attempt(last, fakes)
     }
 
     fn run_name(&self) -> Option<String> {
@@ -269,6 +273,7 @@ fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, visible:
     let (overrides, call) = Awaiting::take_from(overrides, call);
     let upstreams = upstreams(&*call);
     let run = make(def, overrides, call, visible, outer, parent, &upstreams);
+    run.submitted();
     if run.scope.handle.is_none() {
         refuse(&run, "there is no tokio runtime here: call it under #[tokio::main], or inside `block_on`".to_owned());
         return run;

@@ -56,6 +56,7 @@ impl Expansion<'_> {
         let body = self.body_impl();
         let written = self.as_written();
         let methods = self.methods();
+        let replaceable = self.replaceable();
         let checks = checks::checks(self);
         let registered = self.registered();
         quote! {
@@ -66,6 +67,7 @@ impl Expansion<'_> {
                 #body
                 #written
                 #methods
+                #replaceable
                 #checks
                 #registered
             };
@@ -122,8 +124,7 @@ impl Expansion<'_> {
             )
         };
         let def = def::def(p, self.options, self.function);
-        let carriers = params.iter().map(|param| self.carrier(param));
-        let types_of_args = quote_spanned!(generated(self.function.ident().span())=> (#(#carriers,)*));
+        let types_of_args = self.types_of_args();
         let args: Vec<_> = params.iter().enumerate().map(argument).collect();
         let succeeds = self.success();
         let attempt = self.attempt(&args);
@@ -320,8 +321,30 @@ impl Expansion<'_> {
             #[allow(unused_qualifications)]
             impl #p::Configurable for #ident {
                 fn overrides(&mut self) -> &mut #p::Overrides { &mut self.__overrides }
+                fn def() -> &'static #p::Def { &__DEF }
             }
         }
+    }
+
+    /// What lets tests put a fake in the function's place, and what says whether an error that it gives is retried.
+    fn replaceable(&self) -> Option<TokenStream> {
+        if self.function.is_generic() {
+            return None;
+        }
+        let (p, ident) = (self.root.path(), &self.function.item.sig.ident);
+        let (args, succeeds) = (self.types_of_args(), self.success());
+        let retries = self.options.retry_if.as_ref().filter(|_| self.function.output.is_result).map(|path| {
+            let declared = &self.function.output.declared;
+            quote! {
+                fn retries(error: &dyn ::core::any::Any) -> bool {
+                    #p::retries::<<#declared as #p::Fallible>::Error>(error, #path)
+                }
+            }
+        });
+        Some(quote! {
+            #[allow(unused_qualifications, clippy::all, clippy::pedantic, clippy::nursery)]
+            impl #p::Function<#args, #succeeds> for #ident { #retries }
+        })
     }
 
     fn registered(&self) -> Option<TokenStream> {
@@ -377,6 +400,12 @@ impl Expansion<'_> {
             quote_spanned!(generated(param.span)=> #p::#function::<#carrier, _>(#ident))
         });
         quote!((#(#args,)*))
+    }
+
+    /// The arguments in the form in which runs hold them.
+    fn types_of_args(&self) -> TokenStream {
+        let carriers = self.function.params.iter().map(|param| self.carrier(param));
+        quote_spanned!(generated(self.function.ident().span())=> (#(#carriers,)*))
     }
 
     fn carrier(&self, param: &Param) -> TokenStream {

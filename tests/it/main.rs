@@ -13,6 +13,7 @@ mod failures;
 mod flows;
 mod futures;
 mod journal;
+mod kit;
 mod limits;
 mod macros;
 mod map;

@@ -73,7 +73,7 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                     .then(|| after_failure(&machine, failure.as_ref()).into());
                 delayed = false;
                 run.begin_attempt(state, again);
-                let ended = match panics::catch(|| call.attempt(last)) {
+                let ended = match panics::catch(|| call.attempt(last, &run.scope.orchestrator.testing.fakes)) {
                     Ok(attempt) => attempt::execute(run, attempt, machine.begun()).await,
                     Err(said) => Ended::panicked(run, said),
                 };

@@ -18,6 +18,7 @@ use crate::error::{Cause, FailureKind, TaskError};
 use crate::orchestrator::Inner;
 use crate::run::{Outcome, Run};
 use crate::state::StateName;
+use crate::testing::Fakes;
 
 /// One submitted call, without its types.
 pub(crate) trait Call: Send {
@@ -25,8 +26,9 @@ pub(crate) trait Call: Send {
     fn visit(&self, visit: &mut dyn FnMut(&Arc<Run>));
     /// Takes the results of the upstream runs.
     fn resolve(&mut self) -> Result<(), TaskError>;
-    /// The body, ready to be executed once; the last attempt is given the arguments themselves.
-    fn attempt(&mut self, last: bool) -> Attempt;
+    /// The body, or what a test put in its place, ready to be executed once; the last attempt is given the arguments
+    /// themselves.
+    fn attempt(&mut self, last: bool, fakes: &Fakes) -> Attempt;
     /// The run's name, if a template makes it.
     fn run_name(&self) -> Option<String>;
     /// What the `cache_key` function says, if there is one.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::error::{FlowError, TaskError};
-use crate::id::{FlowRunId, TaskRunId};
+use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::input::{owned, result_of};
 use crate::run::Run;
 use crate::state::State;
@@ -87,6 +87,12 @@ macro_rules! run_future {
             /// Dropping the wait does nothing to the run.
             pub fn shared(&self) -> Shared<T, $error> {
                 Shared::new(self.run())
+            }
+        }
+
+        impl<T> From<&$name<T>> for RunId {
+            fn from(future: &$name<T>) -> Self {
+                future.as_run().id()
             }
         }
 

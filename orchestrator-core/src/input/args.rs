@@ -12,6 +12,8 @@ use crate::run::Run;
 pub trait Param: Sized + Send + 'static {
     /// The type behind the parameter: `Vec<T>` for `&[T]`.
     type Value: Send + Sync + 'static;
+    /// What a fake is given for it.
+    type Given: Send + 'static;
 
     #[doc(hidden)]
     fn hold(held: HeldValue<Self::Value>) -> Self;
@@ -19,6 +21,9 @@ pub trait Param: Sized + Send + 'static {
     /// The argument for this attempt, leaving one for the next.
     #[must_use]
     fn again(&mut self) -> Self;
+
+    /// The argument as a fake takes it.
+    fn give(self) -> Self::Given;
 }
 
 /// A resolved argument.
@@ -88,6 +93,7 @@ impl<T> std::fmt::Debug for Own<T> {
 
 impl<T: Send + Sync + 'static> Param for Ref<T> {
     type Value = T;
+    type Given = Borrowed<T>;
 
     fn hold(held: HeldValue<T>) -> Self {
         Self(held.0)
@@ -107,10 +113,15 @@ impl<T: Send + Sync + 'static> Param for Ref<T> {
         self.0 = Held::Shared(Arc::clone(&value));
         Self(Held::Shared(value))
     }
+
+    fn give(self) -> Borrowed<T> {
+        Borrowed(self.0)
+    }
 }
 
 impl<T: ByValue> Param for Own<T> {
     type Value = T;
+    type Given = T;
 
     fn hold(held: HeldValue<T>) -> Self {
         Self { held: held.0, clone: T::clone }
@@ -118,6 +129,33 @@ impl<T: ByValue> Param for Own<T> {
 
     fn again(&mut self) -> Self {
         Self { held: Held::Owned((self.clone)(self.held.get())), clone: self.clone }
+    }
+
+    fn give(self) -> T {
+        self.take()
+    }
+}
+
+/// An argument that a task takes by reference, as its fake gets it: it derefs to what the task would borrow.
+pub struct Borrowed<T>(Held<T>);
+
+impl<T> std::ops::Deref for Borrowed<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.get()
+    }
+}
+
+impl<T: std::fmt::Debug> std::fmt::Debug for Borrowed<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: std::fmt::Display> std::fmt::Display for Borrowed<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(f)
     }
 }
 
@@ -137,6 +175,8 @@ pub trait Args: Sized + Send + 'static {
     type Pending: Send + 'static;
     /// The arguments as passed to `map`.
     type Mapped: Send + 'static;
+    /// What a fake is given: nothing, the one argument, or a tuple.
+    type Given: Send + 'static;
 
     #[doc(hidden)]
     fn visit(pending: &Self::Pending, visit: &mut dyn FnMut(&Arc<Run>));
@@ -153,14 +193,18 @@ pub trait Args: Sized + Send + 'static {
     /// The arguments of the next run.
     #[doc(hidden)]
     fn next(mapped: &mut Self::Mapped) -> Self::Pending;
+    /// The arguments as a fake takes them.
+    fn give(self) -> Self::Given;
 }
 
 macro_rules! args {
     ($($param:ident $index:tt),*) => {
         #[allow(unused_variables, clippy::unused_unit, reason = "the tuple without elements uses none of its arguments")]
+        #[allow(unused_parens, reason = "one parameter is given as it is, not as a tuple of one")]
         impl<$($param: Param),*> Args for ($($param,)*) {
             type Pending = ($(Input<$param::Value>,)*);
             type Mapped = ($(MapArg<$param::Value>,)*);
+            type Given = ($($param::Given),*);
 
             fn visit(pending: &Self::Pending, visit: &mut dyn FnMut(&Arc<Run>)) {
                 $(pending.$index.visit(visit);)*
@@ -184,6 +228,10 @@ macro_rules! args {
 
             fn next(mapped: &mut Self::Mapped) -> Self::Pending {
                 ($(mapped.$index.next(),)*)
+            }
+
+            fn give(self) -> Self::Given {
+                ($(self.$index.give()),*)
             }
         }
     };

@@ -12,7 +12,7 @@ use crate::error::TaskError;
 use crate::run::Run;
 
 pub(crate) use args::Args;
-pub use args::{Own, Ref, arg, map_arg};
+pub use args::{Borrowed, Own, Ref, arg, map_arg};
 pub use gather::{Gather, Gathered, Ready, gather, ready};
 pub use map::{IntoMapInput, Unmapped, unmapped};
 

@@ -89,6 +89,7 @@ impl Actor {
         observer.on_transition(&Observed {
             run: &self.info,
             name: &self.name,
+            named: false,
             transition: &transition,
             run_count: end.run_count,
             duration: end.millis.map(Duration::from_millis),
