@@ -219,6 +219,36 @@ async fn retry_conditions_judge_the_errors_of_fakes() {
     assert_states(&run, ["Pending", "Running", "Retrying", "Failed"]).await;
 }
 
+#[expect(private_bounds, reason = "tasks are as visible as the user says, whatever their types are")]
+mod pipeline {
+    use orchestrator::prelude::*;
+
+    /// A type that only this module knows.
+    struct Secret(u32);
+
+    #[task]
+    pub(super) async fn open(secret: &Secret) -> u32 {
+        secret.0
+    }
+
+    #[flow]
+    pub(super) async fn opened(code: u32) -> Result<u32, TaskError> {
+        open(Secret(code)).await
+    }
+
+    #[orchestrator::test]
+    async fn a_task_may_be_more_visible_than_its_types() {
+        Orchestrator::current().replace::<open>(|secret| secret.0 + 1);
+        assert_eq!(opened(1).await.unwrap(), 2);
+    }
+}
+
+#[orchestrator::test]
+async fn functions_of_other_modules_are_replaced_by_their_paths() {
+    Orchestrator::current().replace::<pipeline::opened>(|code| code * 10);
+    assert_eq!(pipeline::opened(4).await.unwrap(), 40);
+}
+
 #[orchestrator::test]
 async fn each_attempt_is_given_its_own_arguments() {
     #[derive(Debug)]
@@ -310,6 +340,16 @@ async fn the_log_has_every_event_in_order() {
     log.clear();
     log.assert_eq("");
     assert_eq!(log.by_run(), "");
+}
+
+#[orchestrator::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_by_run_does_not_depend_on_threads() {
+    Orchestrator::current().replace::<fetch>(|repo| repo.len() as u64);
+    github_stars(vec!["rust".to_owned(); 50]).await.unwrap();
+    let fetches: String = (0..50).map(|n| format!("fetch-{n}: Pending, Running, Completed\n")).collect();
+    EventLog::current().assert_by_run(&format!(
+        "github-stars-0: Pending, Running, Completed\n{fetches}total-0: Pending, Running, Completed"
+    ));
 }
 
 #[tokio::test]

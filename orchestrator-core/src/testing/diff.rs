@@ -3,7 +3,7 @@
 use similar::{ChangeTag, TextDiff};
 
 /// How many lines that agree are shown around those that do not.
-const AROUND: usize = 4;
+const AROUND: usize = 3;
 
 /// What to tell if the lines of `happened` are not those of `expected`; `None` if they are.
 ///
@@ -58,8 +58,8 @@ mod tests {
         let mut shown = said.lines();
         assert_eq!(shown.next(), Some("the lines are not as expected (- expected, + happened):"));
         assert_eq!(shown.next(), Some("  …"));
-        assert_eq!(shown.next(), Some("  line 11"));
-        assert!(said.contains("\n- line 15\n") && said.ends_with("line 19\n  …"), "{said}");
+        assert_eq!(shown.next(), Some("  line 12"));
+        assert!(said.contains("\n- line 15\n") && said.ends_with("line 18\n  …"), "{said}");
         assert_eq!(difference("", " a\n\n  b ", "a\nb\n"), None);
     }
 }
