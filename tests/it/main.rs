@@ -9,6 +9,7 @@ mod cache;
 mod cancel;
 mod dependencies;
 mod door;
+mod environment;
 mod failures;
 mod flows;
 mod futures;

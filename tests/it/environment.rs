@@ -1,0 +1,223 @@
+//! Options whose effect only a process of its own can show: variables, what is printed, signals.
+
+use std::process::{Command, Stdio};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use orchestrator::prelude::*;
+use orchestrator::{OrchestratorBuilder, TokioClock};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::door::Calls;
+
+#[task]
+async fn failing() -> Result<(), String> {
+    Err("no".into())
+}
+
+#[task]
+async fn endless() {
+    println!("\nsaid: begun");
+    std::future::pending::<()>().await;
+}
+
+/// A program of one of the tests below, in a process with those variables.
+fn program(name: &str, variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("environment::{name}"), "--nocapture"]);
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_str().is_some_and(|name| name.starts_with("ORCHESTRATOR_") || name == "RUST_LOG") {
+            command.env_remove(variable);
+        }
+    }
+    command.env("ENVIRONMENT_TEST", "1").env("ORCHESTRATOR_DATABASE_URL", "memory").envs(variables.iter().copied());
+    command
+}
+
+/// Whether this is the process of a program; its parent runs it by name.
+fn is_program() -> bool {
+    std::env::var_os("ENVIRONMENT_TEST").is_some()
+}
+
+/// What a program said, and what was printed for people.
+fn run(name: &str, variables: &[(&str, &str)]) -> (Vec<String>, String) {
+    let output = program(name, variables).output().unwrap();
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{out}\n{err}");
+    (out.lines().filter_map(|line| line.strip_prefix("said: ")).map(str::to_owned).collect(), err)
+}
+
+async fn under<R>(builder: OrchestratorBuilder, program: impl Future<Output = R>) -> R {
+    builder.build().await.unwrap().scope(program).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn program_that_fails() {
+    if !is_program() {
+        return;
+    }
+    under(Orchestrator::builder().clock(TokioClock::new()), async {
+        for _ in 0..8 {
+            let start = Instant::now();
+            failing().await.unwrap_err();
+            println!("\nsaid: {}", start.elapsed().as_millis());
+        }
+    })
+    .await;
+}
+
+#[test]
+fn variables_say_how_long_to_wait_before_a_retry() {
+    let waits = |variables: &[_]| -> Vec<u32> {
+        run("program_that_fails", variables).0.iter().map(|millis| millis.parse().unwrap()).collect()
+    };
+    let delay = [("ORCHESTRATOR_RETRIES", "2"), ("ORCHESTRATOR_RETRY_DELAY_SECS", "1.5")];
+    assert_eq!(waits(&delay[..1]), [0; 8]);
+    assert_eq!(waits(&delay), [3000; 8]);
+    let spread = waits(&[delay[0], delay[1], ("ORCHESTRATOR_RETRY_JITTER", "0.5")]);
+    assert!(spread.iter().all(|millis| (1880..=4510).contains(millis)), "{spread:?}");
+    assert!(spread.iter().any(|millis| *millis != spread[0]), "{spread:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn program_that_does_not_end() {
+    if !is_program() {
+        return;
+    }
+    under(Orchestrator::builder().clock(TokioClock::new()), async {
+        let start = Instant::now();
+        let outcome = tokio::time::timeout(Duration::from_secs(100), endless()).await;
+        let timed_out = outcome.is_ok_and(|ended| ended.unwrap_err().is_timed_out());
+        println!("\nsaid: {timed_out} after {}", start.elapsed().as_secs());
+    })
+    .await;
+}
+
+#[test]
+fn a_variable_limits_the_time_of_an_attempt() {
+    let said = |variables| run("program_that_does_not_end", variables).0.pop().unwrap();
+    assert_eq!(said(&[("ORCHESTRATOR_TASK_TIMEOUT_SECS", "2.5")]), "true after 2");
+    assert_eq!(said(&[]), "false after 100");
+}
+
+#[tokio::test]
+async fn program_that_asks_the_cache() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_ttl = "1h")]
+    async fn cached() -> usize {
+        CALLS.one()
+    }
+    #[task(cache_ttl = "1h", refresh_cache = false)]
+    async fn never_refreshed() -> usize {
+        CALLS.one()
+    }
+    if !is_program() {
+        return;
+    }
+    under(Orchestrator::builder(), async {
+        for _ in 0..2 {
+            println!("\nsaid: {} {}", cached().await.unwrap(), never_refreshed().await.unwrap());
+        }
+    })
+    .await;
+}
+
+#[test]
+fn a_variable_refreshes_the_cache_where_a_task_says_nothing() {
+    let said = |variables| run("program_that_asks_the_cache", variables).0;
+    assert_eq!(said(&[]), ["1 2", "1 2"]);
+    assert_eq!(said(&[("ORCHESTRATOR_REFRESH_CACHE", "true")]), ["1 2", "3 2"]);
+}
+
+#[tokio::test]
+async fn program_with_a_body_that_does_not_look() {
+    static BEGUN: Notify = Notify::const_new();
+    static GATE: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+    #[task]
+    fn stubborn() {
+        BEGUN.notify_one();
+        drop(GATE.1.wait_while(GATE.0.lock().unwrap(), |open| !*open).unwrap());
+    }
+    if !is_program() {
+        return;
+    }
+    under(Orchestrator::builder().terminal(true), async {
+        let run = stubborn();
+        BEGUN.notified().await;
+        run.cancel();
+        println!("\nsaid: {}", run.wait().await.name);
+    })
+    .await;
+    *GATE.0.lock().unwrap() = true;
+    GATE.1.notify_all();
+}
+
+#[test]
+fn a_variable_says_how_long_a_cancelled_body_is_waited_for() {
+    let (said, printed) = run("program_with_a_body_that_does_not_look", &[("ORCHESTRATOR_CANCEL_GRACE_SECS", "0.02")]);
+    assert_eq!(said, ["Cancelled"]);
+    assert!(printed.contains("'stubborn-0' did not stop within 20ms of its cancellation"), "{printed}");
+}
+
+#[tokio::test]
+async fn program_that_prints() {
+    if !is_program() {
+        return;
+    }
+    let builder = Orchestrator::builder().terminal(std::env::var_os("QUIET").is_none());
+    let builder = if std::env::var_os("SAYS_WARN").is_some() { builder.log("warn") } else { builder };
+    under(builder, async {
+        failing().await.unwrap_err();
+        tracing::info!(target: "program", "all is said");
+    })
+    .await;
+}
+
+#[test]
+fn the_builder_says_what_is_printed_where_the_environment_says_nothing() {
+    let printed = |variables| run("program_that_prints", variables).1;
+    let all = printed(&[]);
+    assert!(all.contains("ERROR | Task run 'failing-0'") && all.contains("all is said"), "{all}");
+    let little = printed(&[("SAYS_WARN", "1")]);
+    assert!(little.contains("ERROR | Task run 'failing-0'") && !little.contains("all is said"), "{little}");
+    let told = printed(&[("SAYS_WARN", "1"), ("ORCHESTRATOR_LOG", "info")]);
+    assert!(told.contains("all is said"), "the environment wins: {told}");
+    assert_eq!(printed(&[("QUIET", "1")]), "");
+}
+
+#[tokio::test]
+async fn program_that_is_interrupted() {
+    if !is_program() {
+        return;
+    }
+    let handles = std::env::var("HANDLES").unwrap() == "true";
+    under(Orchestrator::builder().handle_signals(handles), async {
+        println!("\nsaid: {}", endless().await.unwrap_err());
+    })
+    .await;
+}
+
+#[cfg(unix)]
+#[test]
+fn signals_are_handled_if_the_builder_says_so() {
+    use std::io::{BufRead as _, BufReader};
+    use std::os::unix::process::ExitStatusExt as _;
+    const SIGTERM: i32 = 15;
+    for handles in [true, false] {
+        let mut command = program("program_that_is_interrupted", &[("HANDLES", &handles.to_string())]);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+        lines.find(|line| line == "said: begun").unwrap();
+        assert!(Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap().success());
+        let said = lines.find(|line| line.starts_with("said: "));
+        let status = process.wait().unwrap();
+        if handles {
+            assert_eq!(said.as_deref(), Some("said: task run 'endless-0' was cancelled: on request"));
+            assert!(status.success(), "{status}");
+        } else {
+            assert_eq!(said, None);
+            assert_eq!(status.signal(), Some(SIGTERM), "{status}");
+        }
+    }
+}
