@@ -31,11 +31,11 @@
 pub use orchestrator_core::{
     AsCompleted, Awaitable, BackendError, CachePolicy, Clock, Configured, Delay, Error, FlowError, FlowFuture, FlowRun,
     FlowRunId, FlowRunQuery, Gather, Gathered, InCurrentRun, Indexed, Input, IntoInput, IntoMapInput, JoinAll, Limit,
-    LogLine, MapFuture, Observed, Observer, Orchestrator, OrchestratorBuilder, ParseIdError, Pause, Placed, Ready,
-    Result, RunContext, RunId, SetLimit, Settled, Shared, SlotGuard, State, StateBackend, StateName, StateType,
-    SystemClock, TaskError, TaskFuture, TaskRun, TaskRunId, Timestamp, TokioClock, Transition, Unmapped, Upstream,
-    WaitState, as_completed, backend, capture_layer, concurrency, gather, join_all, rate_limit, ready, registered,
-    unmapped, wait_all,
+    LogLine, MapFuture, Observed, Observer, Orchestrator, OrchestratorBuilder, ParseIdError, Pause, PauseFlowRun,
+    Placed, Ready, Result, RunContext, RunId, SetLimit, Settled, Shared, SlotGuard, State, StateBackend, StateName,
+    StateType, SystemClock, TaskError, TaskFuture, TaskRun, TaskRunId, Timestamp, TokioClock, Transition, Unmapped,
+    Upstream, WaitState, as_completed, backend, capture_layer, concurrency, gather, join_all, pause_flow_run,
+    pause_for_input, rate_limit, ready, registered, unmapped, wait_all,
 };
 pub use orchestrator_macros::{flow, task, test};
 
@@ -47,7 +47,8 @@ pub mod prelude {
     pub use crate::testing::Replace as _;
     pub use crate::{
         FlowFuture, FlowRun, InCurrentRun, MapFuture, Orchestrator, RunContext, State, StateType, TaskError,
-        TaskFuture, TaskRun, concurrency, flow, gather, rate_limit, task, unmapped, wait_all,
+        TaskFuture, TaskRun, concurrency, flow, gather, pause_flow_run, pause_for_input, rate_limit, task, unmapped,
+        wait_all,
     };
 }
 

@@ -405,6 +405,9 @@ pub(crate) enum ErrorKind {
     Backend(BackendError),
     NotFound(String),
     Limit(String),
+    NotPaused(String),
+    Input(String),
+    TimedOut(String),
     Config(String),
     ShutDown,
 }
@@ -426,6 +429,35 @@ impl Error {
         matches!(*self.0, ErrorKind::Limit(_))
     }
 
+    /// Whether something took longer than it was given, such as a pause that nobody resumed.
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        match &*self.0 {
+            ErrorKind::TimedOut(_) => true,
+            ErrorKind::Task(error) => error.is_timed_out(),
+            ErrorKind::Flow(error) => error.is_timed_out(),
+            ErrorKind::Backend(_)
+            | ErrorKind::NotFound(_)
+            | ErrorKind::Limit(_)
+            | ErrorKind::NotPaused(_)
+            | ErrorKind::Input(_)
+            | ErrorKind::Config(_)
+            | ErrorKind::ShutDown => false,
+        }
+    }
+
+    /// Whether there is no pause: of a flow run that is to be resumed, or because a flow run cannot be paused.
+    #[must_use]
+    pub fn is_not_paused(&self) -> bool {
+        matches!(*self.0, ErrorKind::NotPaused(_))
+    }
+
+    /// Whether the input for a paused flow run is not what it waits for.
+    #[must_use]
+    pub fn is_invalid_input(&self) -> bool {
+        matches!(*self.0, ErrorKind::Input(_))
+    }
+
     /// Whether the state backend failed.
     #[must_use]
     pub fn is_backend(&self) -> bool {
@@ -441,6 +473,9 @@ impl Error {
             | ErrorKind::Flow(_)
             | ErrorKind::NotFound(_)
             | ErrorKind::Limit(_)
+            | ErrorKind::NotPaused(_)
+            | ErrorKind::Input(_)
+            | ErrorKind::TimedOut(_)
             | ErrorKind::Config(_)
             | ErrorKind::ShutDown => None,
         }
@@ -453,7 +488,12 @@ impl fmt::Display for Error {
             ErrorKind::Task(error) => error.fmt(f),
             ErrorKind::Flow(error) => error.fmt(f),
             ErrorKind::Backend(error) => error.fmt(f),
-            ErrorKind::NotFound(text) | ErrorKind::Limit(text) | ErrorKind::Config(text) => f.write_str(text),
+            ErrorKind::NotFound(text)
+            | ErrorKind::Limit(text)
+            | ErrorKind::NotPaused(text)
+            | ErrorKind::Input(text)
+            | ErrorKind::TimedOut(text)
+            | ErrorKind::Config(text) => f.write_str(text),
             ErrorKind::ShutDown => f.write_str("the orchestrator is shut down"),
         }
     }
@@ -471,7 +511,13 @@ impl StdError for Error {
             ErrorKind::Task(error) => error.source(),
             ErrorKind::Flow(error) => error.source(),
             ErrorKind::Backend(error) => error.source(),
-            ErrorKind::NotFound(_) | ErrorKind::Limit(_) | ErrorKind::Config(_) | ErrorKind::ShutDown => None,
+            ErrorKind::NotFound(_)
+            | ErrorKind::Limit(_)
+            | ErrorKind::NotPaused(_)
+            | ErrorKind::Input(_)
+            | ErrorKind::TimedOut(_)
+            | ErrorKind::Config(_)
+            | ErrorKind::ShutDown => None,
         }
     }
 }
@@ -485,6 +531,34 @@ impl From<TaskError> for Error {
 impl From<FlowError> for Error {
     fn from(error: FlowError) -> Self {
         Self::new(ErrorKind::Flow(error))
+    }
+}
+
+/// So that bodies that return `Result<_, TaskError>` can use `?` on what the runtime says. The error of a run is given
+/// back as it was.
+impl From<Error> for TaskError {
+    fn from(error: Error) -> Self {
+        match &*error.0 {
+            ErrorKind::Task(error) => error.clone(),
+            ErrorKind::Flow(error) => error.clone().into(),
+            ErrorKind::Backend(_)
+            | ErrorKind::NotFound(_)
+            | ErrorKind::Limit(_)
+            | ErrorKind::NotPaused(_)
+            | ErrorKind::Input(_)
+            | ErrorKind::TimedOut(_)
+            | ErrorKind::Config(_)
+            | ErrorKind::ShutDown => {
+                let kind = if error.is_timed_out() { FailureKind::TimedOut } else { FailureKind::Failed };
+                Self::new(kind, None, Cause::Body(BodyError::new(error)))
+            }
+        }
+    }
+}
+
+impl From<Error> for FlowError {
+    fn from(error: Error) -> Self {
+        TaskError::from(error).into()
     }
 }
 
@@ -525,6 +599,17 @@ mod tests {
         assert!(flow.to_string().ends_with(
             "reading the table: task run 'load-0' did not start: upstream task run 'fetch-3' failed: disk on fire"
         ));
+    }
+
+    #[test]
+    fn what_the_runtime_says_can_be_the_error_of_a_body() {
+        let of_run = failed("fetch-3", Cause::Said("no".to_owned()), FailureKind::Panicked);
+        let back = TaskError::from(Error::from(of_run.clone()));
+        assert!(back.is_panic() && back.run_id() == of_run.run_id());
+        assert_eq!(FlowError::from(Error::from(FlowError::from(of_run.clone()))).run_id(), of_run.run_id());
+        let late = TaskError::from(Error::new(ErrorKind::TimedOut("nobody came".to_owned())));
+        assert!(late.is_timed_out() && late.downcast_ref::<Error>().is_some_and(Error::is_timed_out));
+        assert_eq!((late.run_id(), late.to_string().as_str()), (None, "nobody came"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod input;
 mod submit;
 mod scope;
 mod context;
+mod pause;
 mod run;
 mod state;
 mod engine;
@@ -47,6 +48,7 @@ pub use input::{Gather, Gathered, Input, IntoInput, IntoMapInput, Ready, Unmappe
 pub use observe::{Observed, Observer};
 pub use options::{Configured, Delay};
 pub use orchestrator::Orchestrator;
+pub use pause::{PauseFlowRun, pause_flow_run, pause_for_input};
 pub use state::{State, StateName, StateType, Transition};
 pub use terminal::capture_layer;
 

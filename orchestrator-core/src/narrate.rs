@@ -22,13 +22,12 @@ pub(crate) fn is_told(name: StateName) -> bool {
     let level = match name {
         StateName::Failed | StateName::TimedOut | StateName::Crashed => LevelFilter::ERROR,
         StateName::NotReady | StateName::AwaitingRetry | StateName::Retrying => LevelFilter::WARN,
-        StateName::Cancelled | StateName::Cancelling => LevelFilter::WARN,
+        StateName::Cancelled | StateName::Cancelling | StateName::Paused => LevelFilter::WARN,
         StateName::Completed | StateName::Cached | StateName::RolledBack | StateName::Running => LevelFilter::INFO,
         StateName::Scheduled
         | StateName::Late
         | StateName::AwaitingConcurrencySlot
         | StateName::Pending
-        | StateName::Paused
         | StateName::Suspended => LevelFilter::DEBUG,
     };
     LevelFilter::current() >= level
@@ -39,6 +38,8 @@ pub(crate) fn tell(run: &Run, event: &Observed<'_>) {
     let function = event.run.function;
     let said = event.transition.message.as_deref().unwrap_or_default();
     match event.transition.name {
+        StateName::Running if flow && !said.is_empty() => say!(info, run, event, "Goes on: {said}"),
+        StateName::Paused => say!(warn, run, event, "Paused: {said}; {}", how_to_resume(run)),
         StateName::Running if flow => say!(info, run, event, "Started: flow '{function}'"),
         StateName::Running => say!(debug, run, event, "Started"),
         StateName::AwaitingRetry | StateName::Retrying if !said.is_empty() => {
@@ -65,9 +66,15 @@ pub(crate) fn tell(run: &Run, event: &Observed<'_>) {
         | StateName::AwaitingConcurrencySlot
         | StateName::Pending
         | StateName::Retrying
-        | StateName::Paused
         | StateName::Suspended => say!(debug, run, event, "{}({said})", event.transition.name),
     }
+}
+
+/// Who lets a paused run on, and until when.
+fn how_to_resume(run: &Run) -> String {
+    let within = run.scope.pauses.next().and_then(|pause| (pause.until? - pause.since).to_std().ok());
+    let within = within.map(|time| format!(" within {}", short(time))).unwrap_or_default();
+    format!("`resume_paused` lets flow run {} go on{within}", run.id())
 }
 
 fn finished(event: &Observed<'_>, why: &str) -> String {

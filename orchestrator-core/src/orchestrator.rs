@@ -370,7 +370,7 @@ impl Inner {
     }
 
     /// An active run of this process.
-    fn active_run(&self, id: RunId) -> Option<Arc<Run>> {
+    pub(crate) fn active_run(&self, id: RunId) -> Option<Arc<Run>> {
         let mut reached = self.roots.active();
         while let Some(run) = reached.pop() {
             if run.id() == id {

@@ -1,6 +1,7 @@
 //! One run: its identity, its state, who waits for it, and which runs it started.
 //!
-//! A run is shared by its futures, its driver and, while it is active, its parent. Only the driver writes its states.
+//! A run is shared by its futures, its driver and, while it is active, its parent. Its states are written by the driver, but for
+//! those of a pause.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -259,7 +260,7 @@ impl Run {
         self.lineage().any(|ancestor| Arc::ptr_eq(ancestor, above))
     }
 
-    // --- states, written by the driver alone ---
+    // --- states, written by the driver alone; Paused, and Running after it, by whoever pauses and resumes ---
 
     /// Enters a state that is not terminal.
     pub(crate) fn enter(&self, name: StateName, message: Option<Arc<str>>) {
@@ -288,8 +289,41 @@ impl Run {
         }
     }
 
+    /// Enters a state that is not terminal, unless the run has left those in `from`. What comes back is to be told when
+    /// the caller holds no lock any more.
+    pub(crate) fn enter_from(
+        &self,
+        from: &[StateName],
+        name: StateName,
+        message: Option<Arc<str>>,
+        at: Timestamp,
+    ) -> Option<Entered> {
+        let cell = lock(&self.cell);
+        from.contains(&cell.current.name).then(|| self.note(cell, name, message, at))
+    }
+
+    /// Tells of a state that was entered with [`enter_from`](Self::enter_from), and lets the driver hand it on.
+    pub(crate) fn tell(&self, entered: Entered) {
+        if let Some(transition) = entered.shown {
+            self.show(&transition, entered.began, None);
+        }
+        self.signal();
+    }
+
     fn record(&self, name: StateName, message: Option<Arc<str>>, at: Timestamp, error: Option<&TaskError>) {
-        let mut cell = lock(&self.cell);
+        let entered = self.note(lock(&self.cell), name, message, at);
+        if let Some(transition) = entered.shown {
+            self.show(&transition, entered.began, error);
+        }
+    }
+
+    fn note(
+        &self,
+        mut cell: MutexGuard<'_, Cell>,
+        name: StateName,
+        message: Option<Arc<str>>,
+        at: Timestamp,
+    ) -> Entered {
         debug_assert!(may_follow(cell.current.name, name), "no way leads from {} to {name}", cell.current.name);
         let at = at.max(cell.current.at.after(Duration::from_micros(1)));
         let transition = Transition { name, at, message };
@@ -301,10 +335,7 @@ impl Run {
         let seen = self.visible && self.scope.orchestrator.watches(name);
         let shown = seen.then(|| transition.clone());
         cell.staged.push(transition);
-        drop(cell);
-        if let Some(transition) = shown {
-            self.show(&transition, began, error);
-        }
+        Entered { shown, began }
     }
 
     /// Tells observers and the log.
@@ -618,6 +649,13 @@ impl Run {
     pub(crate) fn cancel_children(&self) {
         self.active_children().iter().for_each(Self::cancel_tree);
     }
+}
+
+/// A state that was entered, to be shown to observers if any of them looks.
+#[must_use = "observers are to see it"]
+pub(crate) struct Entered {
+    shown: Option<Transition>,
+    began: Option<Timestamp>,
 }
 
 /// Those who waited for a run that has ended.

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use crate::def::Def;
 use crate::id::FlowRunId;
 use crate::orchestrator::Inner;
+use crate::pause::Pauses;
 
 pub(crate) struct Scope {
     pub(crate) orchestrator: Arc<Inner>,
@@ -22,6 +23,8 @@ pub(crate) struct Scope {
     pub(crate) parameters: OnceLock<serde_json::Value>,
     /// Places for tasks of the flow that run at the same time, and how many there are.
     pub(crate) capacity: Option<(Arc<Semaphore>, usize)>,
+    /// The pauses of the flow run.
+    pub(crate) pauses: Pauses,
     counts: Arc<Counts>,
 }
 
@@ -39,7 +42,16 @@ impl Scope {
         counts: Arc<Counts>,
     ) -> Arc<Self> {
         let capacity = capacity.map(|size| (Arc::new(Semaphore::new(size.min(Semaphore::MAX_PERMITS))), size));
-        Arc::new(Self { orchestrator, handle, flow, tags, parameters: OnceLock::new(), capacity, counts })
+        Arc::new(Self {
+            orchestrator,
+            handle,
+            flow,
+            tags,
+            parameters: OnceLock::new(),
+            capacity,
+            pauses: Pauses::default(),
+            counts,
+        })
     }
 
     /// The number of the next run of a function, counted from 0.

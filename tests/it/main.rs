@@ -21,6 +21,7 @@ mod map;
 mod mistakes;
 mod options;
 mod output;
+mod pause;
 mod random;
 mod states;
 mod store;

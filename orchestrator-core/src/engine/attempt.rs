@@ -13,6 +13,7 @@ use super::panics;
 use crate::body::{Attempt, BodyFailure, BodyFuture, Erased};
 use crate::context::Place;
 use crate::error::{Cause, FailureKind, TaskError};
+use crate::pause;
 use crate::run::Run;
 
 /// How an attempt ended.
@@ -207,6 +208,7 @@ async fn call_body(run: &Arc<Run>, function: Function, number: u32) -> Option<Bo
     }
     // Told at once: a body that does not look may take all of its grace.
     run.enter_cancelling();
+    pause::withdraw(run);
     let grace = run.scope.orchestrator.defaults.cancel_grace;
     if tokio::time::timeout(grace, &mut thread).await.is_err() {
         tracing::warn!(

@@ -12,6 +12,7 @@ use crate::backend::record;
 use crate::body::{ArgEncoder, Erased};
 use crate::cache;
 use crate::error::{Cause, FailureKind, TaskError};
+use crate::pause;
 use crate::run::{Outcome, Run};
 use crate::state::{StateName, StateType};
 
@@ -65,6 +66,7 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                         None => Event::CancelRequested,
                     }
                 }
+                Verdict::StartOver => Event::StartOver,
                 Verdict::Cancelled => Event::CancelRequested,
             },
             Decision::Attempt { state, last } => {
@@ -73,10 +75,12 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                     .then(|| after_failure(&machine, failure.as_ref()).into());
                 delayed = false;
                 run.begin_attempt(state, again);
+                pause::attempt_begins(run);
                 let ended = match panics::catch(|| call.attempt(last, &run.scope.orchestrator.testing.fakes)) {
                     Ok(attempt) => attempt::execute(run, attempt, machine.begun()).await,
                     Err(said) => Ended::panicked(run, said),
                 };
+                pause::attempt_ended(run);
                 match ended {
                     Ended::Completed(value) => {
                         result = Some(value);

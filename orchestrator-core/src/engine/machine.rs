@@ -128,7 +128,7 @@ impl Machine {
 }
 
 /// The states that may follow each state. Terminal ones have no successor, and any other may be followed by Crashed.
-pub(crate) const TRANSITIONS: [(StateName, &[StateName]); 6] = {
+pub(crate) const TRANSITIONS: [(StateName, &[StateName]); 7] = {
     use StateName as S;
     let ended: &[StateName] = &[
         S::Completed,
@@ -137,6 +137,7 @@ pub(crate) const TRANSITIONS: [(StateName, &[StateName]); 6] = {
         S::AwaitingRetry,
         S::AwaitingConcurrencySlot,
         S::Retrying,
+        S::Paused,
         S::Cancelling,
         S::Crashed,
     ];
@@ -153,6 +154,7 @@ pub(crate) const TRANSITIONS: [(StateName, &[StateName]); 6] = {
         (S::Running, ended),
         (S::Retrying, ended),
         (S::AwaitingRetry, &[S::Retrying, S::AwaitingConcurrencySlot, S::Failed, S::Cancelling, S::Crashed]),
+        (S::Paused, &[S::Running, S::Cancelling, S::Crashed]),
         (S::Cancelling, &[S::Cancelled, S::Crashed]),
     ]
 };

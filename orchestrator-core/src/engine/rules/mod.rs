@@ -3,6 +3,7 @@
 mod cache_look_up;
 mod claim;
 mod flow_capacity;
+mod flow_paused;
 mod journal_room;
 mod slots;
 mod worker;
@@ -21,6 +22,7 @@ use crate::run::Run;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
     CacheLookUp,
+    FlowPaused,
     JournalRoom,
     FlowCapacity,
     Worker,
@@ -36,9 +38,11 @@ pub(crate) struct Entry {
 }
 
 /// The rules in the order in which they are asked; the order is the semantics.
-pub(crate) const ENTERING: [Entry; 6] = [
+pub(crate) const ENTERING: [Entry; 8] = [
     // Before anything is taken: a hit needs neither slot nor worker.
     Entry { rule: Rule::CacheLookUp, each_attempt: false },
+    // Before anything is held: whoever lets the flow run on may take an hour.
+    Entry { rule: Rule::FlowPaused, each_attempt: false },
     // Before anything is held: while the store lags, work that has not begun waits.
     Entry { rule: Rule::JournalRoom, each_attempt: false },
     // Before the named slots: a task that waits for its own flow's turn keeps nobody else waiting.
@@ -48,6 +52,8 @@ pub(crate) const ENTERING: [Entry; 6] = [
     Entry { rule: Rule::Worker, each_attempt: true },
     // All named slots at once, first come first served.
     Entry { rule: Rule::Slots, each_attempt: true },
+    // Once more: the flow run may have been paused while the run waited for slots. All is given back then.
+    Entry { rule: Rule::FlowPaused, each_attempt: false },
     // Last: whoever has the claim waits for nothing that those who wait for it could hold.
     Entry { rule: Rule::Claim, each_attempt: false },
 ];
@@ -61,6 +67,8 @@ pub(crate) enum Verdict {
     Reject(Erased),
     /// Somebody else computes the result: look again when that has ended.
     Again(Flight),
+    /// The rules are to be asked again from the first one on: what had been taken was given back.
+    StartOver,
     /// The run can never start.
     Abort(TaskError),
     /// The run was cancelled while it waited.
@@ -86,6 +94,12 @@ pub(crate) struct Taken {
     pub(crate) flow: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
+impl Taken {
+    fn is_any(&self) -> bool {
+        self.worker.is_some() || self.slots.is_some() || self.flow.is_some()
+    }
+}
+
 /// Asks one rule.
 pub(crate) async fn apply(rule: Rule, run: &Arc<Run>, call: &mut dyn Call, holding: &mut Holding) -> Verdict {
     // The common case of a rule that has nothing to say costs no future; the others are boxed, to keep waiting runs
@@ -97,6 +111,10 @@ pub(crate) async fn apply(rule: Rule, run: &Arc<Run>, call: &mut dyn Call, holdi
         },
         Rule::Claim => match holding.key.take() {
             Some(looked_up) => Box::pin(claim::apply(looked_up, run, call, holding)).await,
+            None => Verdict::Accept,
+        },
+        Rule::FlowPaused => match flow_paused::asked(run) {
+            Some(scope) => Box::pin(flow_paused::apply(Arc::clone(scope), run, holding)).await,
             None => Verdict::Accept,
         },
         Rule::JournalRoom if run.scope.orchestrator.journal.has_room() => Verdict::Accept,

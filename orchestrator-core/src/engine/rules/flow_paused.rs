@@ -1,0 +1,25 @@
+//! While a flow run is paused, no run that it calls starts.
+
+use std::sync::Arc;
+
+use super::{Holding, Taken, Verdict};
+use crate::engine::attempt::unless_cancelled;
+use crate::run::Run;
+use crate::scope::Scope;
+
+/// What the run shares with the paused flow run that called it.
+pub(super) fn asked(run: &Run) -> Option<&Arc<Scope>> {
+    let caller = run.parent.as_ref()?;
+    (run.visible && caller.scope.pauses.is_paused()).then_some(&caller.scope)
+}
+
+pub(super) async fn apply(scope: Arc<Scope>, run: &Arc<Run>, holding: &mut Holding) -> Verdict {
+    // Nothing is kept from others in the meantime.
+    let gave_back = holding.taken.is_any();
+    holding.taken = Taken::default();
+    match unless_cancelled(run, scope.pauses.over()).await {
+        Some(()) if gave_back => Verdict::StartOver,
+        Some(()) => Verdict::Accept,
+        None => Verdict::Cancelled,
+    }
+}
