@@ -28,15 +28,26 @@
 //! # }
 //! ```
 
+// Grouped by subject.
 pub use orchestrator_core::{
-    AsCompleted, Awaitable, BackendError, CachePolicy, Clock, Configured, Delay, Error, FlowError, FlowFuture, FlowRun,
-    FlowRunId, FlowRunQuery, Gather, Gathered, InCurrentRun, Indexed, Input, IntoInput, IntoMapInput, JoinAll, Limit,
-    LogLine, MapFuture, Observed, Observer, Orchestrator, OrchestratorBuilder, ParseIdError, Pause, PauseFlowRun,
-    Placed, Ready, Result, RunContext, RunId, SetLimit, Settled, Shared, SlotGuard, State, StateBackend, StateName,
-    StateType, SystemClock, TaskError, TaskFuture, TaskRun, TaskRunId, Timestamp, TokioClock, Transition, Unmapped,
-    Upstream, WaitState, as_completed, backend, capture_layer, concurrency, gather, join_all, pause_flow_run,
-    pause_for_input, rate_limit, ready, registered, unmapped, wait_all,
+    AsCompleted, Awaitable, FlowFuture, Indexed, JoinAll, MapFuture, Settled, Shared, TaskFuture, Upstream, WaitState,
+    as_completed, join_all, wait_all,
 };
+pub use orchestrator_core::{BackendError, Error, FlowError, Result, TaskError};
+pub use orchestrator_core::{CachePolicy, Configured, Delay, registered};
+pub use orchestrator_core::{Clock, Orchestrator, OrchestratorBuilder, SystemClock, Timestamp, TokioClock};
+pub use orchestrator_core::{CommitMode, Transaction, TransactionBuilder, TransactionError, transaction};
+pub use orchestrator_core::{
+    FlowRun, FlowRunId, FlowRunQuery, LogLine, ParseIdError, Pause, RunId, State, StateName, StateType, TaskRun,
+    TaskRunId, Transition,
+};
+pub use orchestrator_core::{
+    Gather, Gathered, Input, IntoInput, IntoMapInput, Ready, Unmapped, gather, ready, unmapped,
+};
+pub use orchestrator_core::{InCurrentRun, Placed, RunContext};
+pub use orchestrator_core::{Limit, SetLimit, SlotGuard, concurrency, rate_limit};
+pub use orchestrator_core::{Observed, Observer, StateBackend, backend, capture_layer};
+pub use orchestrator_core::{PauseFlowRun, pause_flow_run, pause_for_input};
 pub use orchestrator_macros::{flow, task, test};
 
 #[doc(hidden)]
@@ -47,8 +58,8 @@ pub mod prelude {
     pub use crate::testing::Replace as _;
     pub use crate::{
         FlowFuture, FlowRun, InCurrentRun, MapFuture, Orchestrator, RunContext, State, StateType, TaskError,
-        TaskFuture, TaskRun, concurrency, flow, gather, pause_flow_run, pause_for_input, rate_limit, task, unmapped,
-        wait_all,
+        TaskFuture, TaskRun, concurrency, flow, gather, pause_flow_run, pause_for_input, rate_limit, task, transaction,
+        unmapped, wait_all,
     };
 }
 

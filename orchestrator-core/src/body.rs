@@ -17,6 +17,7 @@ use crate::backend::record::EncodedValue;
 use crate::cache::canonical::{self, EncodeError};
 use crate::def::Def;
 use crate::error::BodyError;
+use crate::hook::ResultHook;
 use crate::input::Args;
 
 /// A result of any type, shared by its readers.
@@ -54,6 +55,16 @@ pub trait Body: Send + 'static {
     /// How results are stored, if their type allows it.
     fn codec() -> Option<&'static Codec> {
         None
+    }
+
+    /// The hooks for the commit of the transaction that a run is part of.
+    fn on_commit() -> Vec<ResultHook> {
+        Vec::new()
+    }
+
+    /// The hooks that undo what a run did.
+    fn on_rollback() -> Vec<ResultHook> {
+        Vec::new()
     }
 }
 

@@ -13,6 +13,7 @@ use crate::backend::record::{Event, LogRecord};
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::orchestrator::{Inner, Orchestrator};
 use crate::run::Run;
+use crate::transaction;
 
 /// What the thread is doing for us at the moment.
 #[derive(Clone, Default)]
@@ -22,16 +23,23 @@ pub(crate) struct Place {
     pub(crate) attempt: u32,
     /// Whether this is code that the body gave away, so that the run does not wait for it.
     pub(crate) aside: bool,
+    pub(crate) transaction: Option<Arc<transaction::Shared>>,
 }
 
 thread_local! {
     static PLACE: RefCell<Place> =
-        const { RefCell::new(Place { orchestrator: None, run: None, attempt: 0, aside: false }) };
+        const { RefCell::new(Place { orchestrator: None, run: None, attempt: 0, aside: false, transaction: None }) };
 }
 
 impl Place {
     pub(crate) fn of(run: Arc<Run>, attempt: u32) -> Self {
-        Self { orchestrator: None, run: Some(run), attempt, aside: false }
+        let transaction = run.transaction.clone();
+        Self { orchestrator: None, run: Some(run), attempt, aside: false, transaction }
+    }
+
+    /// The same place inside a transaction.
+    pub(crate) fn in_transaction(self, transaction: Arc<transaction::Shared>) -> Self {
+        Self { transaction: Some(transaction), ..self }
     }
 
     /// Where the present code runs.
@@ -71,6 +79,11 @@ pub(crate) fn with_run<R>(look: impl FnOnce(Option<&Arc<Run>>) -> R) -> R {
 /// Calls `look` with the run whose body the present code is, unless the body gave it away.
 pub(crate) fn with_body<R>(look: impl FnOnce(&Arc<Run>) -> Option<R>) -> Option<R> {
     PLACE.with_borrow(|place| place.run.as_ref().filter(|_| !place.aside).and_then(look))
+}
+
+/// Calls `look` with the transaction that the present code is part of.
+pub(crate) fn with_transaction<R>(look: impl FnOnce(Option<&Arc<transaction::Shared>>) -> R) -> R {
+    PLACE.with_borrow(|place| look(place.transaction.as_ref()))
 }
 
 /// Kind and name of the run whose body the present code belongs to, for log lines.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::hook::Hooks;
+
 /// A task or flow as declared: everything here is known at compile time.
 ///
 /// An option that is `None` takes the orchestrator's default.
@@ -26,6 +28,7 @@ pub struct Def {
     pub refresh_cache: Option<bool>,
     pub concurrency: &'static [Want],
     pub max_concurrent_tasks: Option<usize>,
+    pub hooks: &'static Hooks,
     pub is_async: bool,
 }
 
@@ -62,6 +65,7 @@ impl Def {
             refresh_cache: None,
             concurrency: &[],
             max_concurrent_tasks: None,
+            hooks: &Hooks::NONE,
             is_async: true,
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::backend::BackendError;
 use crate::engine::panics;
 use crate::id::RunId;
+use crate::transaction::TransactionError;
 
 /// Why a task run did not complete.
 ///
@@ -66,6 +67,8 @@ pub(crate) enum Cause {
     Upstream(TaskError),
     /// A child's failure that nobody looked at.
     Unobserved(TaskError),
+    /// A failure for which a transaction was rolled back, and what went wrong with that.
+    AndRollback(TaskError, String),
 }
 
 impl Cause {
@@ -74,6 +77,8 @@ impl Cause {
             Self::Said(_) => None,
             Self::Body(error) => Some(error.as_dyn()),
             Self::Upstream(error) | Self::Unobserved(error) => Some(error),
+            // Of the same run: its own cause is the next one.
+            Self::AndRollback(error, _) => error.0.source(),
         }
     }
 
@@ -117,7 +122,7 @@ impl BodyError {
         }
     }
 
-    fn downcast_ref<E: StdError + Send + Sync + 'static>(&self) -> Option<&E> {
+    pub(crate) fn downcast_ref<E: StdError + Send + Sync + 'static>(&self) -> Option<&E> {
         match self {
             Self::Std(error) => error.downcast_ref(),
             Self::Anyhow(error) => error.downcast_ref(),
@@ -137,6 +142,9 @@ impl Failure {
             Cause::Body(error) => chain(error.as_dyn()),
             Cause::Upstream(error) => format!("upstream {error}"),
             Cause::Unobserved(error) => format!("nobody awaited a run that did not complete: {error}"),
+            Cause::AndRollback(error, failures) => {
+                format!("{}; the rollback of its transaction is incomplete: {failures}", error.0.reason())
+            }
         }
     }
 
@@ -260,7 +268,7 @@ fn said(error: &(dyn StdError + 'static)) -> String {
 }
 
 fn tells_its_chain(error: &(dyn StdError + 'static)) -> bool {
-    error.is::<TaskError>() || error.is::<FlowError>() || error.is::<Error>()
+    error.is::<TaskError>() || error.is::<FlowError>() || error.is::<Error>() || error.is::<TransactionError>()
 }
 
 macro_rules! run_error {
@@ -303,7 +311,9 @@ macro_rules! run_error {
                 loop {
                     match &failure.cause {
                         Cause::Body(error) => return error.downcast_ref(),
-                        Cause::Upstream(error) | Cause::Unobserved(error) => failure = &error.0,
+                        Cause::Upstream(error) | Cause::Unobserved(error) | Cause::AndRollback(error, _) => {
+                            failure = &error.0;
+                        }
                         Cause::Said(_) => return None,
                     }
                 }

@@ -4,12 +4,14 @@
 
 pub mod def;
 pub mod body;
+mod hook;
 pub mod options;
 mod input;
 mod submit;
 mod scope;
 mod context;
 mod pause;
+mod transaction;
 mod run;
 mod state;
 mod engine;
@@ -51,6 +53,7 @@ pub use orchestrator::Orchestrator;
 pub use pause::{PauseFlowRun, pause_flow_run, pause_for_input};
 pub use state::{State, StateName, StateType, Transition};
 pub use terminal::capture_layer;
+pub use transaction::{CommitMode, Transaction, TransactionBuilder, TransactionError, transaction};
 
 /// What the macros expand to. Not for programs: anything here may change at any time.
 #[doc(hidden)]
@@ -67,6 +70,9 @@ pub mod __private {
     };
     pub use crate::def::{CachePolicy, Def, DefKind, Registered, RetryDelay, Want};
     pub use crate::future::{FlowFuture, MapFuture, TaskFuture};
+    pub use crate::hook::{
+        Hook, HookKindAsync, HookKindSync, Hooks, ResultHook, probe_hook, probe_of, probe_result_hook, result_of_type,
+    };
     pub use crate::input::{IntoInput, IntoMapInput, Own, Ref, arg, map_arg};
     pub use crate::options::{Configurable, Configured, Overrides};
     pub use crate::submit::{submit_flow, submit_map, submit_task};

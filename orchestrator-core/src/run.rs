@@ -11,7 +11,7 @@ use futures::task::AtomicWaker;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::backend::record::{Event, RunEvent, RunInfo};
+use crate::backend::record::{Event, FlowRun, RunEvent, RunInfo, TaskRun, Times};
 use crate::body::Erased;
 use crate::clock::Timestamp;
 use crate::def::Def;
@@ -21,8 +21,10 @@ use crate::error::{Cause, FailedRun, FailureKind, TaskError};
 use crate::id::RunId;
 use crate::observe::{Observed, Observer};
 use crate::options::{Effective, Overrides};
+use crate::orchestrator::Inner;
 use crate::scope::Scope;
 use crate::state::{State, StateName, StateType, Transition};
+use crate::transaction;
 
 /// How a run ended.
 pub(crate) type Outcome = Result<Erased, TaskError>;
@@ -34,6 +36,8 @@ pub struct Run {
     pub(crate) overrides: Overrides,
     pub(crate) scope: Arc<Scope>,
     pub(crate) parent: Option<Arc<Run>>,
+    /// The transaction that the run was submitted in.
+    pub(crate) transaction: Option<Arc<transaction::Shared>>,
     /// Whether the run is seen by people: the expansion of a `map` is not.
     pub(crate) visible: bool,
     /// Whether one of the runs above has a sync body, which may block its thread on this one.
@@ -42,6 +46,7 @@ pub struct Run {
     taken: AtomicBool,
     /// How many runs are above this one.
     depth: u32,
+    created: Timestamp,
     flags: AtomicU8,
     /// Upstream runs that have not ended, plus one until all of them are known.
     waiting_for: AtomicU32,
@@ -63,6 +68,7 @@ pub(crate) struct Origin {
     pub(crate) overrides: Overrides,
     pub(crate) scope: Arc<Scope>,
     pub(crate) parent: Option<Arc<Run>>,
+    pub(crate) transaction: Option<Arc<transaction::Shared>>,
     pub(crate) visible: bool,
     pub(crate) created: Timestamp,
 }
@@ -126,7 +132,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Run {
     pub(crate) fn new(info: Arc<RunInfo>, origin: Origin, call: Box<dyn Call>) -> Arc<Self> {
-        let Origin { def, overrides, scope, parent, visible, created } = origin;
+        let Origin { def, overrides, scope, parent, transaction, visible, created } = origin;
         let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def.is_async);
         let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
         let pending = Transition { name: StateName::Pending, at: created, message: None };
@@ -136,10 +142,12 @@ impl Run {
             overrides,
             scope,
             parent,
+            transaction,
             visible,
             below_sync,
             taken: AtomicBool::new(false),
             depth,
+            created,
             flags: AtomicU8::new(0),
             waiting_for: AtomicU32::new(1),
             run_count: AtomicU32::new(0),
@@ -258,6 +266,27 @@ impl Run {
             return Arc::ptr_eq(self, above);
         }
         self.lineage().any(|ancestor| Arc::ptr_eq(ancestor, above))
+    }
+
+    /// The run as the history would show it.
+    pub(crate) fn to_task_run(&self) -> TaskRun {
+        let (state, times) = self.state_and_times();
+        TaskRun::of(&self.info, self.name().to_string(), &self.info.upstream, state, self.run_count(), times)
+    }
+
+    /// The run as the history would show it.
+    pub(crate) fn to_flow_run(&self) -> FlowRun {
+        let (state, times) = self.state_and_times();
+        let parameters = self.scope.parameters.get().cloned().unwrap_or_default();
+        let name = self.name().to_string();
+        FlowRun::of(&self.info, name, &self.info.upstream, state, self.run_count(), times, parameters)
+    }
+
+    fn state_and_times(&self) -> (State, Times) {
+        let cell = lock(&self.cell);
+        let current = &cell.current;
+        let ended = current.name.kind().is_terminal().then_some(current.at);
+        (State::from(current), Times { created: self.created, started: cell.started, ended })
     }
 
     // --- states, written by the driver alone; Paused, and Running after it, by whoever pauses and resumes ---
@@ -534,6 +563,13 @@ impl Run {
         self.flush();
     }
 
+    /// Says that what the run did was undone; it has completed, and nobody drives it any more.
+    pub(crate) fn roll_back(&self, said: String) {
+        let at = self.scope.orchestrator.clock.now();
+        self.record(StateName::RolledBack, Some(said.into()), at, None);
+        self.flush();
+    }
+
     /// Stores the outcome. Gives back whoever waited, to be woken when the driver has let go of the run: the last
     /// reader of a result is then its only owner.
     pub(crate) fn end(self: Arc<Self>, outcome: Outcome) -> Wakes {
@@ -545,6 +581,9 @@ impl Run {
             std::mem::take(&mut cell.waiters)
         };
         let parent = self.parent.clone();
+        if let Some(transaction) = &self.transaction {
+            transaction.leave(&self, failed);
+        }
         self.siblings().child_ended(&self, failed);
         Wakes { waiters, completed: !failed, parent }
     }
@@ -590,6 +629,13 @@ impl Run {
         let Some(children) = self.children.get() else { return true };
         self.raise(AWAITS_CHILDREN);
         children.is_idle()
+    }
+
+    /// Wakes the driver if it waits for the last of its children, and that has gone.
+    fn child_went(&self) {
+        if self.flag(AWAITS_CHILDREN) && self.children().is_idle() {
+            self.signal();
+        }
     }
 
     /// Refuses further children, if none is active; says whether none was.
@@ -679,11 +725,8 @@ impl Wakes {
                 Waiter::Group(group, index) => group.ended(index, self.completed),
             }
         }
-        if let Some(parent) = self.parent
-            && parent.flag(AWAITS_CHILDREN)
-            && parent.children().is_idle()
-        {
-            parent.signal();
+        if let Some(parent) = self.parent {
+            parent.child_went();
         }
     }
 }
@@ -704,6 +747,47 @@ struct Table {
     /// How many failures there may be before those that were looked at are let go.
     prune_at: usize,
     closed: bool,
+    /// What else has to come to an end, such as the rollback of a transaction.
+    holds: usize,
+}
+
+impl Table {
+    fn is_idle(&self) -> bool {
+        self.active.is_empty() && self.holds == 0
+    }
+}
+
+/// Keeps a run, or an orchestrator, from ending; dropping it lets go.
+pub(crate) enum Hold {
+    Run(Arc<Run>),
+    Orchestrator(Arc<Inner>),
+}
+
+impl Hold {
+    pub(crate) fn on_run(run: &Arc<Run>) -> Self {
+        lock(&run.children().table).holds += 1;
+        Self::Run(Arc::clone(run))
+    }
+
+    pub(crate) fn on_orchestrator(orchestrator: &Arc<Inner>) -> Self {
+        lock(&orchestrator.roots.table).holds += 1;
+        Self::Orchestrator(Arc::clone(orchestrator))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        match self {
+            Self::Run(run) => {
+                lock(&run.children().table).holds -= 1;
+                run.child_went();
+            }
+            Self::Orchestrator(orchestrator) => {
+                lock(&orchestrator.roots.table).holds -= 1;
+                orchestrator.roots.idle.notify_waiters();
+            }
+        }
+    }
 }
 
 impl Children {
@@ -732,7 +816,7 @@ impl Children {
             table.failures.push(Arc::clone(run));
             self.any_failed.store(true, Ordering::Release);
         }
-        let idle = table.active.is_empty();
+        let idle = table.is_idle();
         drop(table);
         drop(own);
         if idle && run.parent.is_none() {
@@ -762,6 +846,6 @@ impl Children {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        lock(&self.table).active.is_empty()
+        lock(&self.table).is_idle()
     }
 }

@@ -15,6 +15,7 @@ use crate::engine::{self, Call};
 use crate::error::{BodyError, Cause, FailureKind, TaskError};
 use crate::future::{FlowFuture, MapFuture, TaskFuture};
 use crate::future::{Upstream, cycle};
+use crate::hook::ResultHooks;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::input::Args;
 use crate::options::Overrides;
@@ -23,6 +24,7 @@ use crate::run::{Origin, Run};
 use crate::scope::Scope;
 use crate::state::StateName;
 use crate::testing::Fakes;
+use crate::transaction;
 
 /// Submits one run of a task.
 pub fn submit_task<B: Body>(overrides: &Overrides, args: <B::Args as Args>::Pending) -> TaskFuture<B::Output> {
@@ -137,6 +139,10 @@ impl<B: Body> Call for Typed<B> {
         B::codec()
     }
 
+    fn result_hooks(&self) -> ResultHooks {
+        ResultHooks { on_commit: B::on_commit(), on_rollback: B::on_rollback() }
+    }
+
     fn gives(&self, value: &Erased) -> bool {
         value.is::<B::Output>()
     }
@@ -191,6 +197,10 @@ impl<B: Body> Call for Expansion<B> {
 
     fn codec(&self) -> Option<&'static Codec> {
         None
+    }
+
+    fn result_hooks(&self) -> ResultHooks {
+        ResultHooks::default()
     }
 
     fn gives(&self, _value: &Erased) -> bool {
@@ -255,6 +265,10 @@ impl Call for Awaiting {
         self.call.codec()
     }
 
+    fn result_hooks(&self) -> ResultHooks {
+        self.call.result_hooks()
+    }
+
     fn gives(&self, value: &Erased) -> bool {
         self.call.gives(value)
     }
@@ -262,25 +276,25 @@ impl Call for Awaiting {
 
 /// Makes a run, and starts it if there is nothing to wait for.
 fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, visible: bool) -> Arc<Run> {
-    let place = Place::current();
-    let (outer, parent) = match place.run {
-        Some(parent) => (Arc::clone(&parent.scope), Some(parent)),
+    let Place { orchestrator, run: parent, attempt, transaction, aside: _ } = Place::current();
+    let outer = match &parent {
+        Some(parent) => Arc::clone(&parent.scope),
         None => {
-            let orchestrator = place.orchestrator.unwrap_or_else(|| Orchestrator::current().into_inner());
-            (orchestrator.root_scope(Handle::try_current().ok()), None)
+            let orchestrator = orchestrator.unwrap_or_else(|| Orchestrator::current().into_inner());
+            orchestrator.root_scope(Handle::try_current().ok())
         }
     };
     let (overrides, call) = Awaiting::take_from(overrides, call);
     let upstreams = upstreams(&*call);
-    let run = make(def, overrides, call, visible, outer, parent, &upstreams);
+    let run = make(def, overrides, call, visible, Around { scope: outer, parent, transaction }, &upstreams);
     run.submitted();
     if run.scope.handle.is_none() {
         refuse(&run, "there is no tokio runtime here: call it under #[tokio::main], or inside `block_on`".to_owned());
         return run;
     }
-    if run.parent.as_ref().is_some_and(|parent| parent.run_count() != place.attempt) {
+    if run.parent.as_ref().is_some_and(|parent| parent.run_count() != attempt) {
         run.disown();
-        refuse(&run, format!("attempt {} of the run that called it is over", place.attempt));
+        refuse(&run, format!("attempt {attempt} of the run that called it is over"));
         return run;
     }
     if !run.adopt() {
@@ -296,6 +310,9 @@ fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, visible:
     {
         refuse(&run, said);
         return run;
+    }
+    if let Some(transaction) = &run.transaction {
+        transaction.enter(&run);
     }
     wait_for_all(&run, &upstreams);
     if run.parent.as_ref().is_some_and(|parent| parent.is_cancelled()) {
@@ -315,15 +332,22 @@ fn wait_for_all(run: &Arc<Run>, upstreams: &[Arc<Run>]) {
     }
 }
 
+/// What a call is made in.
+struct Around {
+    scope: Arc<Scope>,
+    parent: Option<Arc<Run>>,
+    transaction: Option<Arc<transaction::Shared>>,
+}
+
 fn make(
     def: &'static Def,
     overrides: Overrides,
     call: Box<dyn Call>,
     visible: bool,
-    outer: Arc<Scope>,
-    parent: Option<Arc<Run>>,
+    around: Around,
     upstreams: &[Arc<Run>],
 ) -> Arc<Run> {
+    let Around { scope: outer, parent, transaction } = around;
     let orchestrator = &outer.orchestrator;
     let created = orchestrator.clock.now();
     let options = overrides.get();
@@ -359,7 +383,7 @@ fn make(
         process: orchestrator.process,
     };
     let scope = scope.unwrap_or(outer);
-    Run::new(Arc::new(info), Origin { def, overrides, scope, parent, visible, created }, call)
+    Run::new(Arc::new(info), Origin { def, overrides, scope, parent, transaction, visible, created }, call)
 }
 
 /// The tags of a run: its own and those of the flow, sorted.

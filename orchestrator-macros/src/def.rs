@@ -8,12 +8,15 @@ use syn::LitStr;
 use syn::ext::IdentExt;
 
 use crate::fingerprint::fingerprint;
+use crate::hooks;
 use crate::model::{Function, Kind};
 use crate::options::{Options, Policy, Want};
+use crate::root::Root;
 use crate::value::Delay;
 
-/// The expression behind `static __DEF: Def =`; `p` is the path of the runtime's private module.
-pub(crate) fn def(p: &TokenStream, options: &Options, function: &Function) -> TokenStream {
+/// The expression behind `static __DEF: Def =`.
+pub(crate) fn def(root: &Root, options: &Options, function: &Function) -> TokenStream {
+    let p = root.path();
     let ident = function.ident().unraw().to_string();
     let name = options.name.as_ref().map_or_else(|| ident.to_token_stream(), ToTokens::to_token_stream);
     let new = match function.kind {
@@ -51,6 +54,9 @@ pub(crate) fn def(p: &TokenStream, options: &Options, function: &Function) -> To
         fields.set(quote!(concurrency), quote!(&[#(#wants),*]));
     }
     fields.some(quote!(max_concurrent_tasks), options.max_concurrent_tasks.map(|value| value as usize));
+    if let Some(hooks) = hooks::of_states(root, options, function.kind) {
+        fields.set(quote!(hooks), hooks);
+    }
     if function.item.sig.asyncness.is_none() {
         fields.set(quote!(is_async), false);
     }

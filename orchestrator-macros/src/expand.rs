@@ -11,6 +11,7 @@ use syn::{Ident, Index, LitStr};
 use crate::args;
 use crate::checks;
 use crate::def;
+use crate::hooks;
 use crate::mistakes::Mistakes;
 use crate::model::{Function, Item, Kind, Param, Passing, generated};
 use crate::options::{Options, ROWS};
@@ -123,7 +124,7 @@ impl Expansion<'_> {
                 struct __Body;
             )
         };
-        let def = def::def(p, self.options, self.function);
+        let def = def::def(&self.root, self.options, self.function);
         let types_of_args = self.types_of_args();
         let args: Vec<_> = params.iter().enumerate().map(argument).collect();
         let succeeds = self.success();
@@ -132,6 +133,7 @@ impl Expansion<'_> {
         let run_name = self.options.run_name.as_ref().map(|template| self.run_name(template));
         let cache_key = self.cache_key();
         let codec = self.codec();
+        let hooks = hooks::of_results(self);
         quote! {
             #[allow(dead_code)]
             #definition
@@ -146,6 +148,7 @@ impl Expansion<'_> {
                 #run_name
                 #cache_key
                 #codec
+                #hooks
             }
         }
     }

@@ -12,6 +12,7 @@ mod def;
 mod duration;
 mod expand;
 mod fingerprint;
+mod hooks;
 mod mistakes;
 mod model;
 mod options;
@@ -60,10 +61,22 @@ use crate::model::Kind;
 /// | `cache_key = path` | a function of references to the arguments that gives `Option<String>`, the key; `None`: not cached | made from the policy |
 /// | `refresh_cache` | runs the body even if there is a cached result, and replaces that | the orchestrator's, `false` at first |
 /// | `concurrency = "db"` | the limits that an attempt takes slots of: a name, `("db", slots = 2)`, or a list of these; `limit = 10` in the parentheses also declares the limit | none |
+/// | `on_running = hook` | hooks for each attempt that begins; each of these options takes a function, or a list such as `[a, b]` | none |
+/// | `on_completion = hook` | hooks for the end as Completed, which a cached result is too | none |
+/// | `on_failure = hook` | hooks for the end as Failed, after the last attempt | none |
+/// | `on_cancellation = hook` | hooks for the end as Cancelled | none |
+/// | `on_crashed = hook` | hooks for the end as Crashed | none |
+/// | `on_commit = hook` | hooks for the commit of the transaction that the run is part of; a run outside of any commits when it has completed | none |
+/// | `on_rollback = hook` | hooks that undo what the run did, when its transaction is rolled back | none |
 /// | `crate = "path"` | where the crate `orchestrator` is found | `::orchestrator` |
 ///
 /// Durations are numbers of seconds, with or without a fraction, or texts such as `"500ms"`, `"1h30m"` and `"1d"`; the
 /// units are `ms`, `s`, `m`, `h`, `d` and `w`.
+///
+/// A hook is a function, sync or async, of `(&TaskRun, &State)`; `on_commit` and `on_rollback` take a reference to the
+/// run's result. It returns nothing, or a `Result<(), E>`. Hooks are called one after the other, sync ones on the
+/// blocking pool. One that fails or panics is reported in the log, and the others are called all the same. A run has
+/// ended, for those who await it, when its hooks have.
 ///
 /// `#[cache(skip)]` on a parameter leaves its argument out of the cache key, so that its type need not be `Serialize`.
 #[proc_macro_attribute]
@@ -93,9 +106,16 @@ pub fn task(options: TokenStream, function: TokenStream) -> TokenStream {
 /// | `retry_delay_secs = 10` | the time before each retry: one duration, a list whose last one repeats, or `exponential(base, max)` | the orchestrator's, none at first |
 /// | `timeout_secs = 60` | the longest that one attempt may take | no limit |
 /// | `max_concurrent_tasks = 8` | how many tasks of one flow run may run at the same time | no limit |
+/// | `on_running = hook` | hooks for each attempt that begins; each of these options takes a function, or a list such as `[a, b]` | none |
+/// | `on_completion = hook` | hooks for the end as Completed, which a cached result is too | none |
+/// | `on_failure = hook` | hooks for the end as Failed, after the last attempt | none |
+/// | `on_cancellation = hook` | hooks for the end as Cancelled | none |
+/// | `on_crashed = hook` | hooks for the end as Crashed | none |
 /// | `crate = "path"` | where the crate `orchestrator` is found | `::orchestrator` |
 ///
 /// Durations are written as for [`macro@task`].
+///
+/// A hook is a function, sync or async, of `(&FlowRun, &State)`; see [`macro@task`].
 ///
 /// The parameters are recorded, so their types are `Serialize` and `DeserializeOwned`; `#[param(skip)]` on a parameter
 /// leaves it out of the record and frees its type of that.

@@ -31,6 +31,13 @@ pub(crate) struct Options {
     pub(crate) refresh_cache: Option<bool>,
     pub(crate) concurrency: Vec<Want>,
     pub(crate) max_concurrent_tasks: Option<u32>,
+    pub(crate) on_running: Vec<Path>,
+    pub(crate) on_completion: Vec<Path>,
+    pub(crate) on_failure: Vec<Path>,
+    pub(crate) on_cancellation: Vec<Path>,
+    pub(crate) on_crashed: Vec<Path>,
+    pub(crate) on_commit: Vec<Path>,
+    pub(crate) on_rollback: Vec<Path>,
 }
 
 /// What a cache key is made of.
@@ -89,6 +96,13 @@ pub(crate) const ROWS: &[Row<Options>] = &[
         only_on: Some("flow"),
         read: Read::Value(|o, v| set(&mut o.max_concurrent_tasks, value::whole(v, 1))),
     },
+    both("on_running", "on_running = [tell, count]", |o, v| hooks(&mut o.on_running, v)),
+    both("on_completion", "on_completion = tell", |o, v| hooks(&mut o.on_completion, v)),
+    both("on_failure", "on_failure = tell", |o, v| hooks(&mut o.on_failure, v)),
+    both("on_cancellation", "on_cancellation = tell", |o, v| hooks(&mut o.on_cancellation, v)),
+    both("on_crashed", "on_crashed = tell", |o, v| hooks(&mut o.on_crashed, v)),
+    task("on_commit", "on_commit = publish", |o, v| hooks(&mut o.on_commit, v)),
+    task("on_rollback", "on_rollback = undo", |o, v| hooks(&mut o.on_rollback, v)),
     both("crate", "crate = \"my::path\"", |o, v| set(&mut o.krate, value::module(v))),
 ];
 
@@ -106,6 +120,13 @@ const fn task(name: &'static str, example: &'static str, read: ReadValue<Options
 
 fn set<T>(field: &mut Option<T>, value: Result<T>) -> Result<()> {
     *field = Some(value?);
+    Ok(())
+}
+
+/// The path of a function, or a list of them.
+fn hooks(field: &mut Vec<Path>, input: ParseStream<'_>) -> Result<()> {
+    *field =
+        if input.peek(token::Bracket) { value::list(input, value::function)? } else { vec![value::function(input)?] };
     Ok(())
 }
 

@@ -138,7 +138,7 @@ impl RunHistory for MemoryBackend {
     fn task_runs(&self, flow_run: FlowRunId) -> Result<Vec<TaskRun>, BackendError> {
         // The list is copied so that no two locks are held at a time.
         let ids = self.tasks_of.get(&flow_run).map(|ids| ids.clone()).unwrap_or_default();
-        let mut runs: Vec<TaskRun> = ids.into_iter().filter_map(|id| self.tasks.get(&id)?.to_task_run(id)).collect();
+        let mut runs: Vec<TaskRun> = ids.into_iter().filter_map(|id| self.tasks.get(&id)?.to_task_run()).collect();
         runs.sort_by_key(|run| (run.created, run.id));
         Ok(runs)
     }
@@ -156,7 +156,7 @@ impl RunHistory for MemoryBackend {
     }
 
     fn task_run(&self, id: TaskRunId) -> Result<Option<TaskRun>, BackendError> {
-        Ok(self.tasks.get(&id).and_then(|run| run.to_task_run(id)))
+        Ok(self.tasks.get(&id).and_then(|run| run.to_task_run()))
     }
 
     fn states(&self, run: RunId) -> Result<Vec<State>, BackendError> {

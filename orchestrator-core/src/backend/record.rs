@@ -315,6 +315,77 @@ pub struct TaskRun {
     pub end_time: Option<DateTime<Utc>>,
 }
 
+/// When a run was submitted, first started, and ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) created: Timestamp,
+    pub(crate) started: Option<Timestamp>,
+    pub(crate) ended: Option<Timestamp>,
+}
+
+impl TaskRun {
+    /// The read model of a task run.
+    pub(crate) fn of(
+        info: &RunInfo,
+        name: String,
+        upstream: &[RunId],
+        state: State,
+        run_count: u32,
+        times: Times,
+    ) -> Self {
+        Self {
+            id: info.id.as_task().expect("a task run has a task run's id"),
+            name,
+            task_name: info.function.to_owned(),
+            task_key: info.key.to_owned(),
+            state,
+            run_count,
+            upstream: upstream.to_vec(),
+            parent: info.parent,
+            flow_run_id: info.flow_run,
+            version: info.version.map(str::to_owned),
+            tags: info.tags.iter().map(|tag| (**tag).to_owned()).collect(),
+            host: info.process.host.clone(),
+            pid: info.process.pid,
+            created: times.created.to_datetime(),
+            start_time: times.started.map(Timestamp::to_datetime),
+            end_time: times.ended.map(Timestamp::to_datetime),
+        }
+    }
+}
+
+impl FlowRun {
+    /// The read model of a flow run.
+    pub(crate) fn of(
+        info: &RunInfo,
+        name: String,
+        upstream: &[RunId],
+        state: State,
+        run_count: u32,
+        times: Times,
+        parameters: serde_json::Value,
+    ) -> Self {
+        Self {
+            id: info.id.as_flow().expect("a flow run has a flow run's id"),
+            name,
+            flow_name: info.function.to_owned(),
+            state,
+            run_count,
+            upstream: upstream.to_vec(),
+            parent: info.parent,
+            version: info.version.map(str::to_owned),
+            tags: info.tags.iter().map(|tag| (**tag).to_owned()).collect(),
+            parameters,
+            pause: None,
+            host: info.process.host.clone(),
+            pid: info.process.pid,
+            created: times.created.to_datetime(),
+            start_time: times.started.map(Timestamp::to_datetime),
+            end_time: times.ended.map(Timestamp::to_datetime),
+        }
+    }
+}
+
 /// A log line, as read from the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

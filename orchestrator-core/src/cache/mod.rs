@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dashmap::DashMap;
 
 use crate::backend::record::{CacheHit, CacheKey, CacheRecord, CachedValue, Event};
-use crate::body::{ArgEncoder, Erased};
+use crate::body::{ArgEncoder, Codec, Erased};
 use crate::engine::{Call, panics};
 use crate::orchestrator::Inner;
 use crate::run::Run;
@@ -113,6 +113,11 @@ impl Fresh {
 pub(crate) async fn find(run: &Run, key: CacheKey, call: &mut dyn Call) -> Option<Erased> {
     let orchestrator = &run.scope.orchestrator;
     let now = orchestrator.clock.now();
+    if let Some(value) = run.transaction.as_ref().and_then(|transaction| transaction.staged_result(&key))
+        && call.gives(&value)
+    {
+        return Some(value);
+    }
     let fresh = orchestrator.fresh.values.get(&key).map(|entry| entry.1.clone());
     let hit = match fresh.filter(|hit| hit.expires.is_none_or(|expires| now < expires)) {
         Some(hit) => Ok(Some(hit)),
@@ -134,12 +139,19 @@ pub(crate) async fn find(run: &Run, key: CacheKey, call: &mut dyn Call) -> Optio
     }
 }
 
+/// Under which key a run's result goes into the cache, and how it is encoded.
+#[derive(Clone, Copy)]
+pub(crate) struct Kept {
+    pub(crate) key: CacheKey,
+    pub(crate) codec: Option<&'static Codec>,
+}
+
 /// Puts a result into the cache.
-pub(crate) fn insert(run: &Run, claim: &Claim, call: &dyn Call, value: &Erased) {
+pub(crate) fn insert(run: &Run, kept: Kept, value: &Erased) {
     let orchestrator = &run.scope.orchestrator;
     let created = orchestrator.clock.now();
     let expires = run.options().cache_ttl().map(|ttl| created.after(ttl));
-    let record = |value| CacheRecord { key: claim.key, task_key: run.def.key, run: run.id(), created, expires, value };
+    let record = |value| CacheRecord { key: kept.key, task_key: run.def.key, run: run.id(), created, expires, value };
     let warn = |why: &dyn std::fmt::Display| {
         tracing::warn!(target: "orchestrator", "the result of {} '{}' is not cached: {why}", run.kind(), run.name());
     };
@@ -148,7 +160,7 @@ pub(crate) fn insert(run: &Run, claim: &Claim, call: &dyn Call, value: &Erased) 
         let stored = orchestrator.backend.append(&[Event::Cached(record(CachedValue::Live(Arc::clone(value))))]);
         return stored.unwrap_or_else(|error| warn(&error));
     }
-    let Some(codec) = call.codec() else {
+    let Some(codec) = kept.codec else {
         return warn(&"its type is not `Serialize + DeserializeOwned`");
     };
     match panics::catch(|| codec.encode(&**value)).unwrap_or_else(Err) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::panics;
+use super::panics::{self, Contained};
 use crate::body::{Attempt, BodyFailure, BodyFuture, Erased};
 use crate::context::Place;
 use crate::error::{Cause, FailureKind, TaskError};
@@ -46,20 +46,32 @@ pub(super) async fn children_ended(run: &Run) {
     poll_fn(|_| if run.children_ended() { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
+/// Lets the run start nothing more, when every run that it started has ended. Code that a body gave away may submit runs
+/// until then.
+pub(super) async fn close(run: &Run) {
+    while !run.close() {
+        children_ended(run).await;
+    }
+}
+
 /// Runs the body once; ends when all that it started has ended.
 pub(super) async fn execute(run: &Arc<Run>, attempt: Attempt, number: u32) -> Ended {
     let outcome = match run.options().timeout() {
         None => body_and_children(run, attempt, number).await,
         // Boxed: a timer is larger than all the rest of a run without one.
-        Some(limit) => match Box::pin(tokio::time::timeout(limit, body_and_children(run, attempt, number))).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                run.cancel_children();
-                children_ended(run).await;
-                let _ = run.unobserved_failure();
-                return Ended::TimedOut(limit);
+        Some(limit) => {
+            let timed = Box::pin(tokio::time::timeout(limit, body_and_children(run, attempt, number))).await;
+            match timed {
+                Ok(outcome) => outcome,
+                // The body is gone by now, and what its destructors left to do counts among the children.
+                Err(_) => {
+                    run.cancel_children();
+                    children_ended(run).await;
+                    let _ = run.unobserved_failure();
+                    return Ended::TimedOut(limit);
+                }
             }
-        },
+        }
     };
     match outcome {
         Some(outcome) => judge(run, outcome),
@@ -113,36 +125,14 @@ enum Body {
     Lost,
 }
 
-/// A body that is polled, and dropped, in the context of its run.
-struct Polled {
-    place: Place,
-    future: Option<BodyFuture>,
-}
-
-impl Drop for Polled {
-    fn drop(&mut self) {
-        let future = self.future.take();
-        self.place.within(|| {
-            if let Err(said) = panics::catch(|| drop(future)) {
-                tracing::error!(target: "orchestrator", "a destructor in the body {said}");
-            }
-        });
-    }
-}
-
 async fn poll_body(run: &Arc<Run>, future: BodyFuture, number: u32) -> Option<Body> {
-    let mut body = Polled { place: Place::of(Arc::clone(run), number), future: Some(future) };
+    let mut body = Contained::new(Place::of(Arc::clone(run), number), future);
     poll_fn(|cx| {
         if run.is_cancelled() {
             return Poll::Ready(None);
         }
-        let Polled { place, future } = &mut body;
-        let future = future.as_mut().expect("the body is taken out only when dropped");
-        match place.within(|| panics::catch(|| future.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(outcome)) => Poll::Ready(Some(Body::Returned(outcome))),
-            Err(said) => Poll::Ready(Some(Body::Panicked(said))),
-        }
+        let outcome = std::task::ready!(Pin::new(&mut body).poll(cx));
+        Poll::Ready(Some(outcome.map_or_else(Body::Panicked, Body::Returned)))
     })
     .await
 }

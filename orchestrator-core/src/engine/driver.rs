@@ -9,9 +9,10 @@ use super::machine::{Decision, Event, Machine, jittered};
 use super::panics;
 use super::rules::{self, Holding, Taken, Verdict};
 use crate::backend::record;
-use crate::body::{ArgEncoder, Erased};
-use crate::cache;
+use crate::body::{ArgEncoder, Codec, Erased};
+use crate::cache::Claim;
 use crate::error::{Cause, FailureKind, TaskError};
+use crate::hook::{self, ResultHooks};
 use crate::pause;
 use crate::run::{Outcome, Run};
 use crate::state::{StateName, StateType};
@@ -21,6 +22,10 @@ pub(super) struct End {
     pub(super) state: StateName,
     pub(super) message: Option<Arc<str>>,
     pub(super) outcome: Outcome,
+    /// The right to put the result into the cache.
+    pub(super) claim: Option<Claim>,
+    pub(super) codec: Option<&'static Codec>,
+    pub(super) hooks: Option<Box<ResultHooks>>,
 }
 
 /// Drives a run from the moment when its upstream runs have ended.
@@ -76,9 +81,13 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                 delayed = false;
                 run.begin_attempt(state, again);
                 pause::attempt_begins(run);
-                let ended = match panics::catch(|| call.attempt(last, &run.scope.orchestrator.testing.fakes)) {
-                    Ok(attempt) => attempt::execute(run, attempt, machine.begun()).await,
-                    Err(said) => Ended::panicked(run, said),
+                let hooks = run.def.hooks.of(state);
+                let told = hooks.is_empty() || Box::pin(unless_cancelled(run, hook::call(run, hooks))).await.is_some();
+                let fakes = &run.scope.orchestrator.testing.fakes;
+                let ended = match told.then(|| panics::catch(|| call.attempt(last, fakes))) {
+                    Some(Ok(attempt)) => attempt::execute(run, attempt, machine.begun()).await,
+                    Some(Err(said)) => Ended::panicked(run, said),
+                    None => Ended::Cancelled,
                 };
                 pause::attempt_ended(run);
                 match ended {
@@ -123,17 +132,22 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
             holding.taken = Taken::default();
         }
     };
-    if state == StateName::Completed
-        && let (Some(claim), Some(value)) = (&holding.claim, &result)
-    {
-        cache::insert(run, claim, &*call, value);
-    }
-    drop(holding);
-    // Code that a body gave away may submit runs until the run refuses them.
-    while !run.close() {
+    let Holding { claim, taken, .. } = holding;
+    drop(taken);
+    let completed = state == StateName::Completed;
+    let claim = claim.filter(|_| completed);
+    let codec = claim.as_ref().and_then(|_| call.codec());
+    let hooks = Some(call.result_hooks()).filter(|hooks| completed && !hooks.is_empty()).map(Box::new);
+    drop(call);
+    if run.def.hooks.of(state).is_empty() && hooks.is_none() {
+        attempt::close(run).await;
+    } else {
+        // Its hooks may submit runs.
         children_ended(run).await;
     }
-    end(run, state, result, failure)
+    let (state, outcome) = end(run, state, result, failure);
+    let message = outcome.as_ref().err().map(|error| error.0.reason().into());
+    End { state, message, outcome, claim, codec, hooks }
 }
 
 /// Takes the results of the upstream runs, and gives the run its name and its recorded parameters.
@@ -181,7 +195,7 @@ fn after_failure(machine: &Machine, failure: Option<&TaskError>) -> String {
     format!("attempt {} of {} failed: {reason}", machine.failed(), machine.allowed())
 }
 
-fn end(run: &Arc<Run>, state: StateName, result: Option<Erased>, failure: Option<TaskError>) -> End {
+fn end(run: &Arc<Run>, state: StateName, result: Option<Erased>, failure: Option<TaskError>) -> (StateName, Outcome) {
     let outcome = if state == StateName::Cancelled {
         let said = match run.parent.as_ref().filter(|parent| parent.is_cancelled()) {
             Some(parent) => format!("'{}', which called it, was cancelled", parent.name()),
@@ -197,6 +211,5 @@ fn end(run: &Arc<Run>, state: StateName, result: Option<Erased>, failure: Option
     };
     let crashed = outcome.as_ref().is_err_and(TaskError::is_crashed);
     let state = if crashed { StateName::Crashed } else { state };
-    let message = outcome.as_ref().err().map(|error| error.0.reason().into());
-    End { state, message, outcome }
+    (state, outcome)
 }

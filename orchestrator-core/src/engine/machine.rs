@@ -127,8 +127,9 @@ impl Machine {
     }
 }
 
-/// The states that may follow each state. Terminal ones have no successor, and any other may be followed by Crashed.
-pub(crate) const TRANSITIONS: [(StateName, &[StateName]); 7] = {
+/// The states that may follow each state. Terminal ones have no successor, but for a run that completed and is undone,
+/// and any other may be followed by Crashed.
+pub(crate) const TRANSITIONS: [(StateName, &[StateName]); 8] = {
     use StateName as S;
     let ended: &[StateName] = &[
         S::Completed,
@@ -156,6 +157,7 @@ pub(crate) const TRANSITIONS: [(StateName, &[StateName]); 7] = {
         (S::AwaitingRetry, &[S::Retrying, S::AwaitingConcurrencySlot, S::Failed, S::Cancelling, S::Crashed]),
         (S::Paused, &[S::Running, S::Cancelling, S::Crashed]),
         (S::Cancelling, &[S::Cancelled, S::Crashed]),
+        (S::Completed, &[S::RolledBack]),
     ]
 };
 

@@ -7,18 +7,21 @@ pub(crate) mod machine;
 pub(crate) mod panics;
 pub(crate) mod rules;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
 use crate::body::{ArgEncoder, Attempt, Codec, Erased};
 use crate::cache::canonical::EncodeError;
-use crate::error::{Cause, FailureKind, TaskError};
+use crate::cache::{self, Claim, Kept};
+use crate::error::{BodyError, Cause, FailureKind, TaskError};
+use crate::hook::{self, ResultHooks};
 use crate::orchestrator::Inner;
 use crate::run::{Outcome, Run};
 use crate::state::StateName;
 use crate::testing::Fakes;
+use crate::transaction::Staged;
 
 /// One submitted call, without its types.
 pub(crate) trait Call: Send {
@@ -35,6 +38,8 @@ pub(crate) trait Call: Send {
     fn cache_key(&self) -> Option<Option<String>>;
     /// Writes the arguments.
     fn encode(&self, encoder: ArgEncoder<'_>) -> Result<(), EncodeError>;
+    /// The hooks for the end of the run's transaction.
+    fn result_hooks(&self) -> ResultHooks;
     /// How results are stored.
     fn codec(&self) -> Option<&'static Codec>;
     /// Whether `value` is of the type that the body gives.
@@ -50,48 +55,101 @@ pub(crate) fn start(run: Arc<Run>, call: Box<dyn Call>) {
 
 /// Drives a run to its end, and sees to it that it has one.
 async fn supervise(mut watch: Watch, call: Box<dyn Call>) {
-    // Only root runs wait for the journal: all others leave its counts alone.
-    let root = root_of(watch.run()).map(|orchestrator| (orchestrator.journal.lost().0, orchestrator));
-    let mut end = drive_watched(watch.run(), call).await;
-    if let Some((lost_before, orchestrator)) = &root
-        && orchestrator.strict
-        && end.outcome.is_ok()
-    {
-        // Before the run says that it completed: what it did so far has to be stored.
-        watch.run().flush();
-        Box::pin(orchestrator.journal.committed()).await;
-        if let (lost, Some(why)) = orchestrator.journal.lost()
-            && lost > *lost_before
-        {
-            let message = format!("its history was not stored: {why}");
-            let error = watch.run().error(FailureKind::Crashed, Cause::Said(message.clone()));
-            end = driver::End { state: StateName::Crashed, message: Some(message.into()), outcome: Err(error) };
-        }
-    }
-    watch.run().conclude(end.state, end.message, end.outcome.as_ref().err());
-    watch.outcome = Some(end.outcome);
-    if let Some((_, orchestrator)) = &root {
+    let root = root_of(watch.run());
+    let Watch { run, outcome } = &mut watch;
+    let run = run.as_ref().expect("the run is taken out at its end");
+    watched(run, live(run, call, root.as_ref(), outcome)).await;
+    if let Some(Root { orchestrator, .. }) = &root {
         // Nobody is told of the end of a root run before it is stored. What cannot be stored was reported.
         Box::pin(orchestrator.journal.committed()).await;
     }
-    let outcome = watch.outcome.take().expect("put there above");
+    let outcome = watch.outcome.take().expect("a run that was lived has an outcome");
     let run = watch.run.take().expect("the run is taken out once");
     run.end(outcome).wake();
 }
 
-/// The orchestrator of a run that no other run started, if its history has to be waited for.
-fn root_of(run: &Run) -> Option<Arc<Inner>> {
-    let orchestrator = &run.scope.orchestrator;
-    (run.parent.is_none() && !orchestrator.journal.is_immediate()).then(|| Arc::clone(orchestrator))
+/// All that happens in a run, up to the end of its hooks. The outcome is there as soon as the terminal state is.
+async fn live(run: &Arc<Run>, call: Box<dyn Call>, root: Option<&Root>, outcome: &mut Option<Outcome>) {
+    let mut end = driver::drive(run, call).await;
+    if let Some(root) = root
+        && root.orchestrator.strict
+        && end.outcome.is_ok()
+    {
+        // Before the run says that it completed: what it did so far has to be stored.
+        run.flush();
+        Box::pin(root.orchestrator.journal.committed()).await;
+        if let (lost, Some(why)) = root.orchestrator.journal.lost()
+            && lost > root.lost_before
+        {
+            let message = format!("its history was not stored: {why}");
+            let error = run.error(FailureKind::Crashed, Cause::Said(message.clone()));
+            end.state = StateName::Crashed;
+            end.message = Some(message.into());
+            end.outcome = Err(error);
+        }
+    }
+    run.conclude(end.state, end.message, end.outcome.as_ref().err());
+    let result = end.outcome.as_ref().ok().cloned();
+    *outcome = Some(end.outcome);
+    let hooks = run.def.hooks.of(end.state);
+    if !hooks.is_empty() {
+        Box::pin(hook::call(run, hooks)).await;
+    }
+    if let (StateName::Completed, Some(result)) = (end.state, result)
+        && let Some(error) = keep(run, result, end.hooks, end.claim, end.codec).await
+    {
+        *outcome = Some(Err(error));
+    }
+    attempt::close(run).await;
 }
 
-/// Drives a run and sees to it that a cancellation, or the end of its last child, reaches the driver.
-async fn drive_watched(run: &Arc<Run>, call: Box<dyn Call>) -> driver::End {
-    let mut drive = pin!(driver::drive(run, call));
+/// Commits the result of a run, or stages it in the run's transaction; an error if that went wrong. The claim is given up
+/// when whoever waits for it finds the result.
+async fn keep(
+    run: &Arc<Run>,
+    result: Erased,
+    hooks: Option<Box<ResultHooks>>,
+    claim: Option<Claim>,
+    codec: Option<&'static Codec>,
+) -> Option<TaskError> {
+    let kept = claim.as_ref().map(|claim| Kept { key: claim.key, codec });
+    let transaction = run.transaction.as_ref().filter(|_| run.visible);
+    if transaction.is_none() && hooks.is_none() {
+        if let Some(kept) = kept {
+            cache::insert(run, kept, &result);
+        }
+        return None;
+    }
+    let hooks = hooks.map(|hooks| *hooks).unwrap_or_default();
+    let staged = Staged { run: Arc::clone(run), result, hooks, kept };
+    let alone = match transaction {
+        Some(transaction) => transaction.stage(staged)?,
+        None => staged,
+    };
+    let committed = Box::pin(crate::transaction::commit_alone(alone)).await;
+    committed.err().map(|error| run.error(FailureKind::Failed, Cause::Body(BodyError::new(error))))
+}
+
+/// What a run that no other run started knows of the journal, if its history has to be waited for.
+struct Root {
+    orchestrator: Arc<Inner>,
+    lost_before: u64,
+}
+
+/// Only root runs wait for the journal: all others leave its counts alone.
+fn root_of(run: &Run) -> Option<Root> {
+    let orchestrator = &run.scope.orchestrator;
+    let waits = run.parent.is_none() && !orchestrator.journal.is_immediate();
+    waits.then(|| Root { orchestrator: Arc::clone(orchestrator), lost_before: orchestrator.journal.lost().0 })
+}
+
+/// Sees to it that a cancellation, or the end of the run's last child, reaches what the run does.
+async fn watched(run: &Arc<Run>, life: impl Future<Output = ()>) {
+    let mut life = pin!(life);
     poll_fn(|cx| {
         loop {
-            if let Poll::Ready(end) = drive.as_mut().poll(cx) {
-                return Poll::Ready(end);
+            if life.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
             }
             run.flush();
             run.register_driver(cx.waker());
@@ -101,7 +159,7 @@ async fn drive_watched(run: &Arc<Run>, call: Box<dyn Call>) -> driver::End {
             }
         }
     })
-    .await
+    .await;
 }
 
 /// Ends the run as crashed if its driver goes away: the runtime was shut down, or the engine panicked.
@@ -129,6 +187,7 @@ impl Drop for Watch {
             run.cancel_children();
             let error = run.error(FailureKind::Crashed, Cause::Said(said.to_owned()));
             run.conclude(StateName::Crashed, Some(said.into()), Some(&error));
+            hook::call_without_runtime(&run, run.def.hooks.on_crashed);
             Err(error)
         });
         let orchestrator = Arc::clone(&run.scope.orchestrator);

@@ -2,8 +2,13 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::panic::{self, AssertUnwindSafe};
+use std::pin::Pin;
 use std::sync::Once;
+use std::task::{Context, Poll};
+
+use crate::context::Place;
 
 thread_local! {
     static IN_BODY: Cell<u32> = const { Cell::new(0) };
@@ -32,6 +37,46 @@ pub(crate) fn catch<R>(body: impl FnOnce() -> R) -> Result<R, String> {
     let outcome = panic::catch_unwind(AssertUnwindSafe(body));
     IN_BODY.set(IN_BODY.get() - 1);
     outcome.map_err(|payload| describe(&*payload))
+}
+
+/// A future of the user's that is polled, and dropped, in the context of its run; a panic becomes the sentence that
+/// describes it.
+pub(crate) struct Contained<F> {
+    place: Place,
+    future: Option<Pin<F>>,
+}
+
+impl<F> Contained<F> {
+    pub(crate) const fn new(place: Place, future: Pin<F>) -> Self {
+        Self { place, future: Some(future) }
+    }
+}
+
+impl<F> Unpin for Contained<F> {}
+
+impl<F: std::ops::DerefMut<Target: Future>> Future for Contained<F> {
+    type Output = Result<<F::Target as Future>::Output, String>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { place, future } = &mut *self;
+        let future = future.as_mut().expect("the future is taken out only when dropped");
+        match place.within(|| catch(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(said) => Poll::Ready(Err(said)),
+        }
+    }
+}
+
+impl<F> Drop for Contained<F> {
+    fn drop(&mut self) {
+        let future = self.future.take();
+        self.place.within(|| {
+            if let Err(said) = catch(|| drop(future)) {
+                tracing::error!(target: "orchestrator", "a destructor in the body {said}");
+            }
+        });
+    }
 }
 
 fn describe(payload: &(dyn Any + Send)) -> String {

@@ -110,6 +110,8 @@ impl Summary {
 impl Observer for Summary {
     fn on_transition(&self, event: &Observed<'_>) {
         match event.run.id {
+            // It had its summary when it completed.
+            RunId::Flow(_) if event.transition.name == StateName::RolledBack => {}
             RunId::Flow(id) => self.on_flow(id, event),
             RunId::Task(_) if event.transition.name.kind().is_terminal() => {
                 if let Some(tally) = event.run.flow_run.and_then(|flow| self.tally(flow)) {
@@ -146,6 +148,12 @@ struct Tally {
 
 impl Tally {
     fn add(&self, event: &Observed<'_>) {
+        if event.transition.name == StateName::RolledBack {
+            // It was added when it completed.
+            self.ended[StateName::Completed as usize].fetch_sub(1, Ordering::Relaxed);
+            self.ended[StateName::RolledBack as usize].fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         self.ended[event.transition.name as usize].fetch_add(1, Ordering::Relaxed);
         if event.run_count > 1 {
             self.retries.fetch_add(u64::from(event.run_count - 1), Ordering::Relaxed);

@@ -4,14 +4,13 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use dashmap::mapref::entry::Entry;
 use smallvec::SmallVec;
 
-use crate::backend::record::{FlowRun, FlowRunQuery, Pause, Process, RunEvent, RunInfo, TaskRun};
+use crate::backend::record::{FlowRun, FlowRunQuery, Pause, Process, RunEvent, RunInfo, TaskRun, Times};
 use crate::backend::{BackendError, BackendErrorKind};
 use crate::clock::Timestamp;
-use crate::id::{FlowRunId, RunId, TaskRunId};
+use crate::id::{FlowRunId, RunId};
 use crate::state::{State, StateName, StateType, Transition};
 
 /// What is known of a run.
@@ -132,37 +131,17 @@ impl Run {
         pause.filter(|_| paused).cloned()
     }
 
-    fn start_time(&self) -> Option<DateTime<Utc>> {
-        let start = self.transitions.iter().find(|transition| transition.name.kind() == StateType::Running);
-        start.map(|transition| transition.at.to_datetime())
+    fn times(&self, created: Timestamp) -> Times {
+        let started = self.transitions.iter().find(|transition| transition.name.kind() == StateType::Running);
+        // When it entered the terminal states that it is in: a run that was resumed has not ended.
+        let ended = self.transitions.iter().rev().take_while(|transition| transition.name.kind().is_terminal()).last();
+        Times { created, started: started.map(|start| start.at), ended: ended.map(|end| end.at) }
     }
 
-    /// When the run entered the terminal states that it is in: one that was resumed has not ended.
-    fn end_time(&self) -> Option<DateTime<Utc>> {
-        let end = self.transitions.iter().rev().take_while(|transition| transition.name.kind().is_terminal()).last();
-        end.map(|transition| transition.at.to_datetime())
-    }
-
-    pub(super) fn to_task_run(&self, id: TaskRunId) -> Option<TaskRun> {
+    pub(super) fn to_task_run(&self) -> Option<TaskRun> {
         let (info, first, last) = (self.info.as_ref()?, self.transitions.first()?, self.transitions.last()?);
-        Some(TaskRun {
-            id,
-            name: self.name(info),
-            task_name: info.function.to_owned(),
-            task_key: info.key.to_owned(),
-            state: State::from(last),
-            run_count: self.run_count,
-            upstream: self.upstream(info),
-            parent: info.parent,
-            flow_run_id: info.flow_run,
-            version: info.version.map(str::to_owned),
-            tags: info.tags.iter().map(|tag| (**tag).to_owned()).collect(),
-            host: info.process.host.clone(),
-            pid: info.process.pid,
-            created: first.at.to_datetime(),
-            start_time: self.start_time(),
-            end_time: self.end_time(),
-        })
+        let (state, times) = (State::from(last), self.times(first.at));
+        Some(TaskRun::of(info, self.name(info), &self.upstream(info), state, self.run_count, times))
     }
 
     pub(super) fn to_flow_run(&self, id: FlowRunId) -> Option<Result<FlowRun, BackendError>> {
@@ -174,24 +153,9 @@ impl Run {
                 return Some(Err(BackendError::new(BackendErrorKind::Corrupt, doing).because(error)));
             }
         };
-        Some(Ok(FlowRun {
-            id,
-            name: self.name(info),
-            flow_name: info.function.to_owned(),
-            state: State::from(last),
-            run_count: self.run_count,
-            upstream: self.upstream(info),
-            parent: info.parent,
-            version: info.version.map(str::to_owned),
-            tags: info.tags.iter().map(|tag| (**tag).to_owned()).collect(),
-            parameters,
-            pause: self.pause(),
-            host: info.process.host.clone(),
-            pid: info.process.pid,
-            created: first.at.to_datetime(),
-            start_time: self.start_time(),
-            end_time: self.end_time(),
-        }))
+        let (state, times) = (State::from(last), self.times(first.at));
+        let run = FlowRun::of(info, self.name(info), &self.upstream(info), state, self.run_count, times, parameters);
+        Some(Ok(FlowRun { pause: self.pause(), ..run }))
     }
 }
 
