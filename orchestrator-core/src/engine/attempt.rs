@@ -85,10 +85,12 @@ async fn body_and_children(run: &Arc<Run>, attempt: Attempt, number: u32) -> Opt
         Attempt::Future(future) => poll_body(run, future, number).await,
         Attempt::Blocking(function) => Box::pin(call_body(run, function, number)).await,
     };
-    match outcome {
-        Some(outcome) => unless_cancelled(run, children_ended(run)).await.map(|()| outcome),
-        None => None,
+    let outcome = outcome?;
+    // A result that is there stands, even if a cancellation came while the body gave it: what it did is done.
+    if matches!(outcome, Body::Returned(Ok(_))) && run.children_ended() {
+        return Some(outcome);
     }
+    unless_cancelled(run, children_ended(run)).await.map(|()| outcome)
 }
 
 /// What a body's outcome means, in the light of its children's.
