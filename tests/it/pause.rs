@@ -748,3 +748,26 @@ async fn another_process_sees_what_is_asked_and_what_became_of_it() {
         assert_eq!((&*ended.state.name, ended.pause), (end, None));
     }
 }
+
+#[orchestrator::test(start_paused = true)]
+async fn a_cancellation_that_comes_too_late_does_not_keep_the_flow_paused() {
+    struct CancelsItsFlow(FlowRunId);
+    impl Drop for CancelsItsFlow {
+        fn drop(&mut self) {
+            Orchestrator::current().cancel(self.0).now_or_never().unwrap().unwrap();
+        }
+    }
+    #[task]
+    async fn asks_inside() -> Result<(), Error> {
+        pause_flow_run().await
+    }
+    #[flow(timeout_secs = 5)]
+    async fn limited() -> Result<(), TaskError> {
+        let _cancels = CancelsItsFlow(RunContext::current().flow_run_id().unwrap());
+        asks_inside().await
+    }
+    let run = limited();
+    let id = run.run_id();
+    assert!(run.await.unwrap_err().is_timed_out());
+    assert_eq!(states(id).await, ["Pending", "Running", "Paused", "Running", "TimedOut"]);
+}

@@ -89,7 +89,7 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                     Some(Err(said)) => Ended::panicked(run, said),
                     None => Ended::Cancelled,
                 };
-                pause::attempt_ended(run);
+                pause::attempt_ended(run, matches!(ended, Ended::Cancelled));
                 match ended {
                     Ended::Completed(value) => {
                         result = Some(value);

@@ -28,6 +28,8 @@ use table::{Answer, Entry, Input, Parse, lock};
 /// How long a pause lasts at most, unless it says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(3600);
 
+const ATTEMPT_OVER: &str = "the attempt that paused it is over";
+
 /// Pauses the flow run that the calling code is part of until
 /// [`resume_paused`](crate::Orchestrator::resume_paused) lets it on, or an hour has passed.
 ///
@@ -250,11 +252,15 @@ pub(crate) fn attempt_begins(run: &Run) {
 
 /// The body of the run is executed no longer: pauses that it has left behind, on a thread or in a task of its own, are
 /// over. At the end of a flow run's attempt all of its pauses are.
-pub(crate) fn attempt_ended(run: &Arc<Run>) {
+pub(crate) fn attempt_ended(run: &Arc<Run>, cancelled: bool) {
     if is_flow(run) {
         run.scope.pauses.shut();
     }
-    end_those_of(run, "the attempt that paused it is over");
+    end_those_of(run, ATTEMPT_OVER);
+    // The cancellation may have come too late to matter, but in time to keep the run Paused.
+    if is_flow(run) && run.is_cancelled() && !cancelled {
+        run.scope.pauses.leave(run, ATTEMPT_OVER);
+    }
 }
 
 /// Ends the pauses that were asked for in the body of the run, which is to stop.

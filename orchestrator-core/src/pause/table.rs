@@ -199,6 +199,16 @@ impl Pauses {
         ended.len()
     }
 
+    /// Lets a flow run that is not paused any more be Running, for its driver.
+    pub(super) fn leave(&self, flow: &Arc<Run>, why: &str) {
+        let at = flow.scope.orchestrator.clock.now();
+        let mut table = lock(&self.table);
+        let entered = flow.enter_from(&[StateName::Paused], StateName::Running, Some(why.into()), at);
+        table.untold.extend(entered.map(Tell::Entered));
+        drop(table);
+        self.tell(flow);
+    }
+
     /// Tells what is to be told, unless another thread is at it.
     fn tell(&self, flow: &Arc<Run>) {
         /// Lets another thread tell the rest if an observer's panic ends this one.
