@@ -328,7 +328,7 @@ impl Run {
         at: Timestamp,
     ) -> Option<Entered> {
         let cell = lock(&self.cell);
-        from.contains(&cell.current.name).then(|| self.note(cell, name, message, at))
+        from.contains(&cell.current.name).then(|| self.set_state(cell, name, message, at))
     }
 
     /// Tells of a state that was entered with [`enter_from`](Self::enter_from), and lets the driver hand it on.
@@ -340,13 +340,13 @@ impl Run {
     }
 
     fn record(&self, name: StateName, message: Option<Arc<str>>, at: Timestamp, error: Option<&TaskError>) {
-        let entered = self.note(lock(&self.cell), name, message, at);
+        let entered = self.set_state(lock(&self.cell), name, message, at);
         if let Some(transition) = entered.shown {
             self.show(&transition, entered.began, error);
         }
     }
 
-    fn note(
+    fn set_state(
         &self,
         mut cell: MutexGuard<'_, Cell>,
         name: StateName,
