@@ -126,7 +126,7 @@ fn the_fingerprint_is_that_of_the_code() {
 fn a_wrong_option_leaves_the_function_expanded() {
     for (options, part) in [
         (quote!(retrys = 3), "unknown option `retrys`; did you mean `retries`?"),
-        (quote!(on_failure = hook), "unknown option `on_failure`"),
+        (quote!(on_fail = hook), "unknown option `on_fail`; did you mean `on_failure`?"),
         (quote!(timeout = 3), "did you mean `timeout_secs`?"),
         (quote!(max_concurrent_tasks = 3), "an option of #[flow]"),
         (quote!(retries), "is written with a value: `retries = 3`"),
