@@ -771,3 +771,69 @@ async fn a_cancellation_that_comes_too_late_does_not_keep_the_flow_paused() {
     assert!(run.await.unwrap_err().is_timed_out());
     assert_eq!(states(id).await, ["Pending", "Running", "Paused", "Running", "TimedOut"]);
 }
+
+#[test]
+fn a_runtime_that_is_shut_down_ends_a_paused_flow_as_crashed() {
+    let orchestrator = Orchestrator::in_memory();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let run = first.block_on(orchestrator.scope(async {
+        let run = pauses_once();
+        until_paused(run.run_id()).await;
+        run
+    }));
+    drop(first);
+    runtime().block_on(orchestrator.scope(async {
+        let id = run.run_id();
+        // The body is dropped first, and the pause with it.
+        assert_eq!(states(id).await, ["Pending", "Running", "Paused", "Running", "Crashed"]);
+        let error = Orchestrator::current().resume_paused(id, ()).await.unwrap_err();
+        assert!(error.is_not_paused() && error.to_string().ends_with("it has ended as Crashed"), "{error}");
+        assert!(run.await.unwrap_err().is_crashed());
+    }));
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn a_cancellation_that_comes_after_the_result_leaves_the_flow_completed() {
+    #[flow]
+    async fn cancels_itself() -> Result<u32, Error> {
+        let pause = pause_flow_run();
+        tokio::pin!(pause);
+        assert!(pause.as_mut().now_or_never().is_none());
+        let id = RunContext::current().flow_run_id().unwrap();
+        Orchestrator::current().cancel(id).now_or_never().unwrap()?;
+        Ok(1)
+    }
+    let run = cancels_itself();
+    let id = run.run_id();
+    assert_eq!(run.await.unwrap(), 1);
+    assert_eq!(states(id).await, RESUMED);
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn what_a_task_leaves_behind_pauses_nothing_while_it_waits_for_its_retry() {
+    static LATE: Mutex<Vec<Error>> = Mutex::new(Vec::new());
+    #[task(retries = 1, retry_delay_secs = 60)]
+    async fn forgets() -> Result<(), String> {
+        if RunContext::current().attempt() == 2 {
+            return Ok(());
+        }
+        let left = async {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let error = pause_flow_run().await.unwrap_err();
+            LATE.lock().unwrap().push(error);
+        };
+        tokio::spawn(left.in_current_run());
+        Err("the first attempt".to_owned())
+    }
+    #[flow]
+    async fn waits_for_it() -> Result<(), TaskError> {
+        forgets().await
+    }
+    let run = waits_for_it();
+    let id = run.run_id();
+    run.await.unwrap();
+    assert_eq!(states(id).await, ["Pending", "Running", "Completed"]);
+    let said = LATE.lock().unwrap()[0].to_string();
+    assert!(said.ends_with("attempt 1 of 'forgets-0', which asks for it, is over"), "{said}");
+}

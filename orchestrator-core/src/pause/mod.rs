@@ -22,6 +22,7 @@ use crate::backend::record::Pause;
 use crate::context::Place;
 use crate::error::{Error, ErrorKind};
 use crate::run::Run;
+use crate::state::StateType;
 pub(crate) use table::Pauses;
 use table::{Answer, Entry, Input, Parse, lock};
 
@@ -177,12 +178,17 @@ fn enclosing_flow(place: &Place) -> Result<(Arc<Run>, Arc<Run>), Error> {
     };
     let why = if run.is_cancelled() {
         format!("'{}', which asks for it, is being cancelled", run.name())
-    } else if run.has_ended() || run.run_count() != place.attempt {
+    } else if run.has_ended() || run.run_count() != place.attempt || !is_in_body(run) {
         format!("attempt {} of '{}', which asks for it, is over", place.attempt, run.name())
     } else {
         return Ok((Arc::clone(run), Arc::clone(flow)));
     };
     Err(refused(format!("flow run '{}' cannot be paused: {why}", flow.name())))
+}
+
+/// Whether an attempt goes on, and not the delay after it. The table of pauses knows that of flow runs.
+fn is_in_body(run: &Run) -> bool {
+    is_flow(run) || run.state().kind == StateType::Running
 }
 
 /// The innermost flow run that the run is, or is part of.
