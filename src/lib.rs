@@ -81,7 +81,7 @@ pub mod prelude {
 /// #[orchestrator::test]
 /// async fn a_second_attempt_is_enough() {
 ///     Orchestrator::current().replace::<fetch>(|url| match RunContext::current().attempt() {
-///         1 => Err("no answer"),
+///         1 => Err(std::io::Error::other("no answer")),
 ///         _ => Ok(url.len()),
 ///     });
 ///     let run = fetch("abc");
@@ -99,7 +99,7 @@ pub mod prelude {
 /// ```
 pub mod testing {
     pub use orchestrator_core::testing::{
-        AssertStates, Borrowed, EventLog, FakeOutcome, Function, Replace, assert_states,
+        AssertStates, Borrowed, EventLog, FakeOutcome, Function, Given, Replace, assert_states, fails, gives,
     };
 }
 

@@ -336,17 +336,22 @@ impl Expansion<'_> {
         }
         let (p, ident) = (self.root.path(), &self.function.item.sig.ident);
         let (args, succeeds) = (self.types_of_args(), self.success());
+        let declared = &self.function.output.declared;
+        let fails = if self.function.output.is_result {
+            quote!(<#declared as #p::Fallible>::Error)
+        } else {
+            quote!(::core::convert::Infallible)
+        };
         let retries = self.options.retry_if.as_ref().filter(|_| self.function.output.is_result).map(|path| {
-            let declared = &self.function.output.declared;
             quote! {
                 fn retries(error: &dyn ::core::any::Any) -> bool {
-                    #p::retries::<<#declared as #p::Fallible>::Error>(error, #path)
+                    #p::retries::<#fails>(error, #path)
                 }
             }
         });
         Some(quote! {
             #[allow(unused_qualifications, clippy::all, clippy::pedantic, clippy::nursery)]
-            impl #p::Function<#args, #succeeds> for #ident { #retries }
+            impl #p::Function<#args, #succeeds, #fails> for #ident { #retries }
         })
     }
 

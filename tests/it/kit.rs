@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use orchestrator::prelude::*;
-use orchestrator::testing::{EventLog, assert_states};
+use orchestrator::testing::{EventLog, assert_states, fails, gives};
 use tokio::sync::Notify;
 
 use crate::door::Calls;
@@ -69,17 +69,19 @@ async fn closures_are_inferred_whatever_the_parameters() {
     let orch = Orchestrator::current();
     orch.replace::<version>(|()| 7);
     assert_eq!(version().await.unwrap(), 7);
-    orch.replace::<version>(|_| Err("down"));
+    orch.replace::<version>(|_| fails("down"));
     assert_eq!(version().await.unwrap_err().to_string(), "task run 'version-1' failed: down");
 
     orch.replace::<fetch>(|repo| repo.len() as u64);
     assert_eq!(fetch("four").await.unwrap(), 4);
     orch.replace::<fetch>(|_| 5);
     assert_eq!(fetch("four").await.unwrap(), 5);
-    orch.replace::<fetch>(|repo| if repo == "a" { Ok(1) } else { Err(format!("no {repo}")) });
+    orch.replace::<fetch>(|repo| Ok(repo.len() as u64 + 2));
+    assert_eq!(fetch("four").await.unwrap(), 6);
+    orch.replace::<fetch>(|repo| if repo == "a" { gives(1) } else { fails(format!("no {repo}")) });
     assert_eq!(fetch("a").await.unwrap(), 1);
     let error = fetch::configure().retries(0).submit("b").await.unwrap_err();
-    assert_eq!(error.to_string(), "task run 'fetch-3' failed: no b");
+    assert_eq!(error.to_string(), "task run 'fetch-4' failed: no b");
 
     let client = Arc::new(Client { host: "github".into() });
     orch.replace::<fetch_with>(|(client, repo)| format!("{}/{repo}", client.host));
@@ -95,7 +97,7 @@ async fn closures_are_inferred_whatever_the_parameters() {
 
     orch.replace::<github_stars>(|repos| repos.len() as u64);
     assert_eq!(report(repos(["a", "b"])).await.unwrap(), "2 stars");
-    orch.replace::<report>(|_| Err(anyhow::anyhow!("no report")));
+    orch.replace::<report>(|_| fails(anyhow::anyhow!("no report")));
     assert!(report(repos([])).await.unwrap_err().to_string().ends_with("failed: no report"));
 }
 
@@ -104,7 +106,7 @@ async fn a_fake_replaces_the_body_alone() {
     let orch = Orchestrator::current();
     let calls = AtomicU32::new(0);
     orch.replace::<fetch>(move |repo| match calls.fetch_add(1, Ordering::SeqCst) {
-        0 => Err("no answer"),
+        0 => Err(std::io::Error::other("no answer")),
         _ => Ok(repo.len() as u64),
     });
     let start = tokio::time::Instant::now();
@@ -213,7 +215,7 @@ async fn retry_conditions_judge_the_errors_of_fakes() {
         (&run).await.unwrap_err();
         assert_states(&run, states.iter().copied()).await;
     }
-    orch.replace::<ask>(|()| Err("another error"));
+    orch.replace::<ask>(|()| fails("another error"));
     let run = ask();
     (&run).await.unwrap_err();
     assert_states(&run, ["Pending", "Running", "Retrying", "Failed"]).await;
@@ -288,7 +290,7 @@ async fn the_log_has_every_event_in_order() {
     let log = EventLog::current();
     let orch = Orchestrator::current();
     orch.replace::<fetch>(|repo| match RunContext::current().attempt() {
-        1 => Err("no answer"),
+        1 => Err(std::io::Error::other("no answer")),
         _ => Ok(repo.len() as u64),
     });
     report(repos(["rust"])).await.unwrap();
@@ -321,7 +323,7 @@ async fn the_log_has_every_event_in_order() {
     log.assert_contains("fetch-0: Pending\n\n total-0: Running");
 
     log.clear();
-    orch.replace::<fetch>(|_| Err("down"));
+    orch.replace::<fetch>(|_| fails("down"));
     report::configure().run_name("weekly").submit(repos(["a"])).await.unwrap_err();
     let by_run = log.by_run();
     assert!(by_run.starts_with("weekly: Pending, Running, Failed\ngithub-stars-0: Pending"), "{by_run}");
@@ -333,7 +335,7 @@ async fn the_log_has_every_event_in_order() {
     );
 
     log.clear();
-    orch.replace::<github_stars>(|_| Err("no stars"));
+    orch.replace::<github_stars>(|_| fails("no stars"));
     report(repos(["a"])).await.unwrap_err();
     log.assert_contains("report-2: Failed (flow run 'github-stars-0' failed: no stars)");
 
@@ -367,7 +369,7 @@ async fn an_orchestrator_of_ones_own_has_a_log_if_given_one() {
 #[orchestrator::test]
 async fn a_mismatch_is_shown_as_a_diff() {
     let log = EventLog::current();
-    Orchestrator::current().replace::<version>(|()| Err("down"));
+    Orchestrator::current().replace::<version>(|()| fails("down"));
     let run = version::configure().retries(1).submit();
     (&run).await.unwrap_err();
     let panic = catch_unwind(AssertUnwindSafe(|| {

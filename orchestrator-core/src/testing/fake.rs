@@ -24,28 +24,28 @@ use crate::orchestrator::Orchestrator;
 ///
 /// A fake takes nothing (`|()|`), the one argument (`|repo|`), or a tuple (`|(client, repo)|`). What the task takes by
 /// value comes as that value, what it takes by reference as a [`Borrowed`](crate::testing::Borrowed). It gives what the
-/// task gives on success, or a `Result` of that with any error: see [`FakeOutcome`].
+/// task gives, or only the value of a success: see [`FakeOutcome`].
 ///
 /// Tasks with type parameters have no fakes: they have many bodies.
-pub trait Replace<A: Args, O, R> {
+pub trait Replace<A: Args, O, E, R> {
     /// Calls `fake` in the place of the body of `F` from now on; a fake that was there before is taken away.
     ///
     /// The fake of a sync function is called on the blocking pool, as its body is.
-    fn replace<F: Function<A, O>>(&self, fake: impl Fn(A::Given) -> R + Send + Sync + 'static)
+    fn replace<F: Function<A, O, E>>(&self, fake: impl Fn(A::Given) -> R + Send + Sync + 'static)
     where
-        R: FakeOutcome<O>;
+        R: FakeOutcome<O, E>;
 
     /// Like [`replace`](Self::replace), with a fake that waits: `|repo| async move { .. }`.
-    fn replace_async<F: Function<A, O>>(&self, fake: impl Fn(A::Given) -> R + Send + Sync + 'static)
+    fn replace_async<F: Function<A, O, E>>(&self, fake: impl Fn(A::Given) -> R + Send + Sync + 'static)
     where
         R: Future + Send + 'static,
-        R::Output: FakeOutcome<O>;
+        R::Output: FakeOutcome<O, E>;
 }
 
-impl<A: Args, O, R> Replace<A, O, R> for Orchestrator {
-    fn replace<F: Function<A, O>>(&self, fake: impl Fn(A::Given) -> R + Send + Sync + 'static)
+impl<A: Args, O, E, R> Replace<A, O, E, R> for Orchestrator {
+    fn replace<F: Function<A, O, E>>(&self, fake: impl Fn(A::Given) -> R + Send + Sync + 'static)
     where
-        R: FakeOutcome<O>,
+        R: FakeOutcome<O, E>,
     {
         let def = F::def();
         let fake = Arc::new(fake);
@@ -57,10 +57,10 @@ impl<A: Args, O, R> Replace<A, O, R> for Orchestrator {
         self.inner().testing.fakes.put(def, Some(Box::new(replacement)));
     }
 
-    fn replace_async<F: Function<A, O>>(&self, fake: impl Fn(A::Given) -> R + Send + Sync + 'static)
+    fn replace_async<F: Function<A, O, E>>(&self, fake: impl Fn(A::Given) -> R + Send + Sync + 'static)
     where
         R: Future + Send + 'static,
-        R::Output: FakeOutcome<O>,
+        R::Output: FakeOutcome<O, E>,
     {
         let fake = Arc::new(fake);
         let replacement: Replacement<A> = Arc::new(move |args| {
@@ -83,14 +83,14 @@ impl Orchestrator {
     }
 }
 
-/// A task or flow with arguments `A` and the result `O` that a fake can take the place of: the type that `#[task]` or
-/// `#[flow]` makes beside a function without type parameters.
+/// A task or flow with arguments `A`, the result `O` and errors `E` that a fake can take the place of: the type that
+/// `#[task]` or `#[flow]` makes beside a function without type parameters.
 #[diagnostic::on_unimplemented(
     message = "no fake can take the place of `{Self}`",
     label = "not a task or flow without type parameters",
     note = "a task with type parameters has many bodies: put a fake in the place of a task that calls it"
 )]
-pub trait Function<A, O>: Configurable {
+pub trait Function<A, O, E>: Configurable {
     /// Whether an error that a fake gave is retried, as far as `retry_if` decides on it.
     #[doc(hidden)]
     fn retries(_error: &dyn Any) -> bool {
@@ -98,29 +98,28 @@ pub trait Function<A, O>: Configurable {
     }
 }
 
-/// What a fake of a task that gives an `O` may give: an `O`, or a `Result<O, E>` with any `E` that makes an error, such
-/// as a `&str`.
+/// What a fake may give in the place of a task that gives an `O`, or a `Result<O, E>`: the same, or the `O` alone, or
+/// what [`gives`] and [`fails`] make, for errors that a test cannot.
 ///
-/// A fake that never fails gives the value itself: of `Ok(5)` alone the compiler cannot tell the type of the error. One
-/// that only panics says what it would give: `|_| -> u64 { panic!("no") }`. A condition in `retry_if` is asked about
-/// errors of the type that the task itself gives; others are retried.
+/// A fake that only panics says what it would give: `|_| -> u64 { panic!("no") }`. A condition in `retry_if` is asked
+/// about errors of the type that the task itself gives; others are retried.
 #[diagnostic::on_unimplemented(
     message = "this fake gives a `{Self}`, but the task gives a `{O}`",
-    label = "the fake is to give a `{O}`, or a `Result<{O}, E>`",
-    note = "a fake with an `async` block is for `replace_async`; one that only panics says what it gives: `|_| -> T {{ panic!() }}`"
+    label = "the fake is to give a `{O}`, or a `Result<{O}, {E}>`",
+    note = "for another error there is `testing::fails`; a fake with an `async` block is for `replace_async`; one that only panics says what it gives: `|_| -> T {{ panic!() }}`"
 )]
-pub trait FakeOutcome<O> {
+pub trait FakeOutcome<O, E> {
     #[doc(hidden)]
     fn into_outcome(self, retries: fn(&dyn Any) -> bool) -> Result<Erased, BodyFailure>;
 }
 
-impl<O: Send + Sync + 'static> FakeOutcome<O> for O {
+impl<O: Send + Sync + 'static, E> FakeOutcome<O, E> for O {
     fn into_outcome(self, _retries: fn(&dyn Any) -> bool) -> Result<Erased, BodyFailure> {
         Ok(Arc::new(self))
     }
 }
 
-impl<O, E> FakeOutcome<O> for Result<O, E>
+impl<O, E> FakeOutcome<O, E> for Result<O, E>
 where
     O: Send + Sync + 'static,
     E: Into<Box<dyn StdError + Send + Sync>> + 'static,
@@ -131,6 +130,44 @@ where
             Err(error) => Err(BodyFailure { retryable: retries(&error), error: BodyError::new(error) }),
         }
     }
+}
+
+impl<O: Send + Sync + 'static, E> FakeOutcome<O, E> for Given<O> {
+    fn into_outcome(self, _retries: fn(&dyn Any) -> bool) -> Result<Erased, BodyFailure> {
+        match self.0 {
+            Ok(value) => Ok(Arc::new(value)),
+            Err(error) => Err(BodyFailure { retryable: true, error }),
+        }
+    }
+}
+
+/// What a fake gives where its error is not of the task's own type; made by [`gives`] and [`fails`].
+#[must_use = "a fake gives this"]
+pub struct Given<O>(Result<O, BodyError>);
+
+impl<O> std::fmt::Debug for Given<O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_ok() { "Given(a value)" } else { "Given(an error)" })
+    }
+}
+
+/// The success of a fake that [`fails`] at other times.
+pub fn gives<O>(value: O) -> Given<O> {
+    Given(Ok(value))
+}
+
+/// The failure of a fake, with any error: that of a library whose errors a test cannot make, say.
+///
+/// ```
+/// use orchestrator_core::testing::{Given, fails, gives};
+///
+/// fn flaky(call: u32) -> Given<u64> {
+///     if call == 0 { fails("no answer") } else { gives(5) }
+/// }
+/// # let _ = flaky(0);
+/// ```
+pub fn fails<O>(error: impl Into<Box<dyn StdError + Send + Sync>> + 'static) -> Given<O> {
+    Given(Err(BodyError::new(error)))
 }
 
 /// A fake that makes an attempt of the arguments `A`.

@@ -17,7 +17,7 @@ use crate::orchestrator::Orchestrator;
 
 pub use crate::input::Borrowed;
 pub(crate) use fake::Fakes;
-pub use fake::{FakeOutcome, Function, Replace};
+pub use fake::{FakeOutcome, Function, Given, Replace, fails, gives};
 pub use log::EventLog;
 pub use states::{AssertStates, assert_states};
 
