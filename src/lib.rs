@@ -29,6 +29,7 @@
 //! ```
 
 // Grouped by subject.
+pub use orchestrator_core::{Acquiring, Limit, RateLimited, SetLimit, SlotGuard, concurrency, rate_limit};
 pub use orchestrator_core::{
     AsCompleted, Awaitable, FlowFuture, Indexed, JoinAll, MapFuture, Settled, Shared, TaskFuture, Upstream, WaitState,
     as_completed, join_all, wait_all,
@@ -37,6 +38,7 @@ pub use orchestrator_core::{BackendError, Error, FlowError, Result, TaskError};
 pub use orchestrator_core::{CachePolicy, Configured, Delay, registered};
 pub use orchestrator_core::{Clock, Orchestrator, OrchestratorBuilder, SystemClock, Timestamp, TokioClock};
 pub use orchestrator_core::{CommitMode, Transaction, TransactionBuilder, TransactionError, transaction};
+pub use orchestrator_core::{Explanation, LimitWait, RunRef, SlotHolder, Why};
 pub use orchestrator_core::{
     FlowRun, FlowRunId, FlowRunQuery, LogLine, ParseIdError, Pause, RunId, State, StateName, StateType, TaskRun,
     TaskRunId, Transition,
@@ -45,7 +47,6 @@ pub use orchestrator_core::{
     Gather, Gathered, Input, IntoInput, IntoMapInput, Ready, Unmapped, gather, ready, unmapped,
 };
 pub use orchestrator_core::{InCurrentRun, Placed, RunContext};
-pub use orchestrator_core::{Limit, SetLimit, SlotGuard, concurrency, rate_limit};
 pub use orchestrator_core::{Observed, Observer, StateBackend, backend, capture_layer};
 pub use orchestrator_core::{PauseFlowRun, pause_flow_run, pause_for_input};
 pub use orchestrator_macros::{flow, task, test};

@@ -439,7 +439,8 @@ impl Error {
         matches!(*self.0, ErrorKind::Limit(_))
     }
 
-    /// Whether something took longer than it was given, such as a pause that nobody resumed.
+    /// Whether something took longer than it was given, such as a pause that nobody resumed, or slots that nobody gave
+    /// back.
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
         match &*self.0 {

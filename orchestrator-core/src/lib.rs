@@ -24,6 +24,7 @@ mod observe;
 mod narrate;
 mod terminal;
 mod orchestrator;
+mod explain;
 mod builder;
 mod signals;
 mod process;
@@ -37,10 +38,11 @@ pub use backend::record::{FlowRun, FlowRunQuery, LogLine, Pause, TaskRun};
 pub use backend::{BackendError, StateBackend};
 pub use builder::OrchestratorBuilder;
 pub use clock::{Clock, SystemClock, Timestamp, TokioClock};
-pub use concurrency::{Limit, SetLimit, SlotGuard, concurrency, rate_limit};
+pub use concurrency::{Acquiring, Limit, RateLimited, SetLimit, SlotGuard, concurrency, rate_limit};
 pub use context::{InCurrentRun, Placed, RunContext};
 pub use def::{CachePolicy, registered};
 pub use error::{Error, FlowError, Result, TaskError};
+pub use explain::{Explanation, LimitWait, RunRef, SlotHolder, Why};
 pub use future::{
     AsCompleted, Awaitable, FlowFuture, Indexed, JoinAll, MapFuture, Settled, Shared, TaskFuture, Upstream, WaitState,
     as_completed, join_all, wait_all,

@@ -281,7 +281,8 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Creates or changes a limit: await the result, after `.slot_decay(per_second)` for a rate limit.
+    /// Creates or changes a limit: await the result, after `.slot_decay(per_second)` for a rate limit, or `.inactive()`
+    /// for one that limits nothing for the time being.
     ///
     /// ```
     /// # use orchestrator_core::Orchestrator;
@@ -295,7 +296,7 @@ impl Orchestrator {
     /// # }
     /// ```
     pub fn limit(&self, name: impl Into<String>, slots: u32) -> SetLimit {
-        SetLimit { orchestrator: self.clone(), name: name.into(), slots, decay: None }
+        SetLimit::new(self.clone(), name.into(), slots)
     }
 
     /// Every limit, by name.

@@ -4,7 +4,7 @@
 //! those of a pause.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
@@ -103,6 +103,8 @@ struct Cell {
     ended: bool,
     /// The body and its arguments, until the run is launched.
     call: Option<Box<dyn Call>>,
+    /// What the driver waits for without a state that says so.
+    waits: Waits,
 }
 
 /// Who is told when a run ends.
@@ -164,6 +166,7 @@ impl Run {
                 waiters: Slab::new(),
                 ended: false,
                 call: Some(call),
+                waits: Waits::Nothing,
             }),
             children: OnceLock::new(),
         })
@@ -553,6 +556,28 @@ impl Run {
         self.driver.wake();
     }
 
+    /// The upstream runs that a run which is not launched waits for.
+    pub(crate) fn active_upstreams(&self) -> Vec<Arc<Self>> {
+        let mut upstreams = Vec::new();
+        if let Some(call) = &lock(&self.cell).call {
+            call.visit(&mut |upstream| upstreams.push(Arc::clone(upstream)));
+        }
+        upstreams.retain(|upstream| !upstream.has_ended());
+        upstreams
+    }
+
+    /// Notes what the driver waits for, until the value is dropped.
+    pub(crate) fn waits_for(&self, waits: Waits) -> Noted<'_> {
+        let before = std::mem::replace(&mut lock(&self.cell).waits, waits);
+        drop(before);
+        Noted(self)
+    }
+
+    /// What the driver waits for.
+    pub(crate) fn waits(&self) -> Waits {
+        lock(&self.cell).waits.clone()
+    }
+
     // --- ending ---
 
     /// Enters the terminal state.
@@ -694,6 +719,37 @@ impl Run {
     /// Asks every run that this one started to end.
     pub(crate) fn cancel_children(&self) {
         self.active_children().iter().for_each(Self::cancel_tree);
+    }
+}
+
+/// What a run's driver waits for, where its state does not tell.
+#[derive(Debug, Clone)]
+pub(crate) enum Waits {
+    Nothing,
+    /// The moment of the next attempt.
+    Retry(Timestamp),
+    /// The end of a pause of the flow run that called it.
+    Pause,
+    /// Its turn among the tasks of its flow.
+    FlowCapacity,
+    /// A thread of the blocking pool.
+    Thread,
+    /// Room in the journal.
+    Journal,
+    /// The run that computes the same cache key.
+    Flight(Weak<Run>),
+    /// The runs that it started; its body has ended.
+    Children,
+}
+
+/// A note of what a driver waits for; dropping it takes it off.
+#[must_use = "the note is taken off when this is dropped"]
+pub(crate) struct Noted<'a>(&'a Run);
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        let before = std::mem::replace(&mut lock(&self.0.cell).waits, Waits::Nothing);
+        drop(before);
     }
 }
 

@@ -10,6 +10,7 @@ mod cancel;
 mod dependencies;
 mod door;
 mod environment;
+mod explain;
 mod failures;
 mod flows;
 mod futures;

@@ -8,7 +8,7 @@ use orchestrator::backend::record::{CacheHit, CacheKey, Event, Process};
 use orchestrator::backend::sqlite::{SqliteBackend, SqliteOptions};
 use orchestrator::backend::{BackendError, BackendErrorKind, CacheIndex, EventStore, RunHistory, StateBackend};
 use orchestrator::prelude::*;
-use orchestrator::{FlowRunId, FlowRunQuery, LogLine, RunId, TaskRunId, Timestamp};
+use orchestrator::{FlowRunId, FlowRunQuery, LogLine, RunId, TaskRunId, Timestamp, Why};
 
 use crate::door::Calls;
 
@@ -120,9 +120,18 @@ async fn a_killed_process_leaves_a_database_that_can_be_read_and_written() {
             break id.trim().parse().unwrap();
         }
     };
+    let elsewhere = open(folder.path()).await.explain(id).await.unwrap();
+    assert!(matches!(&elsewhere.why, Why::Elsewhere { pid, .. } if *pid == process.id()), "{elsewhere:?}");
+    let said = elsewhere.to_string();
+    assert!(
+        said.contains(&format!("is Running as far as is recorded, and belongs to process {}", process.id())),
+        "{said}"
+    );
     process.kill().unwrap();
     process.wait().unwrap();
     let orchestrator = open(folder.path()).await;
+    let said = orchestrator.explain(id).await.unwrap().to_string();
+    assert!(said.contains("' ended as Crashed: its process "), "{said}");
     let tasks = orchestrator.task_runs(id).await.unwrap();
     let shown: Vec<_> = tasks.iter().map(|task| (task.task_name.as_str(), task.state.name.as_str())).collect();
     assert_eq!(shown, [("done", "Completed"), ("endless", "Crashed")]);

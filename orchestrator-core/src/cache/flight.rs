@@ -1,7 +1,7 @@
 //! Single flight: of those who want one key at the same time, one computes it and the others wait.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -24,8 +24,8 @@ struct Shared {
 /// Who computes a key, and who is told when that has ended.
 #[derive(Debug, Clone)]
 struct Flying {
-    /// The address of the run that has the claim, which is alive as long as it has.
-    run: usize,
+    /// The run that has the claim. Not kept alive: others may hold on to this for longer.
+    run: Weak<Run>,
     landed: Arc<Notify>,
 }
 
@@ -37,6 +37,8 @@ impl Default for Shared {
 
 /// A key that somebody else computes.
 pub(crate) struct Flight {
+    /// Who computes it.
+    pub(crate) run: Weak<Run>,
     notify: Arc<Notify>,
     flights: Flights,
     key: CacheKey,
@@ -50,13 +52,9 @@ pub(crate) struct Claim {
     flight: Option<(Flights, Arc<Notify>)>,
 }
 
-fn address(run: &Arc<Run>) -> usize {
-    Arc::as_ptr(run).addr()
-}
-
 /// Whether a run above this one computes the key: it waits for this one, so this one must not wait for it.
 fn is_above(flying: &Flying, run: &Arc<Run>) -> bool {
-    run.lineage().any(|ancestor| address(ancestor) == flying.run)
+    run.lineage().any(|ancestor| Arc::as_ptr(ancestor) == flying.run.as_ptr())
 }
 
 impl Flights {
@@ -68,18 +66,20 @@ impl Flights {
     /// Whoever computes the key at the moment, if this run can wait for it.
     pub(crate) fn flying(&self, key: CacheKey, run: &Arc<Run>) -> Option<Flight> {
         let flying = self.0.flying.get(&key).map(|flying| flying.clone())?;
-        (!is_above(&flying, run)).then(|| Flight { notify: flying.landed, flights: self.clone(), key })
+        (!is_above(&flying, run)).then(|| self.flight(flying, key))
+    }
+
+    fn flight(&self, flying: Flying, key: CacheKey) -> Flight {
+        Flight { run: flying.run, notify: flying.landed, flights: self.clone(), key }
     }
 
     pub(crate) fn claim(&self, key: CacheKey, run: &Arc<Run>) -> Result<Claim, Flight> {
         match self.0.flying.entry(key) {
             Entry::Occupied(entry) if is_above(entry.get(), run) => Ok(Claim { key, flight: None }),
-            Entry::Occupied(entry) => {
-                Err(Flight { notify: Arc::clone(&entry.get().landed), flights: self.clone(), key })
-            }
+            Entry::Occupied(entry) => Err(self.flight(entry.get().clone(), key)),
             Entry::Vacant(entry) => {
                 let landed = Arc::new(Notify::new());
-                entry.insert(Flying { run: address(run), landed: Arc::clone(&landed) });
+                entry.insert(Flying { run: Arc::downgrade(run), landed: Arc::clone(&landed) });
                 Ok(Claim { key, flight: Some((self.clone(), landed)) })
             }
         }

@@ -1,55 +1,112 @@
-//! Requests that can never be served, because those who hold the slots wait for them.
+//! Requests that cannot be served, because those who hold the slots wait for them.
 //!
 //! A run gives its slots back only after every run that it started has ended. So a holder is stuck while a run beneath
 //! it waits for slots, and a waiting run is stuck for ever if it could not be served even when everybody who is not
 //! stuck had given back everything. This is the classical reduction of a resource allocation graph (Holt, 1972).
+//!
+//! The order of the queues can be part of such a knot, too: the first waits for slots that are given back only when the
+//! second has been served. There the order gives way, since nobody has to be refused.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
-use super::table::{Holder, Request, Table};
+use super::table::{Beneath, Class, Holder, Request, Table};
 use crate::run::Run;
 
-/// Why the request can never be served, if it cannot: names who holds what along the cycle.
-pub(super) fn explain(table: &Table, ticket: u64) -> Option<String> {
-    let mut stuck: HashSet<u64> =
-        table.requests.iter().filter(|(_, request)| may_be_stuck(request)).map(|(ticket, _)| *ticket).collect();
-    loop {
-        let free: Vec<u64> =
-            stuck.iter().copied().filter(|ticket| can_be_served(table, &table.requests[ticket], &stuck)).collect();
-        if free.is_empty() {
-            break;
-        }
-        free.iter().for_each(|ticket| {
-            stuck.remove(ticket);
-        });
+/// What becomes of a request that waits.
+pub(super) enum Outlook {
+    /// It is served when its turn comes.
+    Open,
+    /// Its turn would never come: it may be served before these.
+    Knotted(BTreeSet<u64>),
+    /// It can never be served; says who holds what along the cycle.
+    Never(String),
+}
+
+/// Looks at a request of a run beneath a holder: no other can keep somebody waiting.
+pub(super) fn look(table: &Table, ticket: u64) -> Outlook {
+    // The common case is cheap, however many wait.
+    if !table.may_be_stuck() {
+        return Outlook::Open;
     }
-    stuck.contains(&ticket).then(|| tell(table, ticket, &stuck))
+    let mut waiting: Vec<&Request> =
+        table.requests.values().filter(|request| request.place.0 == Class::Nested).collect();
+    waiting.sort_unstable_by_key(|request| request.place);
+    let mut beneath = table.beneath.clone();
+    let knotted = reduce(table, waiting, &mut beneath, Order::Kept);
+    let tickets: BTreeSet<u64> = knotted.iter().map(|request| request.place.1).collect();
+    if !tickets.contains(&ticket) {
+        return Outlook::Open;
+    }
+    let stuck: BTreeSet<u64> =
+        reduce(table, knotted, &mut beneath, Order::Waived).iter().map(|request| request.place.1).collect();
+    // Whose ancestors hold nothing any more keeps nobody waiting: others give way.
+    if stuck.contains(&ticket) && Table::class(table.requests[&ticket].run.as_ref()) == Class::Nested {
+        Outlook::Never(tell(table, ticket, &stuck))
+    } else {
+        Outlook::Knotted(tickets)
+    }
 }
 
-/// Only a run beneath a holder can keep somebody waiting. Asked anew each time: bodies take slots as they go on.
-fn may_be_stuck(request: &Request) -> bool {
-    request.run.as_ref().is_some_and(Table::holds_above)
+/// Whether a request has to wait for those before it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Kept,
+    Waived,
 }
 
-fn can_be_served(table: &Table, request: &Request, stuck: &HashSet<u64>) -> bool {
-    request.wants.iter().all(|(name, slots)| {
-        let (size, holders) = table.holders(name);
-        let kept: u32 = holders.filter(|holder| is_stuck(table, holder, stuck)).map(|holder| holder.slots).sum();
-        size == 0 || kept.saturating_add(slots) <= size
-    })
+/// Takes away, again and again, whoever could be served; gives back the rest. Requests stand in the order of their
+/// places, and `beneath` counts those that are left.
+fn reduce<'a>(table: &Table, mut left: Vec<&'a Request>, beneath: &mut Beneath, order: Order) -> Vec<&'a Request> {
+    loop {
+        let mut kept = Kept::new(table, beneath);
+        let mut closed: HashSet<&Arc<str>> = HashSet::new();
+        let (free, stuck): (Vec<&Request>, Vec<&Request>) = left.into_iter().partition(|request| {
+            let turn = order == Order::Waived || request.wants.iter().all(|(name, _)| !closed.contains(name));
+            let free = turn && kept.leaves_room_for(request);
+            if !free {
+                closed.extend(request.wants.iter().map(|(name, _)| name).filter(|name| table.is_active(name)));
+            }
+            free
+        });
+        free.iter().filter_map(|request| request.run.as_ref()).for_each(|run| beneath.remove(run));
+        left = stuck;
+        if free.is_empty() || left.is_empty() {
+            return left;
+        }
+    }
 }
 
-fn is_stuck(table: &Table, holder: &Holder, stuck: &HashSet<u64>) -> bool {
-    holder.run.as_ref().and_then(Weak::upgrade).is_some_and(|run| waiter_beneath(table, &run, stuck).is_some())
+/// How many slots of each limit are held by runs beneath which somebody waits.
+struct Kept<'a> {
+    table: &'a Table,
+    beneath: &'a Beneath,
+    slots: HashMap<Arc<str>, u32>,
 }
 
-/// A stuck request of a run beneath `above`, or of its own body.
-fn waiter_beneath(table: &Table, above: &Arc<Run>, stuck: &HashSet<u64>) -> Option<u64> {
-    stuck.iter().copied().find(|ticket| {
-        let run = table.requests[ticket].run.as_ref();
-        run.is_some_and(|run| run.lineage().any(|ancestor| Arc::ptr_eq(ancestor, above)))
-    })
+impl<'a> Kept<'a> {
+    fn new(table: &'a Table, beneath: &'a Beneath) -> Self {
+        Self { table, beneath, slots: HashMap::new() }
+    }
+
+    /// Whether the request can be served as soon as everybody else has given back what they hold.
+    fn leaves_room_for(&mut self, request: &Request) -> bool {
+        request.wants.iter().all(|(name, wanted)| {
+            let setting = self.table.setting(name).expect("limits are never removed");
+            // A limit of no slots waits for whoever opens it, and one that is not active for nobody.
+            !setting.active || setting.slots == 0 || self.of(name).saturating_add(wanted) <= setting.slots
+        })
+    }
+
+    fn of(&mut self, name: &Arc<str>) -> u32 {
+        if let Some(known) = self.slots.get(name) {
+            return *known;
+        }
+        let waits = |holder: &&Holder| holder.run.as_ref().is_some_and(|run| self.beneath.any(run));
+        let kept = self.table.holders(name).filter(waits).map(|holder| holder.slots).fold(0, u32::saturating_add);
+        self.slots.insert(Arc::clone(name), kept);
+        kept
+    }
 }
 
 fn name(run: Option<&Arc<Run>>) -> String {
@@ -57,24 +114,18 @@ fn name(run: Option<&Arc<Run>>) -> String {
 }
 
 /// Follows the cycle from one request to the next.
-fn tell(table: &Table, ticket: u64, stuck: &HashSet<u64>) -> String {
+fn tell(table: &Table, ticket: u64, stuck: &BTreeSet<u64>) -> String {
     let mut steps = Vec::new();
     let mut seen = HashSet::new();
     let mut current = ticket;
     while seen.insert(current) {
         let request = &table.requests[&current];
+        // The shortest story first: a holder above the waiter itself.
+        let waiters = || std::iter::once(current).chain(stuck.iter().copied());
         let next = request.wants.iter().find_map(|(limit, _)| {
-            let (_, holders) = table.holders(limit);
-            let mut holders: Vec<&Holder> = holders.collect();
-            // The shortest story first: a holder above the waiter itself.
-            holders.sort_by_key(|holder| !is_above(holder, request));
-            holders.into_iter().find_map(|holder| {
-                let run = holder.run.as_ref()?.upgrade()?;
-                waiter_beneath(table, &run, stuck).map(|waiter| {
-                    let waiter = if is_above(holder, request) { current } else { waiter };
-                    (limit, run, waiter)
-                })
-            })
+            let holders: Vec<_> = table.holders(limit).filter_map(|holder| holder.run.as_ref()).collect();
+            waiters()
+                .find_map(|waiter| holder_above(&table.requests[&waiter], &holders).map(|run| (limit, run, waiter)))
         });
         let Some((limit, holder, waiter)) = next else { break };
         steps.push(format!(
@@ -88,9 +139,8 @@ fn tell(table: &Table, ticket: u64, stuck: &HashSet<u64>) -> String {
     format!("it would wait for ever in a cycle of slots: {}", steps.join("; "))
 }
 
-fn is_above(holder: &Holder, request: &Request) -> bool {
-    match (&holder.run, &request.run) {
-        (Some(holder), Some(waiter)) => waiter.lineage().any(|ancestor| Arc::as_ptr(ancestor) == holder.as_ptr()),
-        _ => false,
-    }
+/// The run of one of the holders, if the request was made beneath it or in its own body.
+fn holder_above<'a>(request: &'a Request, holders: &[&Weak<Run>]) -> Option<&'a Arc<Run>> {
+    let run = request.run.as_ref()?;
+    run.lineage().find(|ancestor| holders.iter().any(|holder| holder.as_ptr() == Arc::as_ptr(ancestor)))
 }

@@ -5,24 +5,27 @@
 //! other for ever: a run in whose lineage somebody holds slots is served before those that hold none, because its
 //! ancestors give theirs back only after it has ended.
 
+mod acquire;
 mod deadlock;
 mod table;
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::task::AtomicWaker;
 use smallvec::SmallVec;
 
 use crate::clock::Clock;
-use crate::context;
 use crate::error::{Error, ErrorKind};
-use crate::options::IntoNames;
+use crate::explain::{LimitWait, SlotHolder};
 use crate::orchestrator::Orchestrator;
 use crate::run::Run;
-use table::{Grant, Table};
+use table::{Grant, Outside, Parts, Setting, Standing, Table};
+
+pub use acquire::{Acquiring, RateLimited, concurrency, rate_limit};
 
 /// All limits of one orchestrator.
 pub(crate) struct Limits {
@@ -83,18 +86,16 @@ impl Limits {
     }
 
     /// Creates or changes a limit.
-    pub(crate) fn set(&self, name: &str, slots: u32, decay: Option<f64>) {
+    fn set(&self, name: &str, setting: Setting) {
         let now = self.shared.clock.now();
-        let woken = self.shared.lock().set(name, slots, decay, now);
-        woken.into_iter().for_each(std::task::Waker::wake);
+        self.shared.settle(|table| table.set(name, setting, now));
     }
 
     /// Creates a limit unless there is one of that name.
     pub(crate) fn declare(&self, name: &str, slots: u32) {
-        let known = self.shared.lock().knows(name);
-        if !known {
-            self.set(name, slots, None);
-        }
+        let now = self.shared.clock.now();
+        let setting = Setting { slots, decay: None, active: true };
+        self.shared.settle(|table| if table.knows(name) { Outside::default() } else { table.set(name, setting, now) });
     }
 
     /// Asks for one slot of each limit that is named after one of the tags.
@@ -116,28 +117,53 @@ impl Limits {
         if wants.is_empty() { Ok(()) } else { self.shared.lock().check(wants).map_err(refused) }
     }
 
+    /// Whether what is asked for comes back by time, or is not limited at all. Unknown limits are told of later.
+    fn check_rates(&self, wants: &Wants) -> Result<(), Error> {
+        let table = self.shared.lock();
+        let held = |setting: Setting| setting.active && setting.decay.is_none();
+        let wrong = wants.iter().find(|(name, _)| table.setting(name).is_some_and(held));
+        wrong.map_or(Ok(()), |(name, _)| {
+            Err(refused(format!(
+                "limit '{name}' is no rate limit: give it a `slot_decay`, or hold a slot with `concurrency`"
+            )))
+        })
+    }
+
     pub(crate) fn acquire(&self, wants: Wants, run: Option<&Arc<Run>>) -> Acquire {
         let now = self.shared.clock.now();
         let mut table = self.shared.lock();
         if let Err(said) = table.check(&wants) {
             return Acquire::Never(refused(said));
         }
-        let nested = run.is_some_and(Table::holds_above);
-        if let Some(parts) = table.take_at_once(&wants, run, nested, now) {
+        let class = Table::class(run);
+        if let Some((parts, outside)) = table.take_at_once(&wants, run, class, now) {
+            drop(table);
+            outside.settle();
             return Acquire::Held(SlotGuard { shared: Arc::clone(&self.shared), parts });
         }
-        let ticket = table.enqueue(wants, run, nested);
-        if nested && let Some(said) = deadlock::explain(&table, ticket) {
-            let woken = table.leave(ticket);
-            drop(table);
-            woken.into_iter().for_each(std::task::Waker::wake);
-            return Acquire::Never(refused(said));
-        }
-        let reason = table.reason(ticket);
-        let shut_out = table.is_shut_out(ticket);
+        let (ticket, waker) = table.enqueue(wants, run, class);
+        let (reason, shut_out) = (table.reason(ticket), table.is_shut_out(ticket));
+        let (looked, outside) = table.look_at(ticket);
         drop(table);
-        let shared = Arc::clone(&self.shared);
-        Acquire::Waiting(Waiting { shared, ticket: Some(ticket), reason, shut_out, timer: None })
+        outside.settle();
+        match looked {
+            Ok(()) => {
+                let shared = Arc::clone(&self.shared);
+                Acquire::Waiting(Waiting { shared, ticket: Some(ticket), waker, reason, shut_out, timer: None })
+            }
+            Err(said) => Acquire::Never(refused(said)),
+        }
+    }
+
+    /// What the run, or its body, waits for.
+    pub(crate) fn waits_of(&self, run: &Arc<Run>) -> Vec<LimitWait> {
+        let now = self.shared.clock.now();
+        let mut table = self.shared.lock();
+        let tickets = table.requests_of(run);
+        let standings: Vec<_> =
+            tickets.into_iter().flat_map(|ticket| table.standings(ticket, usize::MAX, now)).collect();
+        drop(table);
+        standings.into_iter().map(LimitWait::from).collect()
     }
 
     /// Every limit, by name.
@@ -151,12 +177,37 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Changes the table, then does what has to be done without its lock.
+    fn settle(&self, change: impl FnOnce(&mut Table) -> Outside) {
+        let outside = change(&mut self.lock());
+        outside.settle();
+    }
+}
+
+impl From<Standing> for LimitWait {
+    /// Takes hold of the holders' runs for a moment: not to be called under a lock.
+    fn from(standing: Standing) -> Self {
+        let Standing { limit, wanted, slots, taken, decay, ahead, holders } = standing;
+        let holder = |(run, slots, since): (Option<Weak<Run>>, u32, crate::clock::Timestamp)| {
+            let run = run.and_then(|run| run.upgrade());
+            SlotHolder {
+                run_id: run.as_ref().map(|run| run.id()),
+                name: run.map(|run| run.name().to_string()),
+                slots,
+                since: since.to_datetime(),
+            }
+        };
+        let holders = holders.into_iter().map(holder).collect();
+        Self { limit: limit.to_string(), wanted, slots, taken, slot_decay: decay, ahead, holders }
+    }
 }
 
 /// A place in the queues of some limits; dropping it leaves them.
 pub(crate) struct Waiting {
     shared: Arc<Shared>,
     ticket: Option<u64>,
+    waker: Arc<AtomicWaker>,
     reason: String,
     shut_out: bool,
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
@@ -172,6 +223,14 @@ impl Waiting {
     pub(crate) fn reason(&self) -> String {
         self.reason.clone()
     }
+
+    /// How the request stands with each limit that it waits for; names some of the holders.
+    fn standings(&self) -> Vec<LimitWait> {
+        let Some(ticket) = self.ticket else { return Vec::new() };
+        let now = self.shared.clock.now();
+        let standings = self.shared.lock().standings(ticket, LimitWait::NAMED + 1, now);
+        standings.into_iter().map(LimitWait::from).collect()
+    }
 }
 
 impl Future for Waiting {
@@ -180,10 +239,13 @@ impl Future for Waiting {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let ticket = this.ticket.expect("not polled after it was ready");
+        // Before the table is looked at, so that no wake-up is lost; it clones and drops wakers, which are code of
+        // others.
+        this.waker.register(cx.waker());
         loop {
             let now = this.shared.clock.now();
-            let (grant, woken) = this.shared.lock().serve(ticket, cx.waker(), now);
-            woken.into_iter().for_each(std::task::Waker::wake);
+            let (grant, outside) = this.shared.lock().serve(ticket, now);
+            outside.settle();
             match grant {
                 Grant::Slots(parts) => {
                     this.ticket = None;
@@ -211,8 +273,7 @@ impl Future for Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            let woken = self.shared.lock().leave(ticket);
-            woken.into_iter().for_each(std::task::Waker::wake);
+            self.shared.settle(|table| table.leave(ticket));
         }
     }
 }
@@ -223,7 +284,7 @@ impl Drop for Waiting {
 #[must_use = "the slots are given back as soon as the guard is dropped"]
 pub struct SlotGuard {
     shared: Arc<Shared>,
-    parts: SmallVec<[(Arc<str>, usize); 2]>,
+    parts: Parts,
 }
 
 impl SlotGuard {
@@ -241,10 +302,7 @@ impl std::fmt::Debug for SlotGuard {
 
 impl Drop for SlotGuard {
     fn drop(&mut self) {
-        let (woken, released) = self.shared.lock().release(&self.parts);
-        woken.into_iter().for_each(std::task::Waker::wake);
-        // The runs of the holders are let go outside of the lock.
-        drop(released);
+        self.shared.settle(|table| table.release(&self.parts));
     }
 }
 
@@ -256,28 +314,57 @@ pub struct Limit {
     pub name: String,
     /// How many slots it has.
     pub slots: u32,
-    /// How many slots are taken; for a limit with decay those that have not come back yet.
+    /// How many slots are taken; for a limit with decay those that have not come back yet. More than there are, if it
+    /// was made smaller or was not active when they were taken.
     pub taken: u32,
     /// How many requests wait.
     pub waiting: usize,
     /// How many slots come back each second, if they come back by time.
     pub slot_decay: Option<f64>,
+    /// Whether it limits anything: a limit that is not active lets everybody pass.
+    pub active: bool,
 }
 
 /// Creates or changes a limit when awaited; made by [`Orchestrator::limit`].
 #[derive(Debug)]
 #[must_use = "a limit is set when this is awaited"]
 pub struct SetLimit {
-    pub(crate) orchestrator: Orchestrator,
-    pub(crate) name: String,
-    pub(crate) slots: u32,
-    pub(crate) decay: Option<f64>,
+    orchestrator: Orchestrator,
+    name: String,
+    setting: Setting,
 }
 
 impl SetLimit {
+    pub(crate) const fn new(orchestrator: Orchestrator, name: String, slots: u32) -> Self {
+        Self { orchestrator, name, setting: Setting { slots, decay: None, active: true } }
+    }
+
     /// Makes it a rate limit: slots come back by time, so many each second, and not when they are given back.
     pub const fn slot_decay(mut self, per_second: f64) -> Self {
-        self.decay = Some(per_second);
+        self.setting.decay = Some(per_second);
+        self
+    }
+
+    /// Makes it a limit that limits nothing until it is set again: everybody passes at once, those who wait already
+    /// included. Who holds slots is remembered, and counts again from the moment when the limit is active.
+    ///
+    /// ```
+    /// # use orchestrator_core::{Orchestrator, concurrency};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), orchestrator_core::Error> {
+    /// let orchestrator = Orchestrator::in_memory();
+    /// orchestrator.limit("db", 1).inactive().await?;
+    /// orchestrator
+    ///     .scope(async {
+    ///         let _first = concurrency("db", 1).await?;
+    ///         let _second = concurrency("db", 1).await?; // does not wait for the first
+    ///         Ok(())
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
+    pub const fn inactive(mut self) -> Self {
+        self.setting.active = false;
         self
     }
 }
@@ -287,68 +374,17 @@ impl IntoFuture for SetLimit {
     type IntoFuture = std::future::Ready<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { orchestrator, name, slots, decay } = self;
-        std::future::ready(match decay {
+        let Self { orchestrator, name, setting } = self;
+        std::future::ready(match setting.decay {
             _ if name.is_empty() => Err(refused("a limit needs a name".to_owned())),
             Some(rate) if !(rate.is_finite() && rate > 0.0) => Err(refused(format!(
                 "the slot decay of limit '{name}' is {rate}: expected the number of slots that come back each second"
             ))),
-            decay => {
-                orchestrator.inner().limits.set(&name, slots, decay);
+            _ => {
+                orchestrator.inner().limits.set(&name, setting);
                 Ok(())
             }
         })
-    }
-}
-
-/// Takes slots for a part of a body, or anywhere under an orchestrator: waits until `slots` slots of the limit are
-/// free, and holds them until the guard is dropped.
-///
-/// # Errors
-///
-/// If there is no limit of that name, if it has fewer slots, or if a run that waits for this one holds them.
-///
-/// # Cancel safety
-///
-/// Dropping the future leaves the queue; nothing is held.
-pub async fn concurrency<S: Into<String>>(limits: impl IntoNames<S>, slots: u32) -> Result<SlotGuard, Error> {
-    let mut wants = Wants::new();
-    for name in limits.into_names() {
-        wants.add(&name.into(), slots);
-    }
-    acquire(wants).await
-}
-
-/// Waits for one slot of a limit with decay, and takes it; it comes back by time.
-///
-/// # Errors
-///
-/// If there is no limit of that name, or if it has no decay.
-///
-/// # Cancel safety
-///
-/// Dropping the future leaves the queue; nothing is taken.
-pub async fn rate_limit(limit: impl AsRef<str>) -> Result<(), Error> {
-    let name = limit.as_ref();
-    let orchestrator = Orchestrator::current();
-    let known = orchestrator.inner().limits.list().into_iter().find(|limit| limit.name == name);
-    if known.is_some_and(|limit| limit.slot_decay.is_none()) {
-        return Err(refused(format!(
-            "limit '{name}' is no rate limit: give it a `slot_decay`, or hold a slot with `concurrency`"
-        )));
-    }
-    let mut wants = Wants::new();
-    wants.add(name, 1);
-    acquire(wants).await.map(drop)
-}
-
-async fn acquire(wants: Wants) -> Result<SlotGuard, Error> {
-    let orchestrator = Orchestrator::current();
-    let run = context::with_run(|run| run.cloned());
-    match orchestrator.inner().limits.acquire(wants, run.as_ref()) {
-        Acquire::Held(guard) => Ok(guard),
-        Acquire::Never(error) => Err(error),
-        Acquire::Waiting(waiting) => waiting.await,
     }
 }
 

@@ -1,15 +1,18 @@
-//! Limits, holders and queues, changed under one lock that is held for a few lines. Nothing here waits or wakes: who is
-//! to be woken is given back to the caller, who does it without the lock.
+//! Limits, holders and queues, changed under one lock that is held for a few lines. Nothing here waits, wakes or drops
+//! what belongs to others: all that is given back as an [`Outside`], which the caller settles without the lock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
-use std::task::Waker;
 use std::time::Duration;
 
+use futures::task::AtomicWaker;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::{Limit, TICK, Wants, deadlock};
+use super::deadlock::{self, Outlook};
+use super::{Limit, TICK, Wants};
 use crate::clock::Timestamp;
 use crate::run::Run;
 
@@ -18,36 +21,60 @@ pub(super) struct Table {
     limits: HashMap<Arc<str>, Entry>,
     /// Everybody who waits, by ticket.
     pub(super) requests: BTreeMap<u64, Request>,
+    pub(super) beneath: Beneath,
     next_ticket: u64,
 }
 
+/// What a limit is set to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    pub(crate) slots: u32,
+    pub(crate) decay: Option<f64>,
+    /// A limit that is not active lets everybody pass.
+    pub(crate) active: bool,
+}
+
 struct Entry {
-    slots: u32,
-    decay: Option<f64>,
+    setting: Setting,
     /// Slots taken and not given back; of a limit with decay, those taken and not come back by `as_of`.
     taken: f64,
     as_of: Timestamp,
     holders: Slab<Holder>,
-    queue: VecDeque<u64>,
+    queue: BTreeSet<Place>,
 }
 
 /// The run is not kept alive: its result may hold the very guard that stands for this.
 pub(super) struct Holder {
     pub(super) run: Option<Weak<Run>>,
     pub(super) slots: u32,
+    since: Timestamp,
 }
 
 pub(super) struct Request {
     pub(super) wants: Wants,
     pub(super) run: Option<Arc<Run>>,
-    /// Whether a run above this one holds slots.
-    pub(super) nested: bool,
-    waker: Option<Waker>,
+    pub(super) place: Place,
+    waker: Arc<AtomicWaker>,
 }
+
+/// A place in a queue; the least is served first.
+type Place = (Class, u64);
+
+/// Who is served before whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    /// A run above this one holds slots, and gives them back only after this one has ended.
+    Nested,
+    Ordinary,
+}
+
+/// How many requests there are in the bodies of each run and beneath it, by the run's address. The requests keep these
+/// runs alive.
+#[derive(Default, Clone)]
+pub(super) struct Beneath(HashMap<usize, u32>);
 
 /// The holders of the slots of one request: limit and place among its holders.
 pub(super) type Parts = SmallVec<[(Arc<str>, usize); 2]>;
-type Wakers = Vec<Waker>;
 
 /// The longest time that is slept at once for a slot to come back.
 const LONG: Duration = Duration::from_secs(86_400);
@@ -62,9 +89,66 @@ pub(super) enum Grant {
     Never(String),
 }
 
+/// What is to be done without the lock: wakers and destructors are code of others.
+#[derive(Default)]
+#[must_use = "somebody waits for this"]
+pub(super) struct Outside {
+    wake: Vec<Arc<AtomicWaker>>,
+    gone: Option<Request>,
+    runs: SmallVec<[Arc<Run>; 2]>,
+}
+
+impl Outside {
+    pub(super) fn settle(self) {
+        let Self { wake, gone, runs } = self;
+        for waker in wake {
+            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                tracing::error!(target: "orchestrator", "a waker panicked; whoever else waits for slots is woken");
+            }
+        }
+        drop((gone, runs));
+    }
+}
+
+/// How a request stands with one limit that keeps it waiting.
+pub(super) struct Standing {
+    pub(super) limit: Arc<str>,
+    pub(super) wanted: u32,
+    pub(super) slots: u32,
+    pub(super) taken: u32,
+    pub(super) decay: Option<f64>,
+    pub(super) ahead: usize,
+    /// Who holds how many slots, and since when.
+    pub(super) holders: Vec<(Option<Weak<Run>>, u32, Timestamp)>,
+}
+
+impl Beneath {
+    pub(super) fn any(&self, run: &Weak<Run>) -> bool {
+        self.0.contains_key(&run.as_ptr().addr())
+    }
+
+    fn add(&mut self, run: &Arc<Run>) {
+        for ancestor in run.lineage() {
+            *self.0.entry(Arc::as_ptr(ancestor).addr()).or_insert(0) += 1;
+        }
+    }
+
+    pub(super) fn remove(&mut self, run: &Arc<Run>) {
+        for ancestor in run.lineage() {
+            let address = Arc::as_ptr(ancestor).addr();
+            if let Some(count) = self.0.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    self.0.remove(&address);
+                }
+            }
+        }
+    }
+}
+
 impl Entry {
     fn settle(&mut self, now: Timestamp) {
-        if let Some(rate) = self.decay {
+        if let Some(rate) = self.setting.decay {
             self.taken = (self.taken - now.since(self.as_of).as_secs_f64() * rate).max(0.0);
         }
         self.as_of = self.as_of.max(now);
@@ -74,23 +158,35 @@ impl Entry {
     fn free_in(&mut self, slots: u32, now: Timestamp) -> Option<Duration> {
         self.settle(now);
         // Less than a microsecond's worth of decay is rounding, not occupancy.
-        let missing = self.taken + f64::from(slots) - f64::from(self.slots) - 1e-6;
-        if missing <= 0.0 {
+        let missing = self.taken + f64::from(slots) - f64::from(self.setting.slots) - 1e-6;
+        if missing <= 0.0 || !self.setting.active {
             return Some(Duration::ZERO);
         }
-        self.decay
-            .filter(|_| self.slots > 0)
-            .map(|rate| Duration::try_from_secs_f64(missing / rate).unwrap_or(LONG).clamp(TICK, LONG))
+        let decay = self.setting.decay.filter(|_| self.setting.slots > 0)?;
+        Some(Duration::try_from_secs_f64(missing / decay).unwrap_or(LONG).clamp(TICK, LONG))
     }
 
-    fn take(&mut self, slots: u32, run: Option<&Arc<Run>>) -> usize {
-        self.taken += f64::from(slots);
+    fn take(&mut self, slots: u32, run: Option<&Arc<Run>>, now: Timestamp) -> usize {
+        if self.setting.active || self.setting.decay.is_none() {
+            self.taken += f64::from(slots);
+        }
         // What comes back by time is held by nobody.
-        let run = run.filter(|_| self.decay.is_none()).map(|run| {
+        let run = run.filter(|_| self.setting.decay.is_none()).map(|run| {
             run.count_slots(true);
             Arc::downgrade(run)
         });
-        self.holders.insert(Holder { run, slots })
+        self.holders.insert(Holder { run, slots, since: now })
+    }
+
+    /// Whether somebody else is to be served before `place`.
+    fn is_before(&self, place: Place) -> bool {
+        self.setting.active && self.queue.first().is_some_and(|first| *first < place)
+    }
+
+    fn taken(&self) -> u32 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast of a float saturates")]
+        let taken = self.taken.ceil() as u32;
+        taken
     }
 }
 
@@ -99,63 +195,64 @@ impl Table {
         self.limits.contains_key(name)
     }
 
-    fn entry(&mut self, name: &str) -> &mut Entry {
-        self.limits.get_mut(name).expect("limits are never removed, and requests are checked first")
+    /// What a limit is set to, if there is one of that name.
+    pub(super) fn setting(&self, name: &str) -> Option<Setting> {
+        self.limits.get(name).map(|entry| entry.setting)
     }
 
-    /// The holders of a limit, and how many slots it has.
-    pub(super) fn holders(&self, name: &str) -> (u32, impl Iterator<Item = &Holder>) {
+    pub(super) fn is_active(&self, name: &str) -> bool {
+        self.limits[name].setting.active
+    }
+
+    /// The holders of a limit.
+    pub(super) fn holders(&self, name: &str) -> impl Iterator<Item = &Holder> {
         let entry = &self.limits[name];
-        let lasting = entry.decay.is_none();
-        (entry.slots, entry.holders.iter().map(|(_, holder)| holder).filter(move |_| lasting))
+        let lasting = entry.setting.decay.is_none();
+        entry.holders.iter().map(|(_, holder)| holder).filter(move |_| lasting)
     }
 
-    pub(super) fn set(&mut self, name: &str, slots: u32, decay: Option<f64>, now: Timestamp) -> Wakers {
+    pub(super) fn set(&mut self, name: &str, setting: Setting, now: Timestamp) -> Outside {
         let entry = self.limits.entry(name.into()).or_insert_with(|| Entry {
-            slots,
-            decay,
+            setting,
             taken: 0.0,
             as_of: now,
             holders: Slab::new(),
-            queue: VecDeque::new(),
+            queue: BTreeSet::new(),
         });
         entry.settle(now);
-        if entry.decay.is_some() != decay.is_some() {
+        if entry.setting.decay.is_some() != setting.decay.is_some() {
             // What is held counts from now on by who holds it, or by time.
             entry.taken = entry.holders.iter().map(|(_, holder)| f64::from(holder.slots)).sum();
         }
-        entry.slots = slots;
-        entry.decay = decay;
-        // Everybody looks again: a request may have become too large.
-        let waiting: Vec<u64> = entry.queue.iter().copied().collect();
-        waiting.into_iter().filter_map(|ticket| self.waker_of(ticket)).collect()
+        entry.setting = setting;
+        // Everybody looks again: a request may have become too large, or the limit may let all of them pass.
+        let wake = entry.queue.iter().map(|(_, ticket)| Arc::clone(&self.requests[ticket].waker)).collect();
+        Outside { wake, ..Outside::default() }
     }
 
     pub(super) fn check(&self, wants: &Wants) -> Result<(), String> {
         for (name, slots) in wants.iter() {
-            let Some(entry) = self.limits.get(name) else {
-                let mut known: Vec<_> = self.limits.keys().map(|name| format!("'{name}'")).collect();
-                known.sort_unstable();
-                let known = if known.is_empty() {
-                    "there are none".to_owned()
-                } else {
-                    format!("known are {}", known.join(", "))
-                };
-                return Err(format!(
-                    "there is no limit '{name}': {known}; create it with `orchestrator.limit(\"{name}\", slots)`"
-                ));
-            };
+            let Some(Entry { setting, .. }) = self.limits.get(name) else { return Err(self.unknown(name)) };
             // A limit of no slots is a closed door, and may be opened.
-            if slots > entry.slots && entry.slots > 0 {
-                return Err(format!("{slots} slots of limit '{name}' were asked for, which has {}", entry.slots));
+            if setting.active && slots > setting.slots && setting.slots > 0 {
+                return Err(format!("{slots} slots of limit '{name}' were asked for, which has {}", setting.slots));
             }
         }
         Ok(())
     }
 
+    fn unknown(&self, name: &str) -> String {
+        let mut known: Vec<_> = self.limits.keys().map(|name| format!("'{name}'")).collect();
+        known.sort_unstable();
+        let known =
+            if known.is_empty() { "there are none".to_owned() } else { format!("known are {}", known.join(", ")) };
+        format!("there is no limit '{name}': {known}; create it with `orchestrator.limit(\"{name}\", slots)`")
+    }
+
     /// Whether a run above this one, or its own body, holds slots of any limit.
-    pub(super) fn holds_above(run: &Arc<Run>) -> bool {
-        run.lineage().any(|ancestor| ancestor.holds_slots())
+    pub(super) fn class(run: Option<&Arc<Run>>) -> Class {
+        let nested = run.is_some_and(|run| run.lineage().any(|ancestor| ancestor.holds_slots()));
+        if nested { Class::Nested } else { Class::Ordinary }
     }
 
     /// Serves a request that has to wait for nobody.
@@ -163,137 +260,246 @@ impl Table {
         &mut self,
         wants: &Wants,
         run: Option<&Arc<Run>>,
-        nested: bool,
+        class: Class,
         now: Timestamp,
-    ) -> Option<Parts> {
+    ) -> Option<(Parts, Outside)> {
+        let place = (class, self.next_ticket);
         let at_once = wants.iter().all(|(name, slots)| {
-            let entry = self.limits.get_mut(name).expect("checked before");
-            let first = match entry.queue.front() {
-                None => true,
-                Some(ticket) => nested && !self.requests[ticket].nested,
-            };
-            first && entry.free_in(slots, now) == Some(Duration::ZERO)
+            let entry = self.limits.get_mut(name).expect(CHECKED);
+            !entry.is_before(place) && entry.free_in(slots, now) == Some(Duration::ZERO)
         });
-        at_once
-            .then(|| wants.iter().map(|(name, slots)| (Arc::clone(name), self.entry(name).take(slots, run))).collect())
+        at_once.then(|| self.take(wants, run, now))
     }
 
-    pub(super) fn enqueue(&mut self, wants: Wants, run: Option<&Arc<Run>>, nested: bool) -> u64 {
+    fn take(&mut self, wants: &Wants, run: Option<&Arc<Run>>, now: Timestamp) -> (Parts, Outside) {
+        let promoted = run.filter(|run| !run.holds_slots()).map(|run| self.promote(run)).unwrap_or_default();
+        let take = |(name, slots): (&Arc<str>, u32)| {
+            let entry = self.limits.get_mut(name).expect(CHECKED);
+            (Arc::clone(name), entry.take(slots, run, now))
+        };
+        (wants.iter().map(take).collect(), Outside { wake: promoted, ..Outside::default() })
+    }
+
+    /// Puts those who wait beneath a run, which held nothing so far, before those that keep nobody waiting.
+    fn promote(&mut self, run: &Arc<Run>) -> Vec<Arc<AtomicWaker>> {
+        if !self.beneath.any(&Arc::downgrade(run)) {
+            return Vec::new();
+        }
+        let ordinary = self.requests.values_mut().filter(|request| request.place.0 == Class::Ordinary);
+        let beneath = |other: &Arc<Run>| other.is_part_of(run);
+        let promoted = ordinary.filter(|request| request.run.as_ref().is_some_and(beneath)).map(|request| {
+            let place = (Class::Nested, request.place.1);
+            for (name, _) in request.wants.iter() {
+                let queue = &mut self.limits.get_mut(name).expect(CHECKED).queue;
+                queue.remove(&request.place);
+                queue.insert(place);
+            }
+            request.place = place;
+            Arc::clone(&request.waker)
+        });
+        promoted.collect()
+    }
+
+    pub(super) fn enqueue(&mut self, wants: Wants, run: Option<&Arc<Run>>, class: Class) -> (u64, Arc<AtomicWaker>) {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
+        let place = (class, ticket);
         for (name, _) in wants.iter() {
-            let requests = &self.requests;
-            let entry = self.limits.get_mut(name).expect("checked before");
-            let place = match nested {
-                true => entry.queue.iter().position(|other| !requests[other].nested).unwrap_or(entry.queue.len()),
-                false => entry.queue.len(),
-            };
-            entry.queue.insert(place, ticket);
+            self.limits.get_mut(name).expect(CHECKED).queue.insert(place);
         }
-        self.requests.insert(ticket, Request { wants, run: run.map(Arc::clone), nested, waker: None });
-        ticket
+        if let Some(run) = run {
+            self.beneath.add(run);
+        }
+        let waker = Arc::new(AtomicWaker::new());
+        let request = Request { wants, run: run.map(Arc::clone), place, waker: Arc::clone(&waker) };
+        self.requests.insert(ticket, request);
+        (ticket, waker)
+    }
+
+    /// Looks whether a new request can be served at all; an error if not. It may complete a knot that others undo.
+    pub(super) fn look_at(&mut self, ticket: u64) -> (Result<(), String>, Outside) {
+        if self.requests[&ticket].place.0 == Class::Ordinary {
+            return (Ok(()), Outside::default());
+        }
+        match deadlock::look(self, ticket) {
+            Outlook::Open => (Ok(()), Outside::default()),
+            Outlook::Never(said) => (Err(said), self.leave(ticket)),
+            Outlook::Knotted(knotted) => {
+                let wake = knotted.iter().map(|other| Arc::clone(&self.requests[other].waker)).collect();
+                (Ok(()), Outside { wake, ..Outside::default() })
+            }
+        }
     }
 
     /// Whether a limit that a request asks for has no slots at all.
     pub(super) fn is_shut_out(&self, ticket: u64) -> bool {
-        self.requests[&ticket].wants.iter().any(|(name, _)| self.limits[name].slots == 0)
+        let closed = |setting: Setting| setting.active && setting.slots == 0;
+        self.requests[&ticket].wants.iter().any(|(name, _)| closed(self.limits[name].setting))
     }
 
     /// What a request waits for, in a sentence.
     pub(super) fn reason(&self, ticket: u64) -> String {
-        let request = &self.requests[&ticket];
-        let parts: Vec<_> = request
-            .wants
-            .iter()
-            .map(|(name, slots)| {
-                let entry = &self.limits[name];
+        let asked = self.requests[&ticket].wants.iter().map(|(name, slots)| (name, slots, &self.limits[name]));
+        let parts: Vec<_> = asked
+            .filter(|(_, _, entry)| entry.setting.active)
+            .map(|(name, slots, entry)| {
                 let what = if slots == 1 { "a slot".to_owned() } else { format!("{slots} slots") };
-                match entry.slots {
+                match entry.setting.slots {
                     0 => format!("{what} of limit '{name}', which has none"),
-                    _ => format!("{what} of limit '{name}' ({} of {} taken)", entry.taken.ceil(), entry.slots),
+                    slots => format!("{what} of limit '{name}' ({} of {slots} taken)", entry.taken()),
                 }
             })
             .collect();
         format!("waits for {}", parts.join(" and "))
     }
 
-    /// Serves a request if its turn has come; gives back those whose turn has come after it.
-    pub(super) fn serve(&mut self, ticket: u64, waker: &Waker, now: Timestamp) -> (Grant, Wakers) {
-        let request = self.requests.get_mut(&ticket).expect("a request that waits is in the table");
-        if !request.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            request.waker = Some(waker.clone());
+    /// How a request stands with each limit that it waits for; names at most so many holders of each.
+    pub(super) fn standings(&mut self, ticket: u64, most_holders: usize, now: Timestamp) -> Vec<Standing> {
+        let request = &self.requests[&ticket];
+        let mut standings = Vec::new();
+        for (name, wanted) in request.wants.iter() {
+            let entry = self.limits.get_mut(name).expect(CHECKED);
+            entry.settle(now);
+            let Setting { slots, decay, active } = entry.setting;
+            if !active {
+                continue;
+            }
+            let mut holders: Vec<_> = entry.holders.iter().map(|(_, holder)| holder).collect();
+            holders.retain(|_| decay.is_none());
+            holders.sort_unstable_by_key(|holder| holder.since);
+            let holders = holders.into_iter().take(most_holders);
+            standings.push(Standing {
+                limit: Arc::clone(name),
+                wanted,
+                slots,
+                taken: entry.taken(),
+                decay,
+                ahead: entry.queue.range(..request.place).count(),
+                holders: holders.map(|holder| (holder.run.clone(), holder.slots, holder.since)).collect(),
+            });
         }
-        let wants = request.wants.clone();
-        let run = request.run.clone();
-        if let Err(said) = self.check(&wants) {
+        standings
+    }
+
+    /// The requests that a run and its body have made.
+    pub(super) fn requests_of(&self, run: &Arc<Run>) -> Vec<u64> {
+        let own = |request: &Request| request.run.as_ref().is_some_and(|other| Arc::ptr_eq(other, run));
+        self.requests.iter().filter(|(_, request)| own(request)).map(|(ticket, _)| *ticket).collect()
+    }
+
+    /// Serves a request if its turn has come; gives back those whose turn has come after it.
+    pub(super) fn serve(&mut self, ticket: u64, now: Timestamp) -> (Grant, Outside) {
+        let request = self.requests.get(&ticket).expect("a request that waits is in the table");
+        if let Err(said) = self.check(&request.wants) {
             return (Grant::Never(said), self.leave(ticket));
         }
-        let mut longest = Duration::ZERO;
-        for (name, slots) in wants.iter() {
-            let entry = self.entry(name);
-            if entry.queue.front() != Some(&ticket) {
-                return self.wait(ticket);
-            }
-            match entry.free_in(slots, now) {
-                Some(delay) => longest = longest.max(delay),
-                None => return self.wait(ticket),
-            }
+        match self.free_for(ticket, &BTreeSet::new(), now) {
+            Some(delay) => self.grant(ticket, delay, now),
+            None => self.wait(ticket, now),
         }
-        if !longest.is_zero() {
-            return (Grant::Until(longest), Vec::new());
+    }
+
+    /// How long until every slot that is asked for is free; `None`: others are first, or have to give some back.
+    fn free_for(&mut self, ticket: u64, passing: &BTreeSet<u64>, now: Timestamp) -> Option<Duration> {
+        let request = &self.requests[&ticket];
+        request.wants.iter().try_fold(Duration::ZERO, |longest, (name, slots)| {
+            let entry = self.limits.get_mut(name).expect(CHECKED);
+            let passes = || entry.queue.range(..request.place).all(|(_, other)| passing.contains(other));
+            if entry.is_before(request.place) && !passes() {
+                return None;
+            }
+            entry.free_in(slots, now).map(|delay| delay.max(longest))
+        })
+    }
+
+    fn grant(&mut self, ticket: u64, delay: Duration, now: Timestamp) -> (Grant, Outside) {
+        if !delay.is_zero() {
+            return (Grant::Until(delay), Outside::default());
         }
-        let parts =
-            wants.iter().map(|(name, slots)| (Arc::clone(name), self.entry(name).take(slots, run.as_ref()))).collect();
-        (Grant::Slots(parts), self.leave(ticket))
+        let mut outside = self.leave(ticket);
+        let Request { wants, run, .. } = outside.gone.take().expect("it was in the table");
+        let (parts, also) = self.take(&wants, run.as_ref(), now);
+        outside.wake.extend(also.wake);
+        outside.runs.extend(run);
+        (Grant::Slots(parts), outside)
     }
 
     /// Lets a request wait, unless what happened since it was made has closed a cycle.
-    fn wait(&mut self, ticket: u64) -> (Grant, Wakers) {
-        let nested = self.requests[&ticket].run.as_ref().is_some_and(Self::holds_above);
-        match nested.then(|| deadlock::explain(self, ticket)).flatten() {
-            Some(said) => (Grant::Never(said), self.leave(ticket)),
-            None => (Grant::Wait, Vec::new()),
+    fn wait(&mut self, ticket: u64, now: Timestamp) -> (Grant, Outside) {
+        if self.requests[&ticket].place.0 == Class::Ordinary {
+            return (Grant::Wait, Outside::default());
         }
-    }
-
-    /// Takes a request out of all queues; gives back those who are first now.
-    pub(super) fn leave(&mut self, ticket: u64) -> Wakers {
-        let Some(request) = self.requests.remove(&ticket) else { return Vec::new() };
-        let mut first = Vec::new();
-        for (name, _) in request.wants.iter() {
-            let entry = self.entry(name);
-            let was_first = entry.queue.front() == Some(&ticket);
-            if was_first {
-                entry.queue.pop_front();
-                first.extend(entry.queue.front().copied());
-            } else {
-                entry.queue.retain(|other| *other != ticket);
+        match deadlock::look(self, ticket) {
+            Outlook::Open => (Grant::Wait, Outside::default()),
+            Outlook::Never(said) => (Grant::Never(said), self.leave(ticket)),
+            Outlook::Knotted(knotted) => {
+                // One of those behind may be the one that undoes the knot.
+                let next = self.next_after(ticket);
+                let (grant, mut outside) = match self.free_for(ticket, &knotted, now) {
+                    Some(delay) => self.grant(ticket, delay, now),
+                    None => (Grant::Wait, Outside::default()),
+                };
+                outside.wake.extend(next);
+                (grant, outside)
             }
         }
-        first.into_iter().filter_map(|ticket| self.waker_of(ticket)).collect()
     }
 
-    /// Gives slots back; tells who is first in the queues for them.
-    pub(super) fn release(&mut self, parts: &[(Arc<str>, usize)]) -> (Wakers, Vec<Holder>) {
-        let mut first = Vec::new();
-        let mut released = Vec::with_capacity(parts.len());
+    /// Those who come after a request in the queues that it is in.
+    fn next_after(&self, ticket: u64) -> Vec<Arc<AtomicWaker>> {
+        let request = &self.requests[&ticket];
+        let after = (Bound::Excluded(request.place), Bound::Unbounded);
+        let next = |(name, _): (&Arc<str>, u32)| self.limits[name].queue.range(after).next();
+        let next = request.wants.iter().filter_map(next);
+        next.map(|(_, other)| Arc::clone(&self.requests[other].waker)).collect()
+    }
+
+    /// Whether the knots that [`deadlock`] looks for are possible at all: somebody beneath a holder waits for slots that
+    /// are held by somebody beneath whom others wait.
+    pub(super) fn may_be_stuck(&self) -> bool {
+        self.limits.iter().any(|(name, entry)| {
+            entry.setting.active
+                && entry.queue.first().is_some_and(|first| first.0 == Class::Nested)
+                && self.holders(name).any(|holder| holder.run.as_ref().is_some_and(|run| self.beneath.any(run)))
+        })
+    }
+
+    /// Takes a request out of all queues; those who are first now are to be woken.
+    pub(super) fn leave(&mut self, ticket: u64) -> Outside {
+        let Some(request) = self.requests.remove(&ticket) else { return Outside::default() };
+        if let Some(run) = &request.run {
+            self.beneath.remove(run);
+        }
+        let mut wake = Vec::new();
+        for (name, _) in request.wants.iter() {
+            let queue = &mut self.limits.get_mut(name).expect(CHECKED).queue;
+            // Whoever comes after one beneath a holder may be first without being the first of the queue.
+            let may_be_first = request.place.0 == Class::Nested || queue.first() == Some(&request.place);
+            queue.remove(&request.place);
+            if may_be_first {
+                let next = queue.range(request.place..).next();
+                wake.extend(next.map(|(_, next)| Arc::clone(&self.requests[next].waker)));
+            }
+        }
+        Outside { wake, gone: Some(request), runs: SmallVec::new() }
+    }
+
+    /// Gives slots back; those who are first in the queues for them are to be woken.
+    pub(super) fn release(&mut self, parts: &[(Arc<str>, usize)]) -> Outside {
+        let mut outside = Outside::default();
         for (name, place) in parts {
-            let entry = self.entry(name);
+            let entry = self.limits.get_mut(name).expect(CHECKED);
             let holder = entry.holders.remove(*place);
-            if entry.decay.is_none() {
+            if entry.setting.decay.is_none() {
                 entry.taken = (entry.taken - f64::from(holder.slots)).max(0.0);
             }
             if let Some(run) = holder.run.as_ref().and_then(Weak::upgrade) {
                 run.count_slots(false);
+                outside.runs.push(run);
             }
-            released.push(holder);
-            first.extend(entry.queue.front().copied());
+            outside.wake.extend(entry.queue.first().map(|(_, first)| Arc::clone(&self.requests[first].waker)));
         }
-        (first.into_iter().filter_map(|ticket| self.waker_of(ticket)).collect(), released)
-    }
-
-    fn waker_of(&self, ticket: u64) -> Option<Waker> {
-        self.requests.get(&ticket)?.waker.clone()
+        outside
     }
 
     pub(super) fn list(&mut self, now: Timestamp) -> Vec<Limit> {
@@ -302,18 +508,14 @@ impl Table {
             .iter_mut()
             .map(|(name, entry)| {
                 entry.settle(now);
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between zero and a u32")]
-                let taken = entry.taken.ceil() as u32;
-                Limit {
-                    name: name.to_string(),
-                    slots: entry.slots,
-                    taken,
-                    waiting: entry.queue.len(),
-                    slot_decay: entry.decay,
-                }
+                let Setting { slots, decay, active } = entry.setting;
+                let waiting = entry.queue.len();
+                Limit { name: name.to_string(), slots, taken: entry.taken(), waiting, slot_decay: decay, active }
             })
             .collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
 }
+
+const CHECKED: &str = "limits are never removed, and requests are checked first";

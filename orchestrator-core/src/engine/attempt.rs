@@ -14,7 +14,7 @@ use crate::body::{Attempt, BodyFailure, BodyFuture, Erased};
 use crate::context::Place;
 use crate::error::{Cause, FailureKind, TaskError};
 use crate::pause;
-use crate::run::Run;
+use crate::run::{Run, Waits};
 
 /// How an attempt ended.
 pub(super) enum Ended {
@@ -43,6 +43,10 @@ pub(crate) async fn unless_cancelled<F: Future>(run: &Run, future: F) -> Option<
 
 /// Ready when every run that this one started has ended.
 pub(super) async fn children_ended(run: &Run) {
+    if run.children_ended() {
+        return;
+    }
+    let _noted = run.waits_for(Waits::Children);
     poll_fn(|_| if run.children_ended() { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 

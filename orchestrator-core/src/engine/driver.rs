@@ -1,6 +1,6 @@
 //! Carries out what the machine decides, and writes the run's states.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Call;
@@ -14,7 +14,7 @@ use crate::cache::Claim;
 use crate::error::{Cause, FailureKind, TaskError};
 use crate::hook::{self, ResultHooks};
 use crate::pause;
-use crate::run::{Outcome, Run};
+use crate::run::{Outcome, Run, Waits};
 use crate::state::{StateName, StateType};
 
 /// How a run ends: all that is left to do is to say so.
@@ -66,6 +66,7 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                 Verdict::Again(flight) => {
                     // Nothing is held while somebody else computes the same: that one may need it.
                     holding.taken = Taken::default();
+                    let _noted = run.waits_for(Waits::Flight(Weak::clone(&flight.run)));
                     match Box::pin(unless_cancelled(run, flight.landed())).await {
                         Some(()) => Event::StartOver,
                         None => Event::CancelRequested,
@@ -114,6 +115,7 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                 let wait = crate::terminal::short(delay);
                 let message = format!("{}; the next starts in {wait}", after_failure(&machine, failure.as_ref()));
                 run.enter(StateName::AwaitingRetry, Some(message.into()));
+                let _noted = run.waits_for(Waits::Retry(run.scope.orchestrator.clock.now().after(delay)));
                 match Box::pin(unless_cancelled(run, tokio::time::sleep(delay))).await {
                     Some(()) => Event::DelayOver,
                     None => Event::CancelRequested,

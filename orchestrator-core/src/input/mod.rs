@@ -115,7 +115,10 @@ impl<T: Send + Sync + 'static> Input<T> {
             InputKind::Run(run) | InputKind::Element { run, .. } => visit(run),
             InputKind::Collect(collect) => collect.visit(visit),
             InputKind::Once(once) => {
-                if let Some(collect) = &*once.source.lock().unwrap_or_else(PoisonError::into_inner) {
+                // Where it is being put together, by code of others, all that it waited for has ended.
+                if let Ok(source) = once.source.try_lock()
+                    && let Some(collect) = &*source
+                {
                     collect.visit(visit);
                 }
             }

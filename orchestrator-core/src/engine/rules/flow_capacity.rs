@@ -6,7 +6,7 @@ use tokio::sync::Semaphore;
 
 use super::{Holding, Verdict};
 use crate::engine::attempt::unless_cancelled;
-use crate::run::Run;
+use crate::run::{Run, Waits};
 use crate::state::StateName;
 
 /// The flow's capacity, if the run counts against it: a task within a task is part of what its parent was let in for.
@@ -23,6 +23,7 @@ pub(super) async fn apply(capacity: Arc<Semaphore>, size: usize, run: &Arc<Run>,
     }
     let message = format!("the flow runs at most {size} tasks at a time");
     run.enter(StateName::AwaitingConcurrencySlot, Some(message.into()));
+    let _noted = run.waits_for(Waits::FlowCapacity);
     match unless_cancelled(run, capacity.acquire_owned()).await {
         Some(permit) => {
             holding.taken.flow = Some(permit.expect("the flow's semaphore is never closed"));

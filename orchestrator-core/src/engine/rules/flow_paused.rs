@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Holding, Taken, Verdict};
 use crate::engine::attempt::unless_cancelled;
-use crate::run::Run;
+use crate::run::{Run, Waits};
 use crate::scope::Scope;
 
 /// What the run shares with the paused flow run that called it.
@@ -17,6 +17,7 @@ pub(super) async fn apply(scope: Arc<Scope>, run: &Arc<Run>, holding: &mut Holdi
     // Nothing is kept from others in the meantime.
     let gave_back = holding.taken.is_any();
     holding.taken = Taken::default();
+    let _noted = run.waits_for(Waits::Pause);
     match unless_cancelled(run, scope.pauses.over()).await {
         Some(()) if gave_back => Verdict::StartOver,
         Some(()) => Verdict::Accept,

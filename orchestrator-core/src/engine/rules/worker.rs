@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Holding, Verdict};
 use crate::engine::attempt::unless_cancelled;
-use crate::run::Run;
+use crate::run::{Run, Waits};
 
 pub(super) async fn apply(run: &Arc<Run>, holding: &mut Holding) -> Verdict {
     // A sync body may block its thread on a run that it started: that one does without the pool.
@@ -12,6 +12,11 @@ pub(super) async fn apply(run: &Arc<Run>, holding: &mut Holding) -> Verdict {
         return Verdict::Accept;
     }
     let pool = Arc::clone(&run.scope.orchestrator.workers);
+    if let Ok(permit) = Arc::clone(&pool).try_acquire_owned() {
+        holding.taken.worker = Some(permit);
+        return Verdict::Accept;
+    }
+    let _noted = run.waits_for(Waits::Thread);
     match unless_cancelled(run, pool.acquire_owned()).await {
         Some(permit) => {
             holding.taken.worker = Some(permit.expect("the pool's semaphore is never closed"));

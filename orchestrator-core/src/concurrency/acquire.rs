@@ -1,0 +1,194 @@
+//! Slots for a part of a body: what [`concurrency`] and [`rate_limit`] give, and how long they wait.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::{Acquire, SlotGuard, Waiting, Wants};
+use crate::context;
+use crate::error::{Error, ErrorKind};
+use crate::explain::joined;
+use crate::options::IntoNames;
+use crate::orchestrator::{Inner, Orchestrator};
+use crate::run::Run;
+use crate::terminal::short;
+
+/// Takes slots for a part of a body, or anywhere under an orchestrator: waits until `slots` slots of the limit are
+/// free, or of each of several limits, and holds them until the guard is dropped.
+///
+/// It belongs to the orchestrator and the run in which it was called. Its place in the queue is taken when it is polled
+/// first.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use orchestrator_core::{Orchestrator, concurrency};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), orchestrator_core::Error> {
+/// let orchestrator = Orchestrator::in_memory();
+/// orchestrator.limit("db", 1).await?;
+/// orchestrator
+///     .scope(async {
+///         let held = concurrency("db", 1).await?;
+///         let late = concurrency("db", 1).timeout(Duration::from_millis(1)).await;
+///         assert!(late.unwrap_err().is_timed_out());
+///         drop(held);
+///         concurrency("db", 1).await.map(drop)
+///     })
+///     .await
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// If there is no limit of that name, if it has fewer slots, if a run that waits for this one holds them, or if it took
+/// longer than the [`timeout`](Acquiring::timeout).
+///
+/// # Cancel safety
+///
+/// Dropping the future leaves the queue; nothing is held.
+pub fn concurrency<S: Into<String>>(limits: impl IntoNames<S>, slots: u32) -> Acquiring {
+    let mut wants = Wants::new();
+    for name in limits.into_names() {
+        wants.add(&name.into(), slots);
+    }
+    Acquiring::new(wants)
+}
+
+/// Waits for one slot of a limit with decay, and takes it; it comes back by time.
+///
+/// It belongs to the orchestrator and the run in which it was called. Its place in the queue is taken when it is polled
+/// first.
+///
+/// # Errors
+///
+/// If there is no limit of that name, if it has no decay, or if it took longer than the
+/// [`timeout`](RateLimited::timeout).
+///
+/// # Cancel safety
+///
+/// Dropping the future leaves the queue; nothing is taken.
+pub fn rate_limit(limit: impl AsRef<str>) -> RateLimited {
+    let mut wants = Wants::new();
+    wants.add(limit.as_ref(), 1);
+    RateLimited(Acquiring::new(wants))
+}
+
+/// The future of a [`SlotGuard`]; made by [`concurrency`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct Acquiring {
+    stage: Stage,
+    timeout: Option<Duration>,
+    deadline: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+enum Stage {
+    /// Not polled yet.
+    New {
+        wants: Wants,
+        orchestrator: Arc<Inner>,
+        run: Option<Arc<Run>>,
+    },
+    Queued(Waiting),
+    Over,
+}
+
+impl Acquiring {
+    fn new(wants: Wants) -> Self {
+        let orchestrator = Orchestrator::current().into_inner();
+        let run = context::with_run(|run| run.cloned());
+        Self { stage: Stage::New { wants, orchestrator, run }, timeout: None, deadline: None }
+    }
+
+    /// Gives up after that time, counted from the first poll, with an error that
+    /// [`is_timed_out`](Error::is_timed_out) and says who holds the slots. With a time of zero it does not wait at all.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self.deadline = None;
+        self
+    }
+
+    fn is_overdue(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
+        let timeout = self.timeout?;
+        if !timeout.is_zero() {
+            let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+            if deadline.as_mut().poll(cx).is_pending() {
+                return None;
+            }
+        }
+        Some(timeout)
+    }
+}
+
+impl Future for Acquiring {
+    type Output = Result<SlotGuard, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let mut waiting = match std::mem::replace(&mut this.stage, Stage::Over) {
+            Stage::New { wants, orchestrator, run } => match orchestrator.limits.acquire(wants, run.as_ref()) {
+                Acquire::Held(guard) => return Poll::Ready(Ok(guard)),
+                Acquire::Never(error) => return Poll::Ready(Err(error)),
+                Acquire::Waiting(waiting) => waiting,
+            },
+            Stage::Queued(waiting) => waiting,
+            Stage::Over => panic!("slots are waited for once: this future was ready before"),
+        };
+        if let Poll::Ready(outcome) = Pin::new(&mut waiting).poll(cx) {
+            return Poll::Ready(outcome);
+        }
+        match this.is_overdue(cx) {
+            Some(timeout) => Poll::Ready(Err(timed_out(&waiting, timeout))),
+            None => {
+                this.stage = Stage::Queued(waiting);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+fn timed_out(waiting: &Waiting, timeout: Duration) -> Error {
+    let what = joined(waiting.standings().iter().map(ToString::to_string));
+    Error::new(ErrorKind::TimedOut(if timeout.is_zero() {
+        format!("did not wait for {what}")
+    } else {
+        format!("waited {} for {what}", short(timeout))
+    }))
+}
+
+impl std::fmt::Debug for Acquiring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Acquiring").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+/// The future of a slot that comes back by time; made by [`rate_limit`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct RateLimited(Acquiring);
+
+impl RateLimited {
+    /// Gives up after that time, counted from the first poll, with an error that
+    /// [`is_timed_out`](Error::is_timed_out). With a time of zero it does not wait at all.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self(self.0.timeout(timeout))
+    }
+}
+
+impl Future for RateLimited {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut self.0;
+        if let Stage::New { wants, orchestrator, .. } = &this.stage
+            && let Err(error) = orchestrator.limits.check_rates(wants)
+        {
+            this.stage = Stage::Over;
+            return Poll::Ready(Err(error));
+        }
+        Pin::new(this).poll(cx).map_ok(drop)
+    }
+}

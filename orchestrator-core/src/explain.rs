@@ -1,0 +1,387 @@
+//! Why a run is where it is, in a sentence and as data.
+//!
+//! The answer is put together from what the runs of this process say of themselves, or else from the history. Nothing
+//! is kept for it except a note in runs that wait without a state that says so.
+
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::{DateTime, Local, Utc};
+
+use crate::backend::record::Pause;
+use crate::error::Error;
+use crate::id::RunId;
+use crate::orchestrator::Orchestrator;
+use crate::run::{Run, Waits};
+use crate::state::{State, StateType};
+
+/// Why a run is where it is; made by [`Orchestrator::explain`]. [`Display`](fmt::Display) tells it in one sentence.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The run.
+    pub run_id: RunId,
+    /// Its name.
+    pub name: String,
+    /// The state that it is in.
+    pub state: State,
+    /// Why.
+    pub why: Why,
+}
+
+/// What a run waits for, or what it does.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Why {
+    /// It waits for runs whose results it takes, or that it was told to wait for.
+    Upstream(Vec<RunRef>),
+    /// It waits for slots of these limits.
+    Slots(Vec<LimitWait>),
+    /// It waits before another attempt.
+    RetryAt {
+        /// When the attempt begins, unless it has to wait for something else then.
+        at: DateTime<Utc>,
+        /// The number of the attempt, counted from 1.
+        attempt: u32,
+    },
+    /// It is a flow run that waits for somebody who lets it on, or such a flow run called it.
+    Paused {
+        /// The flow run that is paused.
+        flow: RunRef,
+        /// The pause that is resumed next.
+        pause: Pause,
+    },
+    /// Its flow runs as many tasks as it may.
+    FlowCapacity {
+        /// The flow run.
+        flow: RunRef,
+        /// How many tasks it runs at a time.
+        at_most: usize,
+    },
+    /// Its body is not async, and waits for a thread.
+    Thread,
+    /// The store lags behind what was recorded: runs that have not begun wait for it.
+    Journal,
+    /// Another run computes the same cached result.
+    SameKey(RunRef),
+    /// Its body has ended, and it waits for the runs that it started.
+    Children(Vec<RunRef>),
+    /// It waits for nothing any more, and begins in a moment.
+    Starting,
+    /// Its body is being executed.
+    Running {
+        /// Since when.
+        since: DateTime<Utc>,
+        /// The number of the attempt, counted from 1.
+        attempt: u32,
+        /// The slots that its body waits for.
+        slots: Vec<LimitWait>,
+    },
+    /// It was asked to end, and what it started is ending.
+    Cancelling,
+    /// It has ended; the state says how.
+    Ended,
+    /// It belongs to another process, or to another orchestrator of this one, which know more.
+    Elsewhere {
+        /// The machine.
+        host: String,
+        /// The process on that machine.
+        pid: u32,
+    },
+}
+
+/// A run that another one waits for.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RunRef {
+    /// The run.
+    pub run_id: RunId,
+    /// Its name.
+    pub name: String,
+    /// The state that it is in.
+    pub state: State,
+}
+
+/// A limit that keeps somebody waiting.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct LimitWait {
+    /// The limit's name.
+    pub limit: String,
+    /// How many slots are waited for.
+    pub wanted: u32,
+    /// How many slots the limit has.
+    pub slots: u32,
+    /// How many of them are taken.
+    pub taken: u32,
+    /// How many slots come back each second, if they come back by time.
+    pub slot_decay: Option<f64>,
+    /// How many requests are served before this one.
+    pub ahead: usize,
+    /// Who holds the slots, in the order in which they took them. Nobody does if they come back by time.
+    pub holders: Vec<SlotHolder>,
+}
+
+/// Somebody who holds slots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SlotHolder {
+    /// The run in which the slots were taken; `None` for code outside of any run, and if nothing is left of the run but
+    /// the guard of its slots.
+    pub run_id: Option<RunId>,
+    /// The run's name.
+    pub name: Option<String>,
+    /// How many slots are held.
+    pub slots: u32,
+    /// Since when.
+    pub since: DateTime<Utc>,
+}
+
+impl Orchestrator {
+    /// Why a run is where it is: what it waits for, who holds that, and since when. For any run of this orchestrator,
+    /// and any in the history.
+    ///
+    /// ```
+    /// use orchestrator_core::{Orchestrator, Why};
+    /// # use orchestrator_core::{RunId, Error};
+    /// # async fn look(orchestrator: Orchestrator, run: RunId) -> Result<(), Error> {
+    /// let explanation = orchestrator.explain(run).await?;
+    /// // task run 'load-0' waits for a slot of limit 'db' (1 of 1 taken), held by 'load-1' since 12:34:56
+    /// println!("{explanation}");
+    /// if let Why::Slots(limits) = explanation.why {
+    ///     println!("{} are ahead of it", limits[0].ahead);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If there is no such run, or if the backend cannot be read.
+    pub async fn explain(&self, run_id: impl Into<RunId>) -> Result<Explanation, Error> {
+        let run_id = run_id.into();
+        // A run that has ended is in the history by now: its parent lets go of it only after that.
+        if let Some(run) = self.inner().active_run(run_id).filter(|run| run.visible) {
+            let state = run.state();
+            let why = why(&run, &state);
+            return Ok(Explanation { run_id, name: run.name().to_string(), state, why });
+        }
+        let (name, state, host, pid) = match run_id {
+            RunId::Task(id) => {
+                let run = self.task_run(id).await?;
+                (run.name, run.state, run.host, run.pid)
+            }
+            RunId::Flow(id) => {
+                let run = self.flow_run(id).await?;
+                (run.name, run.state, run.host, run.pid)
+            }
+        };
+        let why = if state.is_terminal() { Why::Ended } else { Why::Elsewhere { host, pid } };
+        Ok(Explanation { run_id, name, state, why })
+    }
+}
+
+/// Why an active run of this process is where it is.
+fn why(run: &Arc<Run>, state: &State) -> Why {
+    if state.is_terminal() {
+        return Why::Ended;
+    }
+    if run.is_cancelled() {
+        return Why::Cancelling;
+    }
+    if !run.is_launched() {
+        let upstreams = refs(run.active_upstreams());
+        return if upstreams.is_empty() { Why::Starting } else { Why::Upstream(upstreams) };
+    }
+    match run.waits() {
+        Waits::Nothing => {}
+        Waits::Pause => return run.parent.as_ref().and_then(paused).unwrap_or(Why::Starting),
+        Waits::Retry(at) => return Why::RetryAt { at: at.to_datetime(), attempt: run.run_count() + 1 },
+        Waits::FlowCapacity => {
+            if let (Some((_, at_most)), Some(flow)) = (&run.scope.capacity, &run.parent) {
+                return Why::FlowCapacity { flow: RunRef::of(flow), at_most: *at_most };
+            }
+        }
+        Waits::Thread => return Why::Thread,
+        Waits::Journal => return Why::Journal,
+        Waits::Flight(other) => {
+            return other.upgrade().map_or(Why::Starting, |other| Why::SameKey(RunRef::of(&other)));
+        }
+        Waits::Children => return Why::Children(refs(run.active_children())),
+    }
+    let slots = run.scope.orchestrator.limits.waits_of(run);
+    match state.kind {
+        StateType::Running => Why::Running { since: state.timestamp, attempt: run.run_count(), slots },
+        _ if !slots.is_empty() => Why::Slots(slots),
+        StateType::Paused => paused(run).unwrap_or(Why::Starting),
+        StateType::Scheduled
+        | StateType::Pending
+        | StateType::Cancelling
+        | StateType::Completed
+        | StateType::Failed
+        | StateType::Crashed
+        | StateType::Cancelled => Why::Starting,
+    }
+}
+
+/// The pause of the flow run that a run is, or is part of.
+fn paused(run: &Arc<Run>) -> Option<Why> {
+    let pause = run.scope.pauses.next()?;
+    let flow = run.lineage().find(|run| run.is_flow() && run.visible)?;
+    Some(Why::Paused { flow: RunRef::of(flow), pause: Pause::clone(&pause) })
+}
+
+/// The runs as people know them: in place of the expansion of a `map`, which nobody sees, what it waits for.
+fn refs(mut runs: Vec<Arc<Run>>) -> Vec<RunRef> {
+    let mut refs: Vec<RunRef> = Vec::new();
+    runs.reverse();
+    while let Some(run) = runs.pop() {
+        if !run.visible {
+            runs.extend(run.active_upstreams().into_iter().rev());
+        } else if refs.iter().all(|known| known.run_id != run.id()) {
+            refs.push(RunRef::of(&run));
+        }
+    }
+    refs
+}
+
+impl RunRef {
+    fn of(run: &Run) -> Self {
+        Self { run_id: run.id(), name: run.name().to_string(), state: run.state() }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.run_id {
+            RunId::Task(_) => "task run",
+            RunId::Flow(_) => "flow run",
+        };
+        write!(f, "{kind} '{}' ", self.name)?;
+        match &self.why {
+            Why::Upstream(runs) => write!(f, "waits for {}", several(runs)),
+            Why::Slots(limits) => write!(f, "waits for {}", joined(limits.iter().map(ToString::to_string))),
+            Why::RetryAt { at, attempt } => write!(f, "waits until {} before attempt {attempt}", clock(*at)),
+            Why::Paused { flow, pause } => {
+                if flow.run_id != self.run_id {
+                    write!(f, "waits for flow run '{}', which ", flow.name)?;
+                }
+                write!(f, "has been paused since {}", clock(pause.since))?;
+                match pause.until {
+                    Some(until) => write!(f, ", until somebody lets it on, at most until {}", clock(until))?,
+                    None => f.write_str(", until somebody lets it on")?,
+                }
+                pause.message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))
+            }
+            Why::FlowCapacity { flow, at_most } => {
+                write!(
+                    f,
+                    "waits for its turn in flow run '{}', which runs at most {at_most} tasks at a time",
+                    flow.name
+                )
+            }
+            Why::Thread => f.write_str("waits for a thread of the blocking pool"),
+            Why::Journal => f.write_str("waits for the store, which lags behind what was recorded"),
+            Why::SameKey(run) => write!(f, "waits for {run} and computes the same cached result"),
+            Why::Children(runs) => write!(f, "has run its body, and waits for {}", several(runs)),
+            Why::Starting => f.write_str("waits for nothing, and begins in a moment"),
+            Why::Running { since, attempt, slots } => {
+                write!(f, "has been running attempt {attempt} since {}", clock(*since))?;
+                match &**slots {
+                    [] => Ok(()),
+                    slots => write!(f, "; its body waits for {}", joined(slots.iter().map(ToString::to_string))),
+                }
+            }
+            Why::Cancelling => f.write_str("was cancelled, and is about to end"),
+            Why::Ended => match &self.state.message {
+                Some(message) => write!(f, "ended as {}: {message}", self.state.name),
+                None => write!(f, "ended as {}", self.state.name),
+            },
+            Why::Elsewhere { host, pid } => {
+                let own = crate::process::this_process();
+                let where_it_is = if own.pid == *pid && own.host == *host {
+                    "another orchestrator of this process".to_owned()
+                } else {
+                    format!("process {pid} on {host}, which is not this one")
+                };
+                write!(f, "is {} as far as is recorded, and belongs to {where_it_is}", self.state.name)
+            }
+        }
+    }
+}
+
+impl fmt::Display for RunRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}', which is {}", self.name, self.state.name)
+    }
+}
+
+impl LimitWait {
+    /// How many holders a sentence names.
+    pub(crate) const NAMED: usize = 3;
+}
+
+impl fmt::Display for LimitWait {
+    /// `a slot of limit 'db' (4 of 4 taken, 2 requests ahead of it), held by 'load-1' since 12:34:56`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.wanted {
+            1 => f.write_str("a slot")?,
+            wanted => write!(f, "{wanted} slots")?,
+        }
+        write!(f, " of limit '{}'", self.limit)?;
+        if self.slots == 0 {
+            return f.write_str(", which has none");
+        }
+        write!(f, " ({} of {} taken", self.taken, self.slots)?;
+        if let Some(decay) = self.slot_decay {
+            write!(f, ", {decay} come back each second")?;
+        }
+        match self.ahead {
+            0 => f.write_str(")")?,
+            1 => f.write_str(", 1 request ahead of it)")?,
+            ahead => write!(f, ", {ahead} requests ahead of it)")?,
+        }
+        if self.holders.is_empty() {
+            return Ok(());
+        }
+        let named = self.holders.iter().take(Self::NAMED).map(ToString::to_string);
+        let rest = (self.holders.len() > Self::NAMED).then(|| "others".to_owned());
+        write!(f, ", held by {}", joined(named.chain(rest)))
+    }
+}
+
+impl fmt::Display for SlotHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "'{name}' since {}", clock(self.since)),
+            None => write!(f, "code outside of any run since {}", clock(self.since)),
+        }
+    }
+}
+
+/// The first few of several runs.
+fn several(runs: &[RunRef]) -> String {
+    const NAMED: usize = 3;
+    match runs {
+        [] => "runs that are about to end".to_owned(),
+        [run] => run.to_string(),
+        runs => {
+            let named = runs.iter().take(NAMED).map(|run| format!("'{}' ({})", run.name, run.state.name));
+            let rest = (runs.len() > NAMED).then(|| format!("{} more", runs.len() - NAMED));
+            joined(named.chain(rest))
+        }
+    }
+}
+
+/// `a, b and c`.
+pub(crate) fn joined(parts: impl Iterator<Item = String>) -> String {
+    let mut parts: Vec<String> = parts.collect();
+    let last = parts.pop().unwrap_or_default();
+    if parts.is_empty() { last } else { format!("{} and {last}", parts.join(", ")) }
+}
+
+/// The time of day here, as log lines have it; with the date if that is not today.
+fn clock(time: DateTime<Utc>) -> impl fmt::Display {
+    let (time, now) = (time.with_timezone(&Local), Local::now());
+    time.format(if time.date_naive() == now.date_naive() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" })
+}

@@ -1,0 +1,386 @@
+//! Why a run is where it is: every answer, as data and as a sentence. Those about a slow store and about other processes
+//! are in `journal.rs` and `store.rs`.
+
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use chrono::{Local, TimeDelta};
+use orchestrator::prelude::*;
+use orchestrator::{Explanation, RunId, Why};
+
+use crate::door::Calls;
+
+async fn explain(run: impl Into<RunId>) -> Explanation {
+    Orchestrator::current().explain(run).await.unwrap()
+}
+
+async fn until<T>(run: &TaskFuture<T>, state: &str) {
+    while run.state().name != state {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Looks until the answer is one of those that are wanted.
+async fn until_explained(run: impl Into<RunId>, wanted: impl Fn(&Why) -> bool) -> Explanation {
+    let id = run.into();
+    loop {
+        let explanation = explain(id).await;
+        if wanted(&explanation.why) {
+            return explanation;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The time of day, with the date if that is not today.
+fn clock(time: chrono::DateTime<chrono::Utc>) -> String {
+    let time = time.with_timezone(&Local);
+    let today = time.date_naive() == Local::now().date_naive();
+    time.format(if today { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" }).to_string()
+}
+
+#[task]
+async fn endless() {
+    std::future::pending::<()>().await;
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn a_retry_and_who_waits_for_its_result() {
+    #[task(retries = 2, retry_delay_secs = 60)]
+    async fn measure() -> Result<u32, String> {
+        if RunContext::current().attempt() == 1 { Err("too dark".to_owned()) } else { Ok(1) }
+    }
+    #[task]
+    async fn mean(values: Vec<u32>) -> u32 {
+        values.iter().sum()
+    }
+    let (ready, first) = (measure::configure().retries(0).run_name("fails").submit(), measure());
+    until(&first, "AwaitingRetry").await;
+    let retry = explain(first.run_id()).await;
+    let due = first.state().timestamp + TimeDelta::seconds(60);
+    let Why::RetryAt { at, attempt: 2 } = retry.why else { panic!("{retry:?}") };
+    assert!((at - due).abs() < TimeDelta::milliseconds(2), "{at} {due}");
+    assert_eq!(retry.to_string(), format!("task run 'measure-1' waits until {} before attempt 2", clock(at)));
+
+    let mean = mean(vec![first.clone()]);
+    let waits = explain(mean.run_id()).await;
+    assert_eq!(
+        (waits.run_id, waits.name.as_str(), waits.state.name.as_str()),
+        (mean.run_id().into(), "mean-0", "Pending")
+    );
+    assert_eq!(waits.to_string(), "task run 'mean-0' waits for 'measure-1', which is AwaitingRetry");
+    let Why::Upstream(upstream) = waits.why else { panic!("{waits:?}") };
+    assert_eq!((upstream.len(), upstream[0].run_id, &*upstream[0].name), (1, first.run_id().into(), "measure-1"));
+
+    ready.await.unwrap_err();
+    mean.await.unwrap();
+}
+
+#[orchestrator::test]
+async fn several_upstream_runs_are_named_once_each_and_not_all() {
+    #[task]
+    async fn all(_values: Vec<u32>, _first: u32) {}
+    #[task]
+    async fn value(n: u32) -> u32 {
+        if n > 0 {
+            std::future::pending::<()>().await;
+        }
+        n
+    }
+    let values: Vec<_> = (0..6).map(value).collect();
+    (&values[0]).await.unwrap();
+    let all = all(values.clone(), &values[1]);
+    let waits = explain(all.run_id()).await;
+    let Why::Upstream(upstream) = &waits.why else { panic!("{waits:?}") };
+    let names: Vec<_> = upstream.iter().map(|run| run.name.as_str()).collect();
+    assert_eq!(names, ["value-1", "value-2", "value-3", "value-4", "value-5"]);
+    assert_eq!(
+        waits.to_string(),
+        "task run 'all-0' waits for 'value-1' (Running), 'value-2' (Running), 'value-3' (Running) and 2 more"
+    );
+}
+
+#[orchestrator::test]
+async fn a_map_that_is_not_expanded_is_told_by_what_it_waits_for() {
+    #[task]
+    async fn numbers() -> Vec<u32> {
+        std::future::pending().await
+    }
+    #[task]
+    async fn double(n: u32) -> u32 {
+        n * 2
+    }
+    #[task]
+    async fn sum(numbers: Vec<u32>) -> u32 {
+        numbers.iter().sum()
+    }
+    let numbers = numbers();
+    until(&numbers, "Running").await;
+    let sum = sum(double::map(numbers));
+    assert_eq!(explain(sum.run_id()).await.to_string(), "task run 'sum-0' waits for 'numbers-0', which is Running");
+}
+
+#[orchestrator::test]
+async fn slots_who_holds_them_and_who_is_ahead() {
+    #[task(concurrency = "db")]
+    async fn load() {
+        std::future::pending::<()>().await;
+    }
+    let orchestrator = Orchestrator::current();
+    orchestrator.limit("db", 3).await.unwrap();
+    let guard = concurrency("db", 1).await.unwrap();
+    let loads: Vec<_> = (0..5).map(|_| load()).collect();
+    until(&loads[4], "AwaitingConcurrencySlot").await;
+    let waits = explain(loads[4].run_id()).await;
+    let Why::Slots(limits) = &waits.why else { panic!("{waits:?}") };
+    let [db] = &limits[..] else { panic!("{limits:?}") };
+    assert_eq!((db.limit.as_str(), db.wanted, db.slots, db.taken, db.ahead), ("db", 1, 3, 3, 2));
+    let holders: Vec<_> =
+        db.holders.iter().map(|holder| (holder.run_id, holder.name.as_deref(), holder.slots)).collect();
+    let held = |index: usize| Some(loads[index].run_id().into());
+    assert_eq!(holders, [(None, None, 1), (held(0), Some("load-0"), 1), (held(1), Some("load-1"), 1)]);
+    assert!(db.holders.is_sorted_by_key(|holder| holder.since));
+    assert!(db.holders[0].since < loads[0].state().timestamp);
+    let since = |index: usize| clock(db.holders[index].since);
+    assert_eq!(
+        waits.to_string(),
+        format!(
+            "task run 'load-4' waits for a slot of limit 'db' (3 of 3 taken, 2 requests ahead of it), held by code \
+             outside of any run since {}, 'load-0' since {} and 'load-1' since {}",
+            since(0),
+            since(1),
+            since(2)
+        )
+    );
+    drop(guard);
+    until(&loads[2], "Running").await;
+    orchestrator.limit("db", 0).await.unwrap();
+    let shut = explain(loads[4].run_id()).await.to_string();
+    assert_eq!(shut, "task run 'load-4' waits for a slot of limit 'db', which has none");
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn slots_that_come_back_by_time_are_held_by_nobody() {
+    #[task(concurrency = ("api", slots = 2))]
+    async fn call() {}
+    Orchestrator::current().limit("api", 2).slot_decay(0.5).await.unwrap();
+    call().await.unwrap();
+    let second = call();
+    until(&second, "AwaitingConcurrencySlot").await;
+    let waits = explain(second.run_id()).await;
+    let Why::Slots(limits) = &waits.why else { panic!("{waits:?}") };
+    assert!(limits[0].holders.is_empty());
+    assert_eq!(limits[0].slot_decay, Some(0.5));
+    assert_eq!(
+        waits.to_string(),
+        "task run 'call-1' waits for 2 slots of limit 'api' (2 of 2 taken, 0.5 come back each second)"
+    );
+    second.await.unwrap();
+}
+
+#[orchestrator::test]
+async fn a_body_that_runs_and_one_that_waits_for_slots() {
+    #[task]
+    async fn guarded() {
+        let _guard = concurrency(["a", "b"], 1).await.unwrap();
+        std::future::pending::<()>().await;
+    }
+    let orchestrator = Orchestrator::current();
+    orchestrator.limit("a", 1).await.unwrap();
+    orchestrator.limit("b", 1).inactive().await.unwrap();
+    let first = guarded();
+    while orchestrator.limits().await.unwrap()[0].taken == 0 {
+        tokio::task::yield_now().await;
+    }
+    let runs = explain(first.run_id()).await;
+    let since = first.state().timestamp;
+    assert_eq!(runs.why, Why::Running { since, attempt: 1, slots: Vec::new() });
+    assert_eq!(runs.to_string(), format!("task run 'guarded-0' has been running attempt 1 since {}", clock(since)));
+    let second = guarded();
+    let waits = until_explained(
+        second.run_id(),
+        |why| matches!(why, Why::Running { slots, .. } if slots.len() == 1 && slots[0].limit == "a"),
+    )
+    .await;
+    let said = waits.to_string();
+    assert!(
+        said.contains("; its body waits for a slot of limit 'a' (1 of 1 taken), held by 'guarded-0' since "),
+        "{said}"
+    );
+}
+
+#[orchestrator::test]
+async fn the_capacity_of_a_flow() {
+    #[flow(run_name = "otter", max_concurrent_tasks = 2)]
+    async fn narrow() {
+        for _ in 0..3 {
+            drop(endless());
+        }
+    }
+    let run = narrow();
+    let orchestrator = Orchestrator::current();
+    let third = loop {
+        if let Some(third) = orchestrator.task_runs(run.run_id()).await.unwrap().get(2) {
+            break third.id;
+        }
+        tokio::task::yield_now().await;
+    };
+    let waits = until_explained(third, |why| matches!(why, Why::FlowCapacity { .. })).await;
+    assert_eq!(
+        waits.to_string(),
+        "task run 'endless-2' waits for its turn in flow run 'otter', which runs at most 2 tasks at a time"
+    );
+    let Why::FlowCapacity { flow, at_most: 2 } = waits.why else { panic!("{waits:?}") };
+    assert_eq!(flow.run_id, run.run_id().into());
+
+    let children = until_explained(run.run_id(), |why| matches!(why, Why::Children(_))).await;
+    assert_eq!(
+        children.to_string(),
+        "flow run 'otter' has run its body, and waits for 'endless-0' (Running), 'endless-1' (Running) and \
+         'endless-2' (AwaitingConcurrencySlot)"
+    );
+}
+
+#[orchestrator::test]
+async fn a_pause_and_the_runs_that_it_holds() {
+    #[flow(run_name = "otter")]
+    async fn asks() -> Result<(), orchestrator::Error> {
+        let (paused, _) = tokio::join!(pause_flow_run().message("is it right?"), endless());
+        paused
+    }
+    let run = asks();
+    let paused = until_explained(run.run_id(), |why| matches!(why, Why::Paused { .. })).await;
+    let Why::Paused { flow, pause } = &paused.why else { panic!("{paused:?}") };
+    let (since, until) = (clock(pause.since), clock(pause.until.unwrap()));
+    assert_eq!((flow.run_id, flow.state.name.as_str()), (run.run_id().into(), "Paused"));
+    let said = format!("has been paused since {since}, until somebody lets it on, at most until {until}: is it right?");
+    assert_eq!(paused.to_string(), format!("flow run 'otter' {said}"));
+
+    let task = Orchestrator::current().task_runs(run.run_id()).await.unwrap()[0].id;
+    let held = until_explained(task, |why| *why != Why::Starting).await;
+    assert_eq!(held.to_string(), format!("task run 'endless-0' waits for flow run 'otter', which {said}"));
+    Orchestrator::current().resume_paused(run.run_id(), ()).await.unwrap();
+    until_explained(task, |why| matches!(why, Why::Running { .. })).await;
+    let children = until_explained(run.run_id(), |why| !matches!(why, Why::Paused { .. })).await;
+    assert!(matches!(children.why, Why::Running { attempt: 1, .. }), "its body waits for the task: {children}");
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn a_body_that_runs_again_does_not_wait_for_children_any_more() {
+    #[task]
+    async fn slow() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    #[task(retries = 1)]
+    async fn twice() -> Result<(), String> {
+        if RunContext::current().attempt() == 2 {
+            std::future::pending::<()>().await;
+        }
+        drop(slow());
+        Err("no luck".to_owned())
+    }
+    let run = twice();
+    let waits = until_explained(run.run_id(), |why| matches!(why, Why::Children(_))).await;
+    assert_eq!(waits.to_string(), "task run 'twice-0' has run its body, and waits for 'slow-0', which is Running");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(matches!(explain(run.run_id()).await.why, Why::Running { attempt: 2, .. }));
+}
+
+#[tokio::test]
+async fn a_thread_and_a_body_that_does_not_stop() {
+    #[task]
+    fn blocks(begun: &Mutex<Option<std::sync::mpsc::Sender<()>>>, end: &Mutex<std::sync::mpsc::Receiver<()>>) {
+        begun.lock().unwrap().take();
+        let _ = end.lock().unwrap().recv();
+    }
+    #[task]
+    fn quick() {}
+    let orchestrator = Orchestrator::builder().database_url("memory").blocking_threads(1).build().await.unwrap();
+    orchestrator
+        .scope(async {
+            let ((begun, begins), (end, ends)) = (channel(), channel());
+            let first = blocks(Mutex::new(Some(begun)), Mutex::new(ends));
+            tokio::task::spawn_blocking(move || begins.recv()).await.unwrap().unwrap_err();
+            let second = quick();
+            let waits = until_explained(second.run_id(), |why| *why == Why::Thread).await;
+            assert_eq!(waits.to_string(), "task run 'quick-0' waits for a thread of the blocking pool");
+            first.cancel();
+            let ends = until_explained(first.run_id(), |why| *why == Why::Cancelling).await;
+            assert_eq!(ends.to_string(), "task run 'blocks-0' was cancelled, and is about to end");
+            drop(end);
+            assert!((&first).await.unwrap_err().is_cancelled());
+            assert_eq!(explain(first.run_id()).await.to_string(), "task run 'blocks-0' ended as Cancelled: on request");
+            second.await.unwrap();
+        })
+        .await;
+}
+
+#[orchestrator::test]
+async fn another_run_that_computes_the_same() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_ttl = "1h")]
+    async fn expensive(_n: u32) -> u32 {
+        CALLS.one();
+        std::future::pending().await
+    }
+    let first = expensive(1);
+    until(&first, "Running").await;
+    let second = expensive(1);
+    let waits = until_explained(second.run_id(), |why| *why != Why::Starting).await;
+    assert_eq!(
+        waits.to_string(),
+        "task run 'expensive-1' waits for 'expensive-0', which is Running and computes the same cached result"
+    );
+    let Why::SameKey(other) = waits.why else { panic!("{waits:?}") };
+    assert_eq!(other.run_id, first.run_id().into());
+    first.cancel();
+    until(&second, "Running").await;
+    assert!(matches!(explain(second.run_id()).await.why, Why::Running { .. }));
+    assert_eq!(CALLS.get(), 2);
+}
+
+#[orchestrator::test]
+async fn the_beginning_and_the_end() {
+    #[task(run_name = "load-{n}")]
+    async fn load(n: u32) -> Result<u32, String> {
+        if n == 0 { Err("disk on fire".to_owned()) } else { Ok(n) }
+    }
+    #[task]
+    async fn next(_n: u32) {}
+    let (run, fails) = (load(1), load(0));
+    let next = next(&fails);
+    let begins = explain(run.run_id()).await;
+    assert_eq!((&begins.why, begins.state.name.as_str()), (&Why::Starting, "Pending"));
+    assert_eq!(begins.to_string(), "task run 'load-0' waits for nothing, and begins in a moment");
+    (&run).await.unwrap();
+    let ended = explain(run.run_id()).await;
+    assert_eq!((&ended.why, ended.name.as_str(), &ended.state), (&Why::Ended, "load-1", &run.state()));
+    assert_eq!(ended.to_string(), "task run 'load-1' ended as Completed");
+    (&next).await.unwrap_err();
+    assert_eq!(explain(fails.run_id()).await.to_string(), "task run 'load-0' ended as Failed: disk on fire");
+    assert_eq!(
+        explain(next.run_id()).await.to_string(),
+        "task run 'next-0' ended as NotReady: upstream task run 'load-0' failed: disk on fire"
+    );
+    let other = Orchestrator::in_memory();
+    assert!(other.explain(run.run_id()).await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn a_run_of_another_orchestrator() {
+    let folder = tempfile::tempdir().unwrap();
+    let [own, other] = [(), ()].map(|()| Orchestrator::builder().home(folder.path()).build());
+    let (own, other) = (own.await.unwrap(), other.await.unwrap());
+    let run = own.scope(async { endless() }).await;
+    until(&run, "Running").await;
+    assert!(matches!(own.explain(run.run_id()).await.unwrap().why, Why::Running { .. }));
+    own.states(run.run_id()).await.unwrap();
+    let elsewhere = other.explain(run.run_id()).await.unwrap();
+    assert!(matches!(&elsewhere.why, Why::Elsewhere { pid, .. } if *pid == std::process::id()), "{elsewhere:?}");
+    assert_eq!(
+        elsewhere.to_string(),
+        "task run 'endless-0' is Running as far as is recorded, and belongs to another orchestrator of this process"
+    );
+    run.cancel();
+}
