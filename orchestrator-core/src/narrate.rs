@@ -21,9 +21,11 @@ macro_rules! say {
 pub(crate) fn is_told(name: StateName) -> bool {
     let level = match name {
         StateName::Failed | StateName::TimedOut | StateName::Crashed => LevelFilter::ERROR,
-        StateName::NotReady | StateName::AwaitingRetry | StateName::Retrying => LevelFilter::WARN,
+        StateName::NotReady | StateName::AwaitingRetry | StateName::Retrying | StateName::RolledBack => {
+            LevelFilter::WARN
+        }
         StateName::Cancelled | StateName::Cancelling | StateName::Paused => LevelFilter::WARN,
-        StateName::Completed | StateName::Cached | StateName::RolledBack | StateName::Running => LevelFilter::INFO,
+        StateName::Completed | StateName::Cached | StateName::Running => LevelFilter::INFO,
         StateName::Scheduled
         | StateName::Late
         | StateName::AwaitingConcurrencySlot
@@ -46,9 +48,8 @@ pub(crate) fn tell(run: &Run, event: &Observed<'_>) {
             say!(warn, run, event, "{}", capital(said))
         }
         StateName::Cancelling if flow => say!(warn, run, event, "Cancelling"),
-        StateName::Completed | StateName::Cached | StateName::RolledBack => {
-            say!(info, run, event, "{}", finished(event, ""));
-        }
+        StateName::Completed | StateName::Cached => say!(info, run, event, "{}", finished(event, "")),
+        StateName::RolledBack => say!(warn, run, event, "Rolled back: {said}"),
         StateName::Failed | StateName::TimedOut | StateName::Crashed => {
             let why = event.error.map(|error| why(run, error)).unwrap_or_default();
             say!(error, run, event, "{}", finished(event, &why));

@@ -393,6 +393,11 @@ impl Shared {
         self.name.as_ref().map_or_else(|| "a transaction".to_owned(), |name| format!("transaction '{name}'"))
     }
 
+    /// The same, told of a run inside.
+    fn own_title(&self) -> String {
+        self.name.as_ref().map_or_else(|| "its transaction".to_owned(), |_| self.title())
+    }
+
     /// Where hooks of this transaction are called: in the run that opened it, unless that is cancelled and could start
     /// nothing more.
     fn place(self: &Arc<Self>) -> Place {

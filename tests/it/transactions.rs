@@ -97,7 +97,7 @@ async fn a_failure_undoes_what_completed_in_reverse_order() {
     let runs = Orchestrator::current().task_runs(id).await.unwrap();
     assert_eq!(states(runs[0].id).await, ["Pending", "Running", "Completed", "RolledBack"]);
     assert_eq!(runs[0].state.kind, StateType::Completed);
-    assert_eq!(last_message(runs[0].id).await, "a transaction was rolled back");
+    assert_eq!(last_message(runs[0].id).await, "with its transaction");
     assert_eq!(states(runs[2].id).await, ["Pending", "Running", "Failed"]);
 }
 

@@ -115,8 +115,8 @@ async fn undo(shared: &Arc<Shared>, left: &mut Unfinished) -> Vec<RollbackFailur
             }
         }
         let said = match &failures[own..] {
-            [] => format!("{} was rolled back", shared.title()),
-            [failure, ..] => format!("{} was rolled back, incompletely: {failure}", shared.title()),
+            [] => format!("with {}", shared.own_title()),
+            [failure, ..] => format!("with {}, incompletely: {failure}", shared.own_title()),
         };
         staged.run.roll_back(said);
         // Not before its hooks are through: what is left when this is dropped is reported.
