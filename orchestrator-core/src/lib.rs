@@ -57,6 +57,10 @@ pub use state::{State, StateName, StateType, Transition};
 pub use terminal::capture_layer;
 pub use transaction::{CommitMode, Transaction, TransactionBuilder, TransactionError, transaction};
 
+/// For the types of inputs: `#[derive(schemars::JsonSchema)]` with `#[schemars(crate = "orchestrator::schemars")]`, or
+/// with a dependency on `schemars` of one's own.
+pub use schemars;
+
 /// What the macros expand to. Not for programs: anything here may change at any time.
 #[doc(hidden)]
 pub mod __private {

@@ -8,6 +8,7 @@
 mod cache;
 mod cancel;
 mod dependencies;
+mod docs;
 mod door;
 mod environment;
 mod explain;

@@ -73,6 +73,21 @@ async fn cache_hit() {
 }
 
 #[orchestrator::test]
+async fn a_cache_hit_takes_no_slot() {
+    #[task(cache_ttl = "1h", concurrency = "one")]
+    async fn limited() -> u32 {
+        1
+    }
+    let orchestrator = Orchestrator::current();
+    orchestrator.limit("one", 1).await.unwrap();
+    limited().await.unwrap();
+    let _held = concurrency("one", 1).await.unwrap();
+    let run = limited();
+    assert_eq!((&run).await.unwrap(), 1);
+    assert_eq!(states(run.run_id()).await, ["Pending", "Cached"]);
+}
+
+#[orchestrator::test]
 async fn waiting_for_a_slot() {
     #[task(concurrency = "one")]
     async fn limited() {}
