@@ -22,7 +22,7 @@ use crate::backend::record::CacheKey;
 use crate::body::Erased;
 use crate::cache::Kept;
 use crate::context::{self, Place, Placed};
-use crate::error::{BodyError, TaskError};
+use crate::error::BodyError;
 use crate::hook::ResultHooks;
 use crate::id::RunId;
 use crate::orchestrator::{Inner, Orchestrator};
@@ -127,8 +127,15 @@ impl Transaction {
     /// If a commit hook fails; what was staged is rolled back then.
     pub async fn commit(&self) -> Result<(), TransactionError> {
         let staged = self.shared.take_staged();
-        let open = Open::new(Arc::clone(&self.shared)).0.take().expect("just made");
-        end::commit(open, staged).await
+        if let Some(around) = &self.shared.around {
+            around.lock().inside += 1;
+        }
+        let going = Open::new(Arc::clone(&self.shared)).0.take().expect("just made");
+        let committed = end::commit(going, staged).await;
+        if committed.is_err() {
+            self.shared.doom("its commit failed".to_owned());
+        }
+        committed
     }
 
     /// Rolls the transaction back at its end, whatever its block gives.
@@ -190,8 +197,8 @@ impl TransactionBuilder {
             let open = Open::new(Shared::open(self, &place));
             let shared = Arc::clone(open.shared());
             let outcome = Placed::new(place.in_transaction(Arc::clone(&shared)), block).await;
-            shared.settle(outcome.is_ok()).await;
-            open.end(outcome).await
+            let settled = shared.settle(outcome.is_ok()).await;
+            open.end(outcome, settled).await
         }
     }
 }
@@ -227,6 +234,13 @@ struct State {
     values: HashMap<(TypeId, String), Arc<dyn Any + Send + Sync>>,
 }
 
+/// What a transaction comes to when its block and everything inside have ended.
+struct Settled {
+    staged: Vec<Staged>,
+    /// Why it has to be rolled back, though its block gave a value.
+    why: Option<Why>,
+}
+
 /// A run that completed, and what is to be done at its commit or rollback.
 pub(crate) struct Staged {
     pub(crate) run: Arc<Run>,
@@ -246,7 +260,7 @@ pub(crate) async fn commit_alone(staged: Staged) -> Result<(), TransactionError>
 
 impl Shared {
     fn open(options: TransactionBuilder, place: &Place) -> Arc<Self> {
-        let around = place.transaction.clone().filter(|around| around.lock().open);
+        let around = place.transaction.clone().filter(|around| around.let_in());
         let mode = options.mode.or(around.as_ref().map(|around| around.mode)).unwrap_or_default();
         let orchestrator = place.inner().cloned().unwrap_or_else(|| Orchestrator::current().into_inner());
         let opener = place.run.clone().map(|run| (run, place.attempt));
@@ -278,6 +292,13 @@ impl Shared {
     /// This transaction and those around it, innermost first.
     fn and_around(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |shared| shared.around.as_deref())
+    }
+
+    /// Takes in a transaction, which is counted until its [`Inside`] is dropped; `false` if this one has ended.
+    fn let_in(&self) -> bool {
+        let mut state = self.lock();
+        state.inside += usize::from(state.open);
+        state.open
     }
 
     /// Takes part of a run that is being submitted; `false` if the transaction has ended.
@@ -338,31 +359,29 @@ impl Shared {
         self.lock().doomed.get_or_insert(why);
     }
 
-    /// Waits until every run inside has ended; those of a block that failed are cancelled.
-    async fn settle(&self, completed: bool) {
+    /// Waits until every run and every transaction inside has ended, and takes in nothing more; runs of a block that
+    /// failed are cancelled.
+    async fn settle(&self, completed: bool) -> Settled {
         loop {
             let idle = self.idle.notified();
             tokio::pin!(idle);
             idle.as_mut().enable();
-            let (active, inside) = {
-                let state = self.lock();
-                (state.active.values().cloned().collect::<Vec<_>>(), state.inside)
+            let active: Vec<_> = {
+                let mut state = self.lock();
+                if state.active.is_empty() && state.inside == 0 {
+                    // Under the same lock: whoever comes later is outside.
+                    state.open = false;
+                    break;
+                }
+                state.active.values().cloned().collect()
             };
-            if active.is_empty() && inside == 0 {
-                return;
-            }
             if !completed {
                 active.iter().for_each(Run::cancel);
             }
             drop(active);
             idle.await;
         }
-    }
-
-    /// Takes in nothing more. Gives what was staged, the failure that nobody looked at, and why it is to be rolled back.
-    fn close(&self) -> (Vec<Staged>, Option<TaskError>, Option<String>) {
         let mut state = self.lock();
-        state.open = false;
         let staged = std::mem::take(&mut state.staged);
         let failures = std::mem::take(&mut state.failures);
         let doomed = state.doomed.take();
@@ -372,7 +391,7 @@ impl Shared {
             failures.iter().for_each(|run| run.observe());
             run.outcome().and_then(|outcome| outcome.as_ref().err().cloned())
         });
-        (staged, unobserved, doomed)
+        Settled { staged, why: unobserved.map(Why::Unobserved).or(doomed.map(Why::Doomed)) }
     }
 
     /// A rollback takes the transactions around it along: at once where they were opened in the same body, else when the
@@ -429,7 +448,7 @@ impl Open {
             Some((run, _)) => Hold::on_run(run),
             None => Hold::on_orchestrator(&shared.orchestrator),
         };
-        let inside = shared.around.clone().map(Inside::new);
+        let inside = shared.around.clone().map(Inside);
         Self(Some(Going { shared, inside, hold }))
     }
 
@@ -438,13 +457,13 @@ impl Open {
     }
 
     /// Ends the transaction, as its block's outcome, the runs inside and the mode say.
-    async fn end<T, E>(mut self, outcome: Result<T, E>) -> Result<T, E>
+    async fn end<T, E>(mut self, outcome: Result<T, E>, settled: Settled) -> Result<T, E>
     where
         E: From<TransactionError> + Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
         let going = self.0.take().expect("taken out here alone");
         let shared = Arc::clone(&going.shared);
-        let (staged, failure, doomed) = shared.close();
+        let Settled { staged, why } = settled;
         let value = match outcome {
             Ok(value) => value,
             Err(error) => {
@@ -456,7 +475,7 @@ impl Open {
                 });
             }
         };
-        if let Some(why) = failure.map(Why::Unobserved).or(doomed.map(Why::Doomed)) {
+        if let Some(why) = why {
             let failures = end::roll_back(going, staged).await;
             return Err(TransactionError::new(&shared, why, failures).into());
         }
@@ -484,15 +503,8 @@ impl Drop for Open {
     }
 }
 
-/// Counts a transaction among those inside another one.
+/// A transaction that the one around it has let in.
 struct Inside(Arc<Shared>);
-
-impl Inside {
-    fn new(around: Arc<Shared>) -> Self {
-        around.lock().inside += 1;
-        Self(around)
-    }
-}
 
 impl Drop for Inside {
     fn drop(&mut self) {

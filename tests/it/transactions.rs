@@ -245,6 +245,31 @@ async fn with_the_mode_off_only_what_is_committed_by_hand_stays() {
 }
 
 #[orchestrator::test]
+async fn a_commit_by_hand_that_fails_fails_the_transaction_even_if_its_error_is_ignored() {
+    static DONE: Done = Done::new();
+    fn commit(of: &u32) -> Result<(), String> {
+        Err(format!("{of} cannot"))
+    }
+    fn undo(of: &u32) {
+        DONE.add(format!("undo {of}"));
+    }
+    #[task(on_commit = commit, on_rollback = undo)]
+    async fn step(of: u32) -> u32 {
+        of
+    }
+    let error = transaction(async {
+        step(1).await?;
+        let error = Transaction::current().unwrap().commit().await.unwrap_err();
+        assert!(error.to_string().ends_with("the hook 'commit' of 'step-0' failed: 1 cannot"), "{error}");
+        assert_eq!(DONE.take(), ["undo 1"]);
+        Ok::<(), TaskError>(())
+    })
+    .await
+    .unwrap_err();
+    assert_eq!(error.to_string(), "a transaction was rolled back: its commit failed");
+}
+
+#[orchestrator::test]
 async fn a_rollback_by_hand_is_an_error() {
     steps!();
     let block = async {

@@ -54,8 +54,7 @@ pub(super) fn abandon(going: Going) {
     handle.spawn(async move {
         let left = left;
         let shared = &left.0.shared;
-        shared.settle(false).await;
-        let (staged, _, _) = shared.close();
+        let staged = shared.settle(false).await.staged;
         undo(shared, &mut Unfinished { title: shared.title(), staged }).await;
     });
 }
