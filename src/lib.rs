@@ -31,8 +31,8 @@
 // Grouped by subject.
 pub use orchestrator_core::{Acquiring, Limit, RateLimited, SetLimit, SlotGuard, concurrency, rate_limit};
 pub use orchestrator_core::{
-    AsCompleted, Awaitable, FlowFuture, Indexed, JoinAll, MapFuture, Settled, Shared, TaskFuture, Upstream, WaitState,
-    as_completed, join_all, wait_all,
+    AsCompleted, Awaitable, FlowFuture, Indexed, JoinAll, MapFuture, Settled, Shared, Tally, TaskFuture, Upstream,
+    WaitState, all_completed, as_completed, join_all, wait_all,
 };
 pub use orchestrator_core::{BackendError, Error, FlowError, Result, TaskError};
 pub use orchestrator_core::{CachePolicy, Configured, Delay, registered};

@@ -164,7 +164,7 @@ impl RunContext {
     /// The display name of the flow; empty outside of a flow.
     #[must_use]
     pub fn flow_name(&self) -> &'static str {
-        let flow = self.run.as_ref().and_then(|run| run.lineage().find(|run| run.is_flow()));
+        let flow = self.run.as_ref().and_then(|run| run.origins().find(|run| run.is_flow()));
         flow.map_or("", |flow| flow.info.function)
     }
 

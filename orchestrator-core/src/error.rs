@@ -69,6 +69,8 @@ pub(crate) enum Cause {
     Unobserved(TaskError),
     /// A failure for which a transaction was rolled back, and what went wrong with that.
     AndRollback(TaskError, String),
+    /// A sentence about several failures, and the first of them.
+    Several(String, TaskError),
 }
 
 impl Cause {
@@ -76,7 +78,7 @@ impl Cause {
         match self {
             Self::Said(_) => None,
             Self::Body(error) => Some(error.as_dyn()),
-            Self::Upstream(error) | Self::Unobserved(error) => Some(error),
+            Self::Upstream(error) | Self::Unobserved(error) | Self::Several(_, error) => Some(error),
             // Of the same run: its own cause is the next one.
             Self::AndRollback(error, _) => error.0.source(),
         }
@@ -138,7 +140,7 @@ impl Failure {
     /// The cause alone, in one line: what a state's message says.
     pub(crate) fn reason(&self) -> String {
         match &self.cause {
-            Cause::Said(text) => text.clone(),
+            Cause::Said(text) | Cause::Several(text, _) => text.clone(),
             Cause::Body(error) => chain(error.as_dyn()),
             Cause::Upstream(error) => format!("upstream {error}"),
             Cause::Unobserved(error) => format!("nobody awaited a run that did not complete: {error}"),
@@ -311,7 +313,10 @@ macro_rules! run_error {
                 loop {
                     match &failure.cause {
                         Cause::Body(error) => return error.downcast_ref(),
-                        Cause::Upstream(error) | Cause::Unobserved(error) | Cause::AndRollback(error, _) => {
+                        Cause::Upstream(error)
+                        | Cause::Unobserved(error)
+                        | Cause::AndRollback(error, _)
+                        | Cause::Several(_, error) => {
                             failure = &error.0;
                         }
                         Cause::Said(_) => return None,

@@ -44,8 +44,8 @@ pub use def::{CachePolicy, registered};
 pub use error::{Error, FlowError, Result, TaskError};
 pub use explain::{Explanation, LimitWait, RunRef, SlotHolder, Why};
 pub use future::{
-    AsCompleted, Awaitable, FlowFuture, Indexed, JoinAll, MapFuture, Settled, Shared, TaskFuture, Upstream, WaitState,
-    as_completed, join_all, wait_all,
+    AsCompleted, Awaitable, FlowFuture, Indexed, JoinAll, MapFuture, Settled, Shared, Tally, TaskFuture, Upstream,
+    WaitState, all_completed, as_completed, join_all, wait_all,
 };
 pub use id::{FlowRunId, ParseIdError, RunId, TaskRunId};
 pub use input::{Gather, Gathered, Input, IntoInput, IntoMapInput, Ready, Unmapped, gather, ready, unmapped};

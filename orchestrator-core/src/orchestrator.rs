@@ -19,7 +19,7 @@ use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::journal::Journal;
 use crate::observe::Observer;
 use crate::options::Defaults;
-use crate::run::{Children, Run};
+use crate::run::{Children, Run, Stop};
 use crate::scope::{Counts, Scope};
 use crate::state::{State, StateName};
 use crate::testing::Kit;
@@ -270,7 +270,7 @@ impl Orchestrator {
         let Some(run) = self.inner.active_run(id) else {
             return Err(Error::new(ErrorKind::NotFound(format!("no run {id} is active in this process"))));
         };
-        run.cancel();
+        run.cancel(Stop::Request);
         let inside = crate::context::with_run(|current| {
             current.is_some_and(|current| current.lineage().any(|ancestor| Arc::ptr_eq(ancestor, &run)))
         });
@@ -321,7 +321,7 @@ impl Orchestrator {
             let idle = self.inner.roots.idle.notified();
             tokio::pin!(idle);
             idle.as_mut().enable();
-            self.inner.cancel_all();
+            self.inner.cancel_all(Stop::ShutDown);
             if self.inner.roots.is_idle() {
                 break;
             }
@@ -364,9 +364,9 @@ impl Inner {
         !self.observers.is_empty() || crate::narrate::is_told(name)
     }
 
-    pub(crate) fn cancel_all(&self) {
+    pub(crate) fn cancel_all(&self, by: Stop) {
         for run in self.roots.active() {
-            run.cancel();
+            run.cancel(by);
         }
     }
 

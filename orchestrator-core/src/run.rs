@@ -3,7 +3,7 @@
 //! A run is shared by its futures, its driver and, while it is active, its parent. Its states are written by the driver, but for
 //! those of a pause.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub struct Run {
     /// How many runs are above this one.
     depth: u32,
     created: Timestamp,
-    flags: AtomicU8,
+    flags: AtomicU16,
     /// Upstream runs that have not ended, plus one until all of them are known.
     waiting_for: AtomicU32,
     run_count: AtomicU32,
@@ -83,13 +83,42 @@ impl Drop for Run {
     }
 }
 
-const CANCEL: u8 = 1;
-const OBSERVED: u8 = 2;
-const LAUNCHED: u8 = 4;
-const SIGNAL: u8 = 8;
-const DISCARDED: u8 = 16;
-const AWAITS_CHILDREN: u8 = 32;
-const CLOSED: u8 = 64;
+const CANCEL: u16 = 1;
+const OBSERVED: u16 = 2;
+const LAUNCHED: u16 = 4;
+const SIGNAL: u16 = 8;
+const DISCARDED: u16 = 16;
+const AWAITS_CHILDREN: u16 = 32;
+const CLOSED: u16 = 64;
+const DETACHED: u16 = 128;
+const ABANDONED: u16 = 256;
+/// Three bits for who asked the run to end.
+const STOP: u32 = 9;
+
+/// Who asked a run to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub(crate) enum Stop {
+    /// A call of `cancel`.
+    Request,
+    CtrlC,
+    Terminated,
+    ShutDown,
+    /// The attempt that started it overran its timeout.
+    TimedOut,
+    /// What started it went away.
+    Crashed,
+    /// The transaction that it is part of did not complete.
+    RolledBack,
+}
+
+impl Stop {
+    const ALL: [Self; 7] =
+        [Self::Request, Self::CtrlC, Self::Terminated, Self::ShutDown, Self::TimedOut, Self::Crashed, Self::RolledBack];
+}
+
+/// Names the runs in a result.
+pub(crate) type VisitResult = fn(&Erased, &mut dyn FnMut(&Arc<Run>));
 
 /// What changes while a run goes on.
 struct Cell {
@@ -115,6 +144,8 @@ pub(crate) enum Waiter {
     Dependant(Arc<Run>),
     /// Somebody who waits for several runs, who is told which one ended.
     Group(Arc<dyn Group>, usize),
+    /// Nobody, but the failures of the runs in the result are nobody's concern.
+    Tolerant(VisitResult),
 }
 
 /// Somebody who waits for several runs.
@@ -150,7 +181,7 @@ impl Run {
             taken: AtomicBool::new(false),
             depth,
             created,
-            flags: AtomicU8::new(0),
+            flags: AtomicU16::new(0),
             waiting_for: AtomicU32::new(1),
             run_count: AtomicU32::new(0),
             held: AtomicU32::new(0),
@@ -200,12 +231,12 @@ impl Run {
         self.below_sync
     }
 
-    fn flag(&self, flag: u8) -> bool {
+    fn flag(&self, flag: u16) -> bool {
         self.flags.load(Ordering::Acquire) & flag != 0
     }
 
     /// Sets a flag; says whether it was set before.
-    fn raise(&self, flag: u8) -> bool {
+    fn raise(&self, flag: u16) -> bool {
         self.flags.fetch_or(flag, Ordering::AcqRel) & flag != 0
     }
 
@@ -255,11 +286,16 @@ impl Run {
 
     /// The run that waits for this one because it started it.
     pub(crate) fn above(&self) -> Option<&Arc<Self>> {
-        self.parent.as_ref()
+        self.parent.as_ref().filter(|_| !self.flag(DETACHED))
     }
 
-    /// This run and the runs in whose bodies it was submitted, innermost first.
+    /// This run and the runs that wait for it because they started it, innermost first.
     pub(crate) fn lineage(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
+        std::iter::successors(Some(self), |run| run.above())
+    }
+
+    /// This run and the runs in whose bodies it was submitted, innermost first, whether or not they wait for it.
+    pub(crate) fn origins(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
         std::iter::successors(Some(self), |run| run.parent.as_ref())
     }
 
@@ -311,6 +347,7 @@ impl Run {
     /// Counts an attempt and enters its state.
     pub(crate) fn begin_attempt(&self, name: StateName, message: Option<Arc<str>>) {
         self.run_count.fetch_add(1, Ordering::AcqRel);
+        self.reopen();
         self.enter(name, message);
     }
 
@@ -512,7 +549,7 @@ impl Run {
         let cell = lock(&self.cell);
         let waiting = cell.waiters.iter().filter_map(|(_, waiter)| match waiter {
             Waiter::Dependant(run) if !run.is_launched() => Some(Arc::clone(run)),
-            Waiter::Dependant(_) | Waiter::Task(_) | Waiter::Group(..) => None,
+            Waiter::Dependant(_) | Waiter::Task(_) | Waiter::Group(..) | Waiter::Tolerant(_) => None,
         });
         waiting.collect()
     }
@@ -605,12 +642,32 @@ impl Run {
             cell.ended = true;
             std::mem::take(&mut cell.waiters)
         };
-        let parent = self.parent.clone();
         if let Some(transaction) = &self.transaction {
             transaction.leave(&self, failed);
         }
-        self.siblings().child_ended(&self, failed);
+        if !self.visible
+            && let Some(Ok(result)) = self.outcome()
+        {
+            // Before what started these runs learns that one more has ended, and looks for failures.
+            for (_, waiter) in &waiters {
+                if let Waiter::Tolerant(visit) = waiter {
+                    visit(result, &mut |run| run.observe());
+                }
+            }
+        }
+        let parent = self.leave(failed);
         Wakes { waiters, completed: !failed, parent }
+    }
+
+    /// Takes the run out of the table in which it stands; gives back who waits for it because of that.
+    fn leave(self: &Arc<Self>, failed: bool) -> Option<Arc<Self>> {
+        loop {
+            let above = self.above().cloned();
+            // Whoever detaches the run meanwhile moves it from one table to another.
+            if self.siblings_of(above.as_ref()).child_ended(self, above.is_some(), failed) {
+                return above;
+            }
+        }
     }
 
     // --- the tree ---
@@ -620,9 +677,25 @@ impl Run {
     }
 
     fn siblings(&self) -> &Children {
-        match &self.parent {
-            Some(parent) => parent.children(),
-            None => &self.scope.orchestrator.roots,
+        self.siblings_of(self.above())
+    }
+
+    fn siblings_of<'a>(&'a self, above: Option<&'a Arc<Self>>) -> &'a Children {
+        above.map_or(&self.scope.orchestrator.roots, |parent| parent.children())
+    }
+
+    /// Makes the run a root: what started it neither waits for it, nor fails with it, nor takes it along at its end.
+    pub(crate) fn detach(self: &Arc<Self>) {
+        self.observe();
+        if let Some(transaction) = &self.transaction {
+            transaction.let_go(self);
+        }
+        let Some(parent) = self.above().cloned() else { return };
+        let orchestrator = &self.scope.orchestrator;
+        let Some(shut_down) = parent.children().hand_over(self, &orchestrator.roots) else { return };
+        parent.child_went();
+        if shut_down {
+            self.cancel_tree(Stop::ShutDown);
         }
     }
 
@@ -634,10 +707,12 @@ impl Run {
     /// Enters the run in its parent's table; `false` if the parent has ended.
     pub(crate) fn adopt(self: &Arc<Self>) -> bool {
         let siblings = self.siblings();
-        let Some(place) = siblings.add(self) else { return false };
+        if !siblings.add(self) {
+            return false;
+        }
         match &self.parent {
             Some(parent) if parent.flag(CLOSED) => {
-                siblings.remove(place);
+                siblings.remove(self);
                 parent.signal();
                 false
             }
@@ -663,10 +738,19 @@ impl Run {
         }
     }
 
-    /// Refuses further children, if none is active; says whether none was.
+    /// Lets children in again.
+    pub(crate) fn reopen(&self) {
+        if self.flag(CLOSED) {
+            self.flags.fetch_and(!CLOSED, Ordering::AcqRel);
+        }
+    }
+
+    /// Refuses further children, until there is another attempt; says whether none is active.
     pub(crate) fn close(&self) -> bool {
         // Whoever adds a child looks at the flag afterwards, so one of the two sees the other.
-        self.raise(CLOSED);
+        if !self.flag(CLOSED) {
+            self.raise(CLOSED);
+        }
         self.children.get().is_none_or(|children| children.is_idle())
     }
 
@@ -688,21 +772,45 @@ impl Run {
         self.flag(DISCARDED)
     }
 
+    /// Who asked the run to end, if anybody did.
+    pub(crate) fn stopped_by(&self) -> Option<Stop> {
+        let flags = self.flags.load(Ordering::Acquire);
+        (flags & CANCEL != 0).then(|| Stop::ALL[usize::from(flags >> STOP)])
+    }
+
+    /// Marks the run as one that is to end; says whether it was marked before.
+    fn stop(&self, by: Stop) -> bool {
+        let mark = CANCEL | ((by as u16) << STOP);
+        let marked = self
+            .flags
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |flags| (flags & CANCEL == 0).then_some(flags | mark));
+        marked.is_err()
+    }
+
+    /// Notes that the body did not stop, and that nobody waits for it any more.
+    pub(crate) fn abandon(&self) {
+        self.raise(ABANDONED);
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.flag(ABANDONED)
+    }
+
     /// Makes the run's failure nobody's concern.
     pub(crate) fn disown(&self) {
         self.raise(DISCARDED);
     }
 
     /// Asks the run, and every run it started, to end.
-    pub(crate) fn cancel(self: &Arc<Self>) {
+    pub(crate) fn cancel(self: &Arc<Self>, by: Stop) {
         self.disown();
-        self.cancel_tree();
+        self.cancel_tree(by);
     }
 
-    pub(crate) fn cancel_tree(self: &Arc<Self>) {
+    pub(crate) fn cancel_tree(self: &Arc<Self>, by: Stop) {
         let mut reached = vec![Arc::clone(self)];
         while let Some(run) = reached.pop() {
-            if run.has_ended() || run.raise(CANCEL) {
+            if run.has_ended() || run.stop(by) {
                 continue;
             }
             run.signal();
@@ -717,8 +825,8 @@ impl Run {
     }
 
     /// Asks every run that this one started to end.
-    pub(crate) fn cancel_children(&self) {
-        self.active_children().iter().for_each(Self::cancel_tree);
+    pub(crate) fn cancel_children(&self, by: Stop) {
+        self.active_children().iter().for_each(|child| child.cancel_tree(by));
     }
 }
 
@@ -779,6 +887,7 @@ impl Wakes {
                     }
                 }
                 Waiter::Group(group, index) => group.ended(index, self.completed),
+                Waiter::Tolerant(_) => {}
             }
         }
         if let Some(parent) = self.parent {
@@ -810,6 +919,13 @@ struct Table {
 impl Table {
     fn is_idle(&self) -> bool {
         self.active.is_empty() && self.holds == 0
+    }
+
+    /// Takes a run out, if it stands here.
+    fn take(&mut self, run: &Arc<Run>) -> Option<Arc<Run>> {
+        let place = run.place.load(Ordering::Acquire) as usize;
+        let here = self.active.get(place).is_some_and(|known| Arc::ptr_eq(known, run));
+        here.then(|| self.active.remove(place))
     }
 }
 
@@ -847,23 +963,26 @@ impl Drop for Hold {
 }
 
 impl Children {
-    fn add(&self, run: &Arc<Run>) -> Option<u32> {
+    fn add(&self, run: &Arc<Run>) -> bool {
         let mut table = lock(&self.table);
         if table.closed {
-            return None;
+            return false;
         }
         let place = table.active.insert(Arc::clone(run));
         let place = u32::try_from(place).expect("a run has fewer than four billion children at a time");
         // Before anybody else can see the run: a cancellation may end it as soon as the lock is free.
         run.place.store(place, Ordering::Release);
-        Some(place)
+        true
     }
 
-    fn child_ended(&self, run: &Arc<Run>, failed: bool) {
-        let place = run.place.load(Ordering::Acquire);
+    /// Takes out a run that has ended; `false` if it was handed over to the roots meanwhile.
+    fn child_ended(&self, run: &Arc<Run>, has_parent: bool, failed: bool) -> bool {
         let mut table = lock(&self.table);
-        let own = table.active.try_remove(place as usize);
-        if failed && run.parent.is_some() && !run.is_discarded() {
+        if has_parent && run.flag(DETACHED) {
+            return false;
+        }
+        let own = table.take(run);
+        if failed && has_parent && !run.is_discarded() && !run.is_observed() {
             // Those that were looked at meanwhile are nobody's concern any more.
             if table.failures.len() >= table.prune_at.max(64) {
                 table.failures.retain(|child| !child.is_observed());
@@ -875,13 +994,26 @@ impl Children {
         let idle = table.is_idle();
         drop(table);
         drop(own);
-        if idle && run.parent.is_none() {
+        if idle && !has_parent {
             self.idle.notify_waiters();
         }
+        true
     }
 
-    fn remove(&self, place: u32) {
-        let removed = lock(&self.table).active.try_remove(place as usize);
+    /// Moves an active run to the roots; says whether these are shut down already. `None`: it is not here any more.
+    fn hand_over(&self, run: &Arc<Run>, roots: &Self) -> Option<bool> {
+        let mut table = lock(&self.table);
+        let run = table.take(run)?;
+        // Nobody locks a run's table while the table of the roots is locked.
+        let mut others = lock(&roots.table);
+        let place = others.active.insert(Arc::clone(&run));
+        run.place.store(u32::try_from(place).expect("there are fewer than four billion roots"), Ordering::Release);
+        run.raise(DETACHED);
+        Some(others.closed)
+    }
+
+    fn remove(&self, run: &Arc<Run>) {
+        let removed = lock(&self.table).take(run);
         drop(removed);
     }
 

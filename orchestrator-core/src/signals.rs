@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::runtime::Handle;
 
 use crate::orchestrator::Inner;
+use crate::run::Stop;
 
 /// The orchestrators of this process whose runs a signal cancels.
 static WATCHED: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
@@ -39,14 +40,14 @@ pub(crate) fn watch(orchestrator: &Arc<Inner>, handle: &Handle) {
     handle.spawn(async move {
         let _watching = watching;
         let mut told = false;
-        while let Some(status) = signal().await {
+        while let Some((status, by)) = signal().await {
             let active = active();
             if told || active.is_empty() {
                 std::process::exit(status);
             }
             told = true;
             tracing::warn!(target: "orchestrator", "interrupted: cancelling runs; once more to exit at once");
-            active.iter().for_each(|orchestrator| orchestrator.cancel_all());
+            active.iter().for_each(|orchestrator| orchestrator.cancel_all(by));
         }
     });
 }
@@ -57,19 +58,19 @@ fn active() -> Vec<Arc<Inner>> {
     watched.iter().filter_map(Weak::upgrade).filter(|orchestrator| !orchestrator.roots.is_idle()).collect()
 }
 
-/// Waits for a signal and gives the exit status that goes with it; `None` if signals cannot be watched here.
-async fn signal() -> Option<i32> {
+/// Waits for a signal and gives the exit status that goes with it, and its name; `None` if signals cannot be watched here.
+async fn signal() -> Option<(i32, Stop)> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate()).ok()?;
         tokio::select! {
-            outcome = tokio::signal::ctrl_c() => outcome.is_ok().then_some(INTERRUPTED),
-            received = terminate.recv() => received.map(|()| TERMINATED),
+            outcome = tokio::signal::ctrl_c() => outcome.is_ok().then_some((INTERRUPTED, Stop::CtrlC)),
+            received = terminate.recv() => received.map(|()| (TERMINATED, Stop::Terminated)),
         }
     }
     #[cfg(not(unix))]
     {
-        tokio::signal::ctrl_c().await.is_ok().then_some(INTERRUPTED)
+        tokio::signal::ctrl_c().await.is_ok().then_some((INTERRUPTED, Stop::CtrlC))
     }
 }

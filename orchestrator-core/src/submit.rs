@@ -298,6 +298,7 @@ fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, visible:
         return run;
     }
     if !run.adopt() {
+        run.disown();
         let said = match &run.parent {
             Some(parent) => format!("the run '{}' that called it has ended", parent.name()),
             None => "the orchestrator is shut down".to_owned(),
@@ -315,8 +316,8 @@ fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, visible:
         transaction.enter(&run);
     }
     wait_for_all(&run, &upstreams);
-    if run.parent.as_ref().is_some_and(|parent| parent.is_cancelled()) {
-        run.cancel_tree();
+    if let Some(by) = run.parent.as_ref().and_then(|parent| parent.stopped_by()) {
+        run.cancel_tree(by);
     }
     if run.upstream_ended() {
         launch(&run);

@@ -26,7 +26,7 @@ use crate::error::BodyError;
 use crate::hook::ResultHooks;
 use crate::id::RunId;
 use crate::orchestrator::{Inner, Orchestrator};
-use crate::run::{Hold, Run};
+use crate::run::{Hold, Run, Stop};
 
 pub use error::TransactionError;
 use error::Why;
@@ -310,14 +310,21 @@ impl Shared {
         state.open
     }
 
-    /// Stages a run that has completed; gives it back if the transaction has ended.
+    /// Stages a run that has completed; gives it back if the transaction has ended, or the run was detached.
     pub(crate) fn stage(&self, staged: Staged) -> Option<Staged> {
         let mut state = self.lock();
-        if !state.open {
+        if !state.open || !state.active.contains_key(&staged.run.id()) {
             return Some(staged);
         }
         state.staged.push(staged);
         None
+    }
+
+    /// Lets go of a run that is detached.
+    pub(crate) fn let_go(&self, run: &Arc<Run>) {
+        let own = self.lock().active.remove(&run.id());
+        drop(own);
+        self.idle.notify_waiters();
     }
 
     /// Lets go of a run that has ended.
@@ -376,7 +383,7 @@ impl Shared {
                 state.active.values().cloned().collect()
             };
             if !completed {
-                active.iter().for_each(Run::cancel);
+                active.iter().for_each(|run| run.cancel(Stop::RolledBack));
             }
             drop(active);
             idle.await;

@@ -100,12 +100,15 @@ impl Expansion<'_> {
         let turbofish = types.as_turbofish();
         let future = self.future();
         let (inputs, names) = (self.inputs("IntoInput"), self.names());
+        // Not at the future's type: `notify(x).tolerate();` is a statement, and gives the future back.
+        let said_so = outer.iter().any(|attr| attr.path().is_ident("must_use"));
+        let must_use = (!said_so).then(|| must_use(ONE));
         // The keyword and the braces are the user's: without them the compiler takes the function for ours and does not
         // say that nobody calls it.
         let mut block = Group::new(Delimiter::Brace, quote!(#ident::configure().submit #turbofish (#names)));
         block.set_span(item.body.span());
         quote! {
-            #(#cfg)* #(#docs)* #(#outer)*
+            #(#cfg)* #(#docs)* #(#outer)* #must_use
             #[allow(dead_code, clippy::all, clippy::pedantic, clippy::nursery)]
             #vis #fn_token #ident #impl_generics (#inputs) -> #future #clause #block
         }
@@ -286,18 +289,22 @@ impl Expansion<'_> {
             Kind::Flow => quote!(submit_flow),
         };
         let args = self.converted(&quote!(arg));
+        let must_use_one = must_use(ONE);
         // A task without parameters has nothing to map over.
         let maps = (*kind == Kind::Task && !params.is_empty()).then(|| {
             let succeeds = self.success();
             let inputs = self.inputs("IntoMapInput");
             let args = self.converted(&quote!(map_arg));
+            let must_use_all = must_use(MANY);
             quote! {
                 /// Submits one run for each element of the arguments that are collections.
+                #must_use_all
                 #vis fn map #impl_generics (#inputs) -> #p::MapFuture<#succeeds> #clause {
                     Self::configure().submit_map #turbofish (#names)
                 }
 
                 /// Like `map`, with the options of this handle.
+                #must_use_all
                 #vis fn submit_map #impl_generics (&self, #inputs) -> #p::MapFuture<#succeeds> #clause {
                     #p::submit_map::<__Body #types>(&self.__overrides, #args)
                 }
@@ -315,6 +322,7 @@ impl Expansion<'_> {
                 }
 
                 /// Submits a run with the options of this handle.
+                #must_use_one
                 #vis fn submit #impl_generics (&self, #inputs) -> #future #clause {
                     #p::#submit::<__Body #types>(&self.__overrides, #args)
                 }
@@ -424,6 +432,16 @@ impl Expansion<'_> {
         }
     }
 }
+
+/// The lint for a future that nobody takes.
+fn must_use(text: &str) -> TokenStream {
+    quote!(#[must_use = #text])
+}
+
+const ONE: &str =
+    "the run goes on, but nobody learns of its outcome: await it, pass it on, or `.tolerate()` its failure";
+const MANY: &str =
+    "the runs go on, but nobody learns of their outcome: await them, pass them on, or `.tolerate()` their failures";
 
 /// The name that an argument has in our code, whatever the user called the parameter.
 fn argument((index, param): (usize, &Param)) -> Ident {

@@ -203,21 +203,24 @@ async fn program_that_is_interrupted() {
 fn signals_are_handled_if_the_builder_says_so() {
     use std::io::{BufRead as _, BufReader};
     use std::os::unix::process::ExitStatusExt as _;
+    const SIGINT: i32 = 2;
     const SIGTERM: i32 = 15;
-    for handles in [true, false] {
+    for (handles, signal, by) in [(true, SIGTERM, "SIGTERM"), (true, SIGINT, "Ctrl-C"), (false, SIGTERM, "nobody")] {
         let mut command = program("program_that_is_interrupted", &[("HANDLES", &handles.to_string())]);
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
         lines.find(|line| line == "said: begun").unwrap();
-        assert!(Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill").args([format!("-{signal}"), process.id().to_string()]).status().unwrap().success()
+        );
         let said = lines.find(|line| line.starts_with("said: "));
         let status = process.wait().unwrap();
         if handles {
-            assert_eq!(said.as_deref(), Some("said: task run 'endless-0' was cancelled: on request"));
+            assert_eq!(said.unwrap(), format!("said: task run 'endless-0' was cancelled: by {by}"));
             assert!(status.success(), "{status}");
         } else {
             assert_eq!(said, None);
-            assert_eq!(status.signal(), Some(SIGTERM), "{status}");
+            assert_eq!(status.signal(), Some(signal), "{status}");
         }
     }
 }

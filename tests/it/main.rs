@@ -23,6 +23,7 @@ mod macros;
 mod map;
 mod mistakes;
 mod options;
+mod outcomes;
 mod output;
 mod pause;
 mod random;

@@ -14,7 +14,7 @@ use crate::body::{Attempt, BodyFailure, BodyFuture, Erased};
 use crate::context::Place;
 use crate::error::{Cause, FailureKind, TaskError};
 use crate::pause;
-use crate::run::{Run, Waits};
+use crate::run::{Run, Stop, Waits};
 
 /// How an attempt ended.
 pub(super) enum Ended {
@@ -50,11 +50,14 @@ pub(super) async fn children_ended(run: &Run) {
     poll_fn(|_| if run.children_ended() { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
-/// Lets the run start nothing more, when every run that it started has ended. Code that a body gave away may submit runs
-/// until then.
-pub(super) async fn close(run: &Run) {
-    while !run.close() {
+/// Ready when every run that this one started has ended, and no other is let in. Code that a body gave away may submit
+/// runs until then.
+pub(super) async fn closed(run: &Run) {
+    loop {
         children_ended(run).await;
+        if run.close() {
+            return;
+        }
     }
 }
 
@@ -69,7 +72,7 @@ pub(super) async fn execute(run: &Arc<Run>, attempt: Attempt, number: u32) -> En
                 Ok(outcome) => outcome,
                 // The body is gone by now, and what its destructors left to do counts among the children.
                 Err(_) => {
-                    run.cancel_children();
+                    run.cancel_children(Stop::TimedOut);
                     children_ended(run).await;
                     let _ = run.unobserved_failure();
                     return Ended::TimedOut(limit);
@@ -90,11 +93,12 @@ async fn body_and_children(run: &Arc<Run>, attempt: Attempt, number: u32) -> Opt
         Attempt::Blocking(function) => Box::pin(call_body(run, function, number)).await,
     };
     let outcome = outcome?;
-    // A result that is there stands, even if a cancellation came while the body gave it: what it did is done.
-    if matches!(outcome, Body::Returned(Ok(_))) && run.children_ended() {
+    // What might still fail fails before it is judged: from then on nothing more begins. A result that is there stands,
+    // even if a cancellation came while the body gave it: what it did is done.
+    if matches!(outcome, Body::Returned(Ok(_))) && run.children_ended() && run.close() {
         return Some(outcome);
     }
-    unless_cancelled(run, children_ended(run)).await.map(|()| outcome)
+    unless_cancelled(run, closed(run)).await.map(|()| outcome)
 }
 
 /// What a body's outcome means, in the light of its children's.
@@ -207,6 +211,7 @@ async fn call_body(run: &Arc<Run>, function: Function, number: u32) -> Option<Bo
     pause::withdraw(run);
     let grace = run.scope.orchestrator.defaults.cancel_grace;
     if tokio::time::timeout(grace, &mut thread).await.is_err() {
+        run.abandon();
         tracing::warn!(
             target: "orchestrator",
             "{} '{}' did not stop within {grace:?} of its cancellation; its thread is abandoned",

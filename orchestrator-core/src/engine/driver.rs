@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Call;
-use super::attempt::{self, Ended, children_ended, unless_cancelled};
+use super::attempt::{self, Ended, children_ended, closed, unless_cancelled};
 use super::machine::{Decision, Event, Machine, jittered};
 use super::panics;
 use super::rules::{self, Holding, Taken, Verdict};
@@ -14,7 +14,7 @@ use crate::cache::Claim;
 use crate::error::{Cause, FailureKind, TaskError};
 use crate::hook::{self, ResultHooks};
 use crate::pause;
-use crate::run::{Outcome, Run, Waits};
+use crate::run::{Outcome, Run, Stop, Waits};
 use crate::state::{StateName, StateType};
 
 /// How a run ends: all that is left to do is to say so.
@@ -124,7 +124,7 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
             Decision::Cancel => {
                 holding.taken = Taken::default();
                 run.enter_cancelling();
-                run.cancel_children();
+                run.cancel_children(run.stopped_by().unwrap_or(Stop::Request));
                 children_ended(run).await;
                 break StateName::Cancelled;
             }
@@ -142,9 +142,10 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
     let hooks = Some(call.result_hooks()).filter(|hooks| completed && !hooks.is_empty()).map(Box::new);
     drop(call);
     if run.def.hooks.of(state).is_empty() && hooks.is_none() {
-        attempt::close(run).await;
+        closed(run).await;
     } else {
         // Its hooks may submit runs.
+        run.reopen();
         children_ended(run).await;
     }
     let (state, outcome) = end(run, state, result, failure);
@@ -197,13 +198,36 @@ fn after_failure(machine: &Machine, failure: Option<&TaskError>) -> String {
     format!("attempt {} of {} failed: {reason}", machine.failed(), machine.allowed())
 }
 
+/// Who cancelled the run, and whether its body went along.
+fn why_cancelled(run: &Run) -> String {
+    let caller = |what: &str| {
+        let name = run.parent.as_ref().map(|parent| parent.name());
+        format!("'{}', which called it, {what}", name.as_deref().unwrap_or_default())
+    };
+    let mut said = match run.stopped_by().unwrap_or(Stop::Request) {
+        Stop::CtrlC => "by Ctrl-C".to_owned(),
+        Stop::Terminated => "by SIGTERM".to_owned(),
+        Stop::ShutDown => "the orchestrator was shut down".to_owned(),
+        Stop::Request | Stop::TimedOut | Stop::Crashed | Stop::RolledBack
+            if run.above().is_some_and(|parent| parent.is_cancelled()) =>
+        {
+            caller("was cancelled")
+        }
+        Stop::RolledBack => "the transaction that it is part of was rolled back".to_owned(),
+        Stop::TimedOut => caller("timed out"),
+        Stop::Crashed => caller("crashed"),
+        Stop::Request => "on request".to_owned(),
+    };
+    if run.is_abandoned() {
+        let grace = run.scope.orchestrator.defaults.cancel_grace;
+        said.push_str(&format!("; its body did not stop within {grace:?} and was abandoned"));
+    }
+    said
+}
+
 fn end(run: &Arc<Run>, state: StateName, result: Option<Erased>, failure: Option<TaskError>) -> (StateName, Outcome) {
     let outcome = if state == StateName::Cancelled {
-        let said = match run.parent.as_ref().filter(|parent| parent.is_cancelled()) {
-            Some(parent) => format!("'{}', which called it, was cancelled", parent.name()),
-            None => "on request".to_owned(),
-        };
-        Err(run.error(FailureKind::Cancelled, Cause::Said(said)))
+        Err(run.error(FailureKind::Cancelled, Cause::Said(why_cancelled(run))))
     } else {
         match (result, failure) {
             (Some(value), _) if state.kind() == StateType::Completed => Ok(value),

@@ -18,7 +18,7 @@ use crate::cache::{self, Claim, Kept};
 use crate::error::{BodyError, Cause, FailureKind, TaskError};
 use crate::hook::{self, ResultHooks};
 use crate::orchestrator::Inner;
-use crate::run::{Outcome, Run};
+use crate::run::{Outcome, Run, Stop};
 use crate::state::StateName;
 use crate::testing::Fakes;
 use crate::transaction::Staged;
@@ -55,11 +55,11 @@ pub(crate) fn start(run: Arc<Run>, call: Box<dyn Call>) {
 
 /// Drives a run to its end, and sees to it that it has one.
 async fn supervise(mut watch: Watch, call: Box<dyn Call>) {
-    let root = root_of(watch.run());
     let Watch { run, outcome } = &mut watch;
     let run = run.as_ref().expect("the run is taken out at its end");
-    watched(run, live(run, call, root.as_ref(), outcome)).await;
-    if let Some(Root { orchestrator, .. }) = &root {
+    watched(run, live(run, call, outcome)).await;
+    // A run may have become a root meanwhile.
+    if let Some(orchestrator) = root_of(run) {
         // Nobody is told of the end of a root run before it is stored. What cannot be stored was reported.
         Box::pin(orchestrator.journal.committed()).await;
     }
@@ -69,17 +69,19 @@ async fn supervise(mut watch: Watch, call: Box<dyn Call>) {
 }
 
 /// All that happens in a run, up to the end of its hooks. The outcome is there as soon as the terminal state is.
-async fn live(run: &Arc<Run>, call: Box<dyn Call>, root: Option<&Root>, outcome: &mut Option<Outcome>) {
+async fn live(run: &Arc<Run>, call: Box<dyn Call>, outcome: &mut Option<Outcome>) {
+    let strict = run.scope.orchestrator.strict;
+    let lost_before = if strict { run.scope.orchestrator.journal.lost().0 } else { 0 };
     let mut end = driver::drive(run, call).await;
-    if let Some(root) = root
-        && root.orchestrator.strict
+    if strict
         && end.outcome.is_ok()
+        && let Some(orchestrator) = root_of(run)
     {
         // Before the run says that it completed: what it did so far has to be stored.
         run.flush();
-        Box::pin(root.orchestrator.journal.committed()).await;
-        if let (lost, Some(why)) = root.orchestrator.journal.lost()
-            && lost > root.lost_before
+        Box::pin(orchestrator.journal.committed()).await;
+        if let (lost, Some(why)) = orchestrator.journal.lost()
+            && lost > lost_before
         {
             let message = format!("its history was not stored: {why}");
             let error = run.error(FailureKind::Crashed, Cause::Said(message.clone()));
@@ -100,7 +102,7 @@ async fn live(run: &Arc<Run>, call: Box<dyn Call>, root: Option<&Root>, outcome:
     {
         *outcome = Some(Err(error));
     }
-    attempt::close(run).await;
+    attempt::closed(run).await;
 }
 
 /// Commits the result of a run, or stages it in the run's transaction; an error if that went wrong. The claim is given up
@@ -130,17 +132,11 @@ async fn keep(
     committed.err().map(|error| run.error(FailureKind::Failed, Cause::Body(BodyError::new(error))))
 }
 
-/// What a run that no other run started knows of the journal, if its history has to be waited for.
-struct Root {
-    orchestrator: Arc<Inner>,
-    lost_before: u64,
-}
-
-/// Only root runs wait for the journal: all others leave its counts alone.
-fn root_of(run: &Run) -> Option<Root> {
+/// The orchestrator of a run that no other run waits for, if its history has to be waited for: all others leave the
+/// journal's counts alone.
+fn root_of(run: &Run) -> Option<Arc<Inner>> {
     let orchestrator = &run.scope.orchestrator;
-    let waits = run.parent.is_none() && !orchestrator.journal.is_immediate();
-    waits.then(|| Root { orchestrator: Arc::clone(orchestrator), lost_before: orchestrator.journal.lost().0 })
+    (run.above().is_none() && !orchestrator.journal.is_immediate()).then(|| Arc::clone(orchestrator))
 }
 
 /// Sees to it that a cancellation, or the end of the run's last child, reaches what the run does.
@@ -169,12 +165,6 @@ struct Watch {
     outcome: Option<Outcome>,
 }
 
-impl Watch {
-    fn run(&self) -> &Arc<Run> {
-        self.run.as_ref().expect("the run is taken out at its end")
-    }
-}
-
 impl Drop for Watch {
     fn drop(&mut self) {
         let Some(run) = self.run.take() else { return };
@@ -184,7 +174,7 @@ impl Drop for Watch {
             } else {
                 "the tokio runtime was shut down while the run was active"
             };
-            run.cancel_children();
+            run.cancel_children(Stop::Crashed);
             let error = run.error(FailureKind::Crashed, Cause::Said(said.to_owned()));
             run.conclude(StateName::Crashed, Some(said.into()), Some(&error));
             hook::call_without_runtime(&run, run.def.hooks.on_crashed);

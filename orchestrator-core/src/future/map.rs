@@ -10,16 +10,16 @@ use super::TaskFuture;
 use super::join::{Join, Members};
 use super::stream::AsCompleted;
 use super::wait::{Wait, WaitState};
+use crate::body::Erased;
 use crate::error::TaskError;
 use crate::input::{owned, result_of};
-use crate::run::Run;
+use crate::run::{Run, Stop, Waiter};
 
 /// The results of a `map`, to come: one task run per element.
 ///
 /// Awaiting gives `Result<Vec<T>, TaskError>`, in the order of the elements, and an error as soon as one run fails;
 /// the other runs go on. [`settled`](Self::settled) waits for all and keeps every outcome,
 /// [`as_completed`](Self::as_completed) gives results as they come.
-#[must_use = "the runs go on without it, but their outcome is lost: await it, or pass it to another task"]
 pub struct MapFuture<T> {
     runs: Runs<T>,
     progress: Progress<T>,
@@ -80,9 +80,20 @@ impl<T: Send + Sync + 'static> MapFuture<T> {
     pub fn cancel(&self) {
         match (&self.runs, self.children()) {
             (_, Some(children)) => children.iter().for_each(TaskFuture::cancel),
-            (Runs::Later(run, _), None) => run.cancel(),
+            (Runs::Later(run, _), None) => run.cancel(Stop::Request),
             (Runs::Known(_), None) => {}
         }
+    }
+
+    /// Says that the runs may fail: their failures do not fail what started them, which still waits for them.
+    pub fn tolerate(self) -> Self {
+        if let Runs::Later(expansion, _) = &self.runs {
+            expansion.observe();
+            // Runs that are not known yet are told when they are; the only error is that they are known.
+            let _ = expansion.add_waiter(Waiter::Tolerant(visit_children::<T>));
+        }
+        self.children().unwrap_or_default().iter().for_each(|child| child.as_run().observe());
+        self
     }
 
     /// Waits for all runs and keeps every outcome, in the order of the elements.
@@ -126,6 +137,12 @@ impl<T: Send + Sync + 'static> MapFuture<T> {
             self.progress = Progress::Joining(Members::of(children, join)?);
         }
     }
+}
+
+/// Visits the runs that the expansion of a map has submitted.
+pub(super) fn visit_children<T: Send + Sync + 'static>(result: &Erased, visit: &mut dyn FnMut(&Arc<Run>)) {
+    let children: &Vec<TaskFuture<T>> = result.downcast_ref().expect("an expansion gives futures");
+    children.iter().for_each(|child| visit(child.as_run()));
 }
 
 impl<T> Clone for MapFuture<T> {

@@ -4,6 +4,7 @@ pub(crate) mod cycle;
 mod join;
 mod map;
 mod stream;
+mod tally;
 mod wait;
 
 use std::future::{Future, IntoFuture};
@@ -15,18 +16,18 @@ use std::task::{Context, Poll};
 use crate::error::{FlowError, TaskError};
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::input::{owned, result_of};
-use crate::run::Run;
+use crate::run::{Run, Stop};
 use crate::state::State;
 
 pub use map::{JoinAll, MapFuture, Settled, join_all};
 pub use stream::{AsCompleted, Indexed, as_completed};
+pub use tally::{Tally, all_completed};
 pub(crate) use wait::Wait;
 pub use wait::{Awaitable, Shared, Upstream, WaitState, wait_all};
 
 macro_rules! run_future {
     ($(#[$doc:meta])* $name:ident, $id:ident, $error:ident, $as_id:ident, $what:literal) => {
         $(#[$doc])*
-        #[must_use = "the run goes on without it, but its outcome is lost: await it, or pass it to another task"]
         pub struct $name<T> {
             wait: Wait,
             output: PhantomData<fn() -> T>,
@@ -66,7 +67,27 @@ macro_rules! run_future {
             ///
             /// A run that is cancelled this way does not fail the flow that it belongs to.
             pub fn cancel(&self) {
-                self.as_run().cancel();
+                self.as_run().cancel(Stop::Request);
+            }
+
+            /// Says that the run may fail: its failure does not fail what started it, which still waits for it.
+            ///
+            /// Only this run's own failure is meant. A run that takes its result does not start, and that is another
+            /// failure.
+            pub fn tolerate(self) -> Self {
+                self.as_run().observe();
+                self
+            }
+
+            /// Lets the run go its own way: what started it neither waits for it, nor fails with it, nor ends it when it
+            /// is cancelled or times out.
+            ///
+            /// From now on the run is on its own, like one that was submitted outside of any flow: a signal still
+            /// cancels it, and [`shutdown`](crate::Orchestrator::shutdown) cancels it and waits for it. The history
+            /// keeps where it came from.
+            pub fn detach(self) -> Self {
+                self.as_run().detach();
+                self
             }
 
             /// Waits until the run has ended, however it ended, and gives its final state.

@@ -6,10 +6,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::map::visit_children;
 use super::{FlowFuture, MapFuture, TaskFuture, cycle, shared};
-use crate::body::Erased;
 use crate::error::TaskError;
-use crate::run::{Run, Waiter};
+use crate::run::{Run, VisitResult, Waiter};
 use crate::state::State;
 
 /// One waiting place at one run.
@@ -123,9 +123,6 @@ impl<T: Send + Sync + 'static, E: From<TaskError>> Future for Shared<T, E> {
     }
 }
 
-/// Names the runs in a result.
-type VisitResult = fn(&Erased, &mut dyn FnMut(&Arc<Run>));
-
 /// A run, or the runs that another run will have submitted.
 #[derive(Debug, Clone)]
 pub struct Upstream(pub(crate) UpstreamKind);
@@ -171,13 +168,9 @@ impl<T> Awaitable for FlowFuture<T> {
 
 impl<T: Send + Sync + 'static> Awaitable for MapFuture<T> {
     fn upstreams(&self) -> Vec<Upstream> {
-        fn children<T: Send + Sync + 'static>(result: &Erased, visit: &mut dyn FnMut(&Arc<Run>)) {
-            let children: &Vec<TaskFuture<T>> = result.downcast_ref().expect("an expansion gives futures");
-            children.iter().for_each(|child| visit(child.as_run()));
-        }
         match self.children() {
             Some(children) => children.iter().flat_map(Awaitable::upstreams).collect(),
-            None => vec![Upstream(UpstreamKind::Expansion(self.expansion(), children::<T>))],
+            None => vec![Upstream(UpstreamKind::Expansion(self.expansion(), visit_children::<T>))],
         }
     }
 }
