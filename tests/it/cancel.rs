@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use orchestrator::prelude::*;
 
-use crate::door::{states, tasks};
+use crate::door::{last_message, states, tasks};
 
 #[task]
 async fn endless() {
@@ -127,14 +127,26 @@ async fn a_sync_body_that_does_not_stop_is_abandoned() {
         let gate = GATE.lock().unwrap().take().unwrap();
         let _ = gate.recv();
     }
-    let orchestrator =
-        Orchestrator::builder().database_url("memory").cancel_grace(Duration::from_millis(10)).build().await.unwrap();
+    let orchestrator = Orchestrator::builder()
+        .database_url("memory")
+        .blocking_threads(1)
+        .cancel_grace(Duration::from_millis(10))
+        .build()
+        .await
+        .unwrap();
     orchestrator
         .scope(async {
             let run = stubborn();
             until_running(&run).await;
             run.cancel();
             assert!((&run).await.unwrap_err().is_cancelled());
+            assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Cancelling", "Cancelled"]);
+            let said = last_message(run.run_id()).await;
+            assert_eq!(said, "on request; its body did not stop within 10ms and was abandoned");
+            let (sender, gate) = mpsc::channel();
+            *GATE.lock().unwrap() = Some(gate);
+            sender.send(()).unwrap();
+            stubborn().await.unwrap();
         })
         .await;
     release.send(()).unwrap();
@@ -220,4 +232,247 @@ async fn a_sync_body_shows_as_cancelling_while_it_does_not_stop() {
     release.send(()).unwrap();
     assert!((&run).await.unwrap_err().is_cancelled());
     assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Cancelling", "Cancelled"]);
+}
+
+#[orchestrator::test]
+async fn a_cancellation_says_who_asked() {
+    #[flow]
+    async fn outer() -> Result<(), TaskError> {
+        endless().await
+    }
+    let run = endless();
+    until_running(&run).await;
+    run.cancel();
+    assert_eq!((&run).await.unwrap_err().to_string(), "task run 'endless-0' was cancelled: on request");
+    let flow = outer();
+    let id = flow.run_id();
+    while tasks(id).await != ["endless-0: Running"] {
+        tokio::task::yield_now().await;
+    }
+    let name = Orchestrator::current().flow_run(id).await.unwrap().name;
+    Orchestrator::current().cancel(id).await.unwrap();
+    let task = Orchestrator::current().task_runs(id).await.unwrap()[0].id;
+    assert_eq!(last_message(id).await, "on request");
+    assert_eq!(last_message(task).await, format!("'{name}', which called it, was cancelled"));
+    let (left, flow) = (endless(), outer());
+    until_running(&left).await;
+    while tasks(flow.run_id()).await != ["endless-0: Running"] {
+        tokio::task::yield_now().await;
+    }
+    Orchestrator::current().shutdown().await.unwrap();
+    let task = Orchestrator::current().task_runs(flow.run_id()).await.unwrap()[0].id;
+    assert_eq!(last_message(left.run_id()).await, "the orchestrator was shut down");
+    assert_eq!(last_message(flow.run_id()).await, "the orchestrator was shut down");
+    assert_eq!(last_message(task).await, "the orchestrator was shut down");
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn what_a_timed_out_flow_started_says_so() {
+    #[task]
+    async fn middle() -> Result<(), TaskError> {
+        endless().await
+    }
+    #[flow(timeout_secs = 5, run_name = "slow")]
+    async fn slow() -> Result<(), TaskError> {
+        middle().await
+    }
+    let run = slow();
+    let id = run.run_id();
+    assert!(run.await.unwrap_err().is_timed_out());
+    let runs = Orchestrator::current().task_runs(id).await.unwrap();
+    assert_eq!(last_message(runs[0].id).await, "'slow', which called it, timed out");
+    assert_eq!(last_message(runs[1].id).await, "'middle-0', which called it, was cancelled");
+}
+
+/// What can be given back, and has to be, however a run ended.
+async fn nothing_is_held() {
+    for limit in Orchestrator::current().limits().await.unwrap() {
+        assert_eq!((limit.taken, limit.waiting), (0, 0), "{limit:?}");
+    }
+}
+
+#[orchestrator::test]
+async fn while_it_waits_for_its_inputs() {
+    #[task(concurrency = "one")]
+    async fn takes(_value: ()) {}
+    Orchestrator::current().limit("one", 1).await.unwrap();
+    let first = endless();
+    let (second, third) = (takes(&first), takes(&first));
+    second.cancel();
+    assert!((&second).await.unwrap_err().is_cancelled(), "without its inputs");
+    assert_eq!(states(second.run_id()).await, ["Pending", "Cancelling", "Cancelled"]);
+    assert_eq!(third.state().name, "Pending");
+    first.cancel();
+    assert!(third.await.unwrap_err().is_not_ready());
+    nothing_is_held().await;
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn during_the_delay_before_a_retry() {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    #[task(retries = 3, retry_delay_secs = 60, concurrency = "one")]
+    async fn flaky() -> Result<(), String> {
+        CALLS.fetch_add(1, Ordering::SeqCst);
+        Err("flaky".into())
+    }
+    Orchestrator::current().limit("one", 1).await.unwrap();
+    let run = flaky();
+    while run.state().name != "AwaitingRetry" {
+        tokio::task::yield_now().await;
+    }
+    nothing_is_held().await;
+    run.cancel();
+    assert!((&run).await.unwrap_err().is_cancelled());
+    assert_eq!(states(run.run_id()).await, ["Pending", "Running", "AwaitingRetry", "Cancelling", "Cancelled"]);
+    assert_eq!(CALLS.load(Ordering::SeqCst), 1);
+}
+
+#[orchestrator::test]
+async fn while_another_run_computes_the_same() {
+    static GATE: AtomicUsize = AtomicUsize::new(0);
+    #[task(cache_ttl = "1h", cache_policy = inputs, concurrency = "two")]
+    async fn once(n: u32) -> u32 {
+        while GATE.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        n
+    }
+    Orchestrator::current().limit("two", 2).await.unwrap();
+    let (first, second, third) = (once(1), once(1), once(1));
+    until_running(&first).await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(second.state().name, "Pending");
+    second.cancel();
+    assert!((&second).await.unwrap_err().is_cancelled());
+    assert_eq!(states(second.run_id()).await, ["Pending", "Cancelling", "Cancelled"]);
+    // The one that computes it goes as well: the next takes over.
+    first.cancel();
+    assert!(first.await.unwrap_err().is_cancelled());
+    GATE.store(1, Ordering::SeqCst);
+    assert_eq!((&third).await.unwrap(), 1);
+    assert_eq!(states(third.run_id()).await, ["Pending", "Running", "Completed"]);
+    nothing_is_held().await;
+}
+
+#[orchestrator::test]
+async fn while_it_waits_for_its_children() {
+    #[task(concurrency = "one")]
+    async fn parent() -> u32 {
+        drop(endless());
+        1
+    }
+    Orchestrator::current().limit("one", 1).await.unwrap();
+    let run = parent();
+    until_running(&run).await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    run.cancel();
+    assert!((&run).await.unwrap_err().is_cancelled(), "its own body has returned");
+    assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Cancelling", "Cancelled"]);
+    nothing_is_held().await;
+}
+
+#[tokio::test]
+async fn while_it_waits_for_a_thread() {
+    use std::sync::mpsc;
+    static GATE: std::sync::Mutex<Option<mpsc::Receiver<()>>> = std::sync::Mutex::new(None);
+    let (release, gate) = mpsc::channel();
+    *GATE.lock().unwrap() = Some(gate);
+    #[task]
+    fn blocks() -> u32 {
+        let gate = GATE.lock().unwrap().take();
+        gate.map_or(2, |gate| gate.recv().map_or(0, |()| 1))
+    }
+    let orchestrator = Orchestrator::builder().database_url("memory").blocking_threads(1).build().await.unwrap();
+    orchestrator
+        .scope(async {
+            let first = blocks();
+            until_running(&first).await;
+            let (second, third) = (blocks(), blocks());
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(second.state().name, "Pending");
+            second.cancel();
+            assert!((&second).await.unwrap_err().is_cancelled());
+            release.send(()).unwrap();
+            assert_eq!(first.await.unwrap(), 1);
+            assert_eq!(third.await.unwrap(), 2, "the thread came back");
+        })
+        .await;
+}
+
+#[orchestrator::test]
+async fn after_any_number_of_steps_everything_comes_back() {
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    static DROPPED: AtomicUsize = AtomicUsize::new(0);
+    struct Counted;
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            DROPPED.fetch_add(1, Ordering::SeqCst);
+            // Refused, or cancelled at once.
+            drop(step(0));
+        }
+    }
+    #[task]
+    async fn step(n: u32) -> u32 {
+        tokio::task::yield_now().await;
+        n
+    }
+    #[task(concurrency = ["one", "two"], retries = 1, cache_ttl = "1h", cache_policy = inputs)]
+    async fn work(round: u32, n: u32) -> Result<u32, String> {
+        STARTED.fetch_add(1, Ordering::SeqCst);
+        let _counted = Counted;
+        step(n).await.map_err(|error| error.to_string())?;
+        let _guard = concurrency("two", 1).await.map_err(|error| error.to_string())?;
+        match (n, RunContext::current().attempt()) {
+            (2, 1) => Err("again".into()),
+            _ => Ok(n + round - round),
+        }
+    }
+    #[flow]
+    async fn inner(round: u32) -> Result<Vec<u32>, TaskError> {
+        work::map(unmapped(round), vec![0, 1, 2, 2]).await
+    }
+    #[flow(max_concurrent_tasks = 2, retries = 1)]
+    async fn outer(round: u32) -> Result<u32, orchestrator::FlowError> {
+        let all = inner(round);
+        let own = step(work(round, 3)).await.unwrap_or(0);
+        Ok(all.await?.into_iter().sum::<u32>() + own)
+    }
+    let orchestrator = Orchestrator::current();
+    orchestrator.limit("one", 1).await.unwrap();
+    orchestrator.limit("two", 2).await.unwrap();
+    for steps in 0.. {
+        let run = outer(steps);
+        let id = run.run_id();
+        for _ in 0..steps {
+            tokio::task::yield_now().await;
+        }
+        let ended = run.state().is_terminal();
+        run.cancel();
+        let began = STARTED.load(Ordering::SeqCst);
+        let state = run.wait().await;
+        assert_eq!(STARTED.load(Ordering::SeqCst), began, "nothing starts after a cancellation");
+        assert_eq!(DROPPED.load(Ordering::SeqCst), began, "bodies that began are dropped");
+        for flow in orchestrator.flow_runs(&orchestrator::FlowRunQuery::new()).await.unwrap() {
+            assert!(flow.state.is_terminal());
+            let runs = orchestrator.task_runs(flow.id).await.unwrap();
+            assert!(runs.iter().all(|run| run.state.is_terminal()), "after {steps} steps: {runs:?}");
+        }
+        nothing_is_held().await;
+        if ended {
+            assert_eq!(state.name, "Completed");
+            assert!(steps > 10, "it takes more steps than that");
+            break;
+        }
+        assert_eq!(state.name, "Cancelled", "after {steps} steps");
+        assert!(matches!(states(id).await.as_slice(), [first, .., last] if first == "Pending" && last == "Cancelled"));
+        // What was claimed is free: the same keys are computed by others.
+        assert_eq!(inner(steps).await.unwrap(), [0, 1, 2, 2], "after {steps} steps");
+        nothing_is_held().await;
+    }
 }
