@@ -285,5 +285,5 @@ fn count(tokens: TokenStream) -> usize {
 fn an_expansion_is_small() {
     let tokens = expand::expand(Kind::Task, quote!(), quote! { async fn f(x: u32) -> u32 { x } });
     let size = count(tokens);
-    assert!(size < 1200, "{size} tokens");
+    assert!(size < 1250, "{size} tokens");
 }

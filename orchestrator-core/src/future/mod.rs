@@ -162,6 +162,11 @@ run_future!(
     ///
     /// The run was submitted already and goes on whether or not this is polled. Awaiting gives `Result<T, TaskError>`;
     /// passing it (or a reference to it) to another task makes that task depend on it.
+    ///
+    /// A body that awaits a run which can only end after the body's own run is given an error instead of waiting for
+    /// ever: that run itself, one that it is part of, or one that waits for it by way of results, of `wait_for` and of
+    /// runs that were started. Not found are two bodies that await each other's runs, and what comes to depend on a run
+    /// after the wait has begun.
     TaskFuture, TaskRunId, TaskError, as_task, "task"
 );
 run_future!(
