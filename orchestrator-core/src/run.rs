@@ -693,6 +693,7 @@ impl Run {
         let Some(parent) = self.above().cloned() else { return };
         let orchestrator = &self.scope.orchestrator;
         let Some(shut_down) = parent.children().hand_over(self, &orchestrator.roots) else { return };
+        orchestrator.limits.detached();
         parent.child_went();
         if shut_down {
             self.cancel_tree(Stop::ShutDown);

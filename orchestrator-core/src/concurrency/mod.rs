@@ -166,6 +166,11 @@ impl Limits {
         standings.into_iter().map(LimitWait::from).collect()
     }
 
+    /// A run that may wait for slots, or beneath which others do, is part of nothing any more.
+    pub(crate) fn detached(&self) {
+        self.shared.lock().recount();
+    }
+
     /// Every limit, by name.
     pub(crate) fn list(&self) -> Vec<Limit> {
         let now = self.shared.clock.now();

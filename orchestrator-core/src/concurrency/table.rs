@@ -280,6 +280,13 @@ impl Table {
         (wants.iter().map(take).collect(), Outside { wake: promoted, ..Outside::default() })
     }
 
+    /// Counts anew who waits beneath whom: a run was detached.
+    pub(super) fn recount(&mut self) {
+        let mut beneath = Beneath::default();
+        self.requests.values().filter_map(|request| request.run.as_ref()).for_each(|run| beneath.add(run));
+        self.beneath = beneath;
+    }
+
     /// Puts those who wait beneath a run, which held nothing so far, before those that keep nobody waiting.
     fn promote(&mut self, run: &Arc<Run>) -> Vec<Arc<AtomicWaker>> {
         if !self.beneath.any(&Arc::downgrade(run)) {
