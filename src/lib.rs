@@ -35,6 +35,7 @@ pub use orchestrator_core::{
     WaitState, all_completed, as_completed, join_all, wait_all,
 };
 pub use orchestrator_core::{BackendError, Error, FlowError, Result, TaskError};
+pub use orchestrator_core::{CacheKey, CacheLook, CacheReason};
 pub use orchestrator_core::{CachePolicy, Configured, Delay, registered};
 pub use orchestrator_core::{Clock, Orchestrator, OrchestratorBuilder, SystemClock, Timestamp, TokioClock};
 pub use orchestrator_core::{CommitMode, Transaction, TransactionBuilder, TransactionError, transaction};

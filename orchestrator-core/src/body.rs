@@ -235,7 +235,7 @@ impl<T> ProbeEncodeFallback<T> for Probe<T> {
 #[derive(Debug)]
 pub struct ArgEncoder<'a> {
     purpose: Purpose<'a>,
-    error: Option<EncodeError>,
+    error: Option<ArgError>,
 }
 
 #[derive(Debug)]
@@ -280,12 +280,20 @@ impl<'a> ArgEncoder<'a> {
                 Ok(())
             }
         };
-        self.error = outcome.err().map(|error| EncodeError(format!("argument `{name}` cannot be encoded: {error}")));
+        self.error = outcome.err().map(|error| ArgError { argument: Some(name.to_owned()), why: error.0 });
     }
 
-    pub(crate) fn finish(self) -> Result<(), EncodeError> {
+    pub(crate) fn finish(self) -> Result<(), ArgError> {
         self.error.map_or(Ok(()), Err)
     }
+}
+
+/// Why arguments cannot be encoded.
+#[derive(Debug)]
+pub(crate) struct ArgError {
+    /// Which one it is; `None` if the user's code panicked.
+    pub(crate) argument: Option<String>,
+    pub(crate) why: String,
 }
 
 /// The stored form of results: MessagePack with named fields.
@@ -299,6 +307,14 @@ pub struct Codec {
     decode: fn(&[u8]) -> Result<Erased, String>,
 }
 
+/// Why a stored value is not what was looked for.
+#[derive(Debug)]
+pub(crate) enum DecodeError {
+    OtherFormat(String),
+    OtherType(String),
+    Unreadable(String),
+}
+
 impl Codec {
     /// The value as bytes.
     pub(crate) fn encode(&self, value: &(dyn Any + Send + Sync)) -> Result<EncodedValue, String> {
@@ -307,15 +323,14 @@ impl Codec {
     }
 
     /// The value that was stored, if it is of this type and intact.
-    pub(crate) fn decode(&self, value: &EncodedValue) -> Result<Erased, String> {
+    pub(crate) fn decode(&self, value: &EncodedValue) -> Result<Erased, DecodeError> {
         if value.format != FORMAT {
-            return Err(format!("it is stored as {}, this version reads {FORMAT}", value.format));
+            return Err(DecodeError::OtherFormat(value.format.clone()));
         }
-        let wanted = (self.type_name)();
-        if value.type_name != wanted {
-            return Err(format!("it holds a {}, the task returns a {wanted}", value.type_name));
+        if value.type_name != (self.type_name)() {
+            return Err(DecodeError::OtherType(value.type_name.clone()));
         }
-        (self.decode)(&value.bytes)
+        (self.decode)(&value.bytes).map_err(DecodeError::Unreadable)
     }
 }
 

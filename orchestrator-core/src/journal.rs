@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::backend::record::Event;
 use crate::backend::{BackendError, BackendErrorKind, StateBackend};
+use crate::cache::Fresh;
 use crate::observe::Observer;
 
 /// Events that may wait for the backend before runs that have not begun wait for room.
@@ -34,6 +35,8 @@ pub(crate) struct Journal {
 struct Shared {
     backend: Arc<dyn StateBackend>,
     observers: Vec<Arc<dyn Observer>>,
+    /// Told of what is settled.
+    fresh: Arc<Fresh>,
     queue: Mutex<Queue>,
     /// Wakes the writer.
     work: Condvar,
@@ -77,11 +80,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Journal {
-    pub(crate) fn new(backend: Arc<dyn StateBackend>, observers: Vec<Arc<dyn Observer>>) -> Self {
+    pub(crate) fn new(backend: Arc<dyn StateBackend>, observers: Vec<Arc<dyn Observer>>, fresh: Arc<Fresh>) -> Self {
         let in_process = backend.in_process();
         let shared = Arc::new(Shared {
             backend,
             observers,
+            fresh,
             queue: Mutex::default(),
             work: Condvar::new(),
             done: Condvar::new(),
@@ -273,6 +277,7 @@ impl Shared {
         // Whoever looked at the number before it changed holds the lock until it waits.
         drop(lock(&self.queue));
         self.done.notify_all();
+        self.fresh.settle(last);
     }
 
     fn store(&self, batch: &[Event]) -> Result<(), BackendError> {

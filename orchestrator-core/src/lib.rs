@@ -34,7 +34,7 @@ mod id;
 mod names;
 mod error;
 
-pub use backend::record::{FlowRun, FlowRunQuery, LogLine, Pause, TaskRun};
+pub use backend::record::{CacheKey, CacheLook, CacheReason, FlowRun, FlowRunQuery, LogLine, Pause, TaskRun};
 pub use backend::{BackendError, StateBackend};
 pub use builder::OrchestratorBuilder;
 pub use clock::{Clock, SystemClock, Timestamp, TokioClock};

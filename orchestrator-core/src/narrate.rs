@@ -5,6 +5,7 @@
 
 use tracing::level_filters::LevelFilter;
 
+use crate::backend::record::CacheLook;
 use crate::error::TaskError;
 use crate::observe::Observed;
 use crate::run::Run;
@@ -68,6 +69,13 @@ pub(crate) fn tell(run: &Run, event: &Observed<'_>) {
         | StateName::Pending
         | StateName::Retrying
         | StateName::Suspended => say!(debug, run, event, "{}({said})", event.transition.name),
+    }
+}
+
+/// Says what a run found in the cache.
+pub(crate) fn tell_look(run: &Run, look: &CacheLook) {
+    if LevelFilter::current() >= LevelFilter::DEBUG {
+        tracing::debug!(target: RUN_TARGET, { run.kind = run.kind(), run.name = &*run.name() }, "Cache {look}");
     }
 }
 

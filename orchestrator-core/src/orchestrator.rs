@@ -51,7 +51,7 @@ pub(crate) struct Inner {
     pub(crate) defaults: Defaults,
     pub(crate) limits: Limits,
     pub(crate) flights: Flights,
-    pub(crate) fresh: Fresh,
+    pub(crate) fresh: Arc<Fresh>,
     pub(crate) reader: Reader,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
     /// Threads for sync bodies.
@@ -113,15 +113,16 @@ impl Orchestrator {
     pub(crate) fn from_parts(parts: Parts) -> Self {
         crate::engine::panics::install_hook();
         let Parts { backend, clock, defaults, observers, workers, strict, signals } = parts;
+        let fresh = Arc::new(Fresh::default());
         let inner = Inner {
-            journal: Journal::new(Arc::clone(&backend), observers.clone()),
+            journal: Journal::new(Arc::clone(&backend), observers.clone(), Arc::clone(&fresh)),
             limits: Limits::new(Arc::clone(&clock)),
             reader: Reader::new(Arc::clone(&backend)),
             backend,
             clock,
             defaults,
             flights: Flights::default(),
-            fresh: Fresh::default(),
+            fresh,
             observers,
             workers: Arc::new(Semaphore::new(workers.clamp(1, Semaphore::MAX_PERMITS))),
             roots: Children::default(),

@@ -11,7 +11,7 @@ use futures::task::AtomicWaker;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::backend::record::{Event, FlowRun, RunEvent, RunInfo, TaskRun, Times};
+use crate::backend::record::{CacheKey, CacheLook, CacheReason, Event, FlowRun, RunEvent, RunInfo, TaskRun, Times};
 use crate::body::Erased;
 use crate::clock::Timestamp;
 use crate::def::Def;
@@ -128,6 +128,8 @@ struct Cell {
     next_seq: u32,
     /// When the body was first started.
     started: Option<Timestamp>,
+    /// What it found in the cache, if it looked.
+    looked: Option<Arc<CacheLook>>,
     waiters: Slab<Waiter>,
     ended: bool,
     /// The body and its arguments, until the run is launched.
@@ -194,6 +196,7 @@ impl Run {
                 staged: SmallVec::from_iter([pending]),
                 next_seq: 0,
                 started: None,
+                looked: None,
                 waiters: Slab::new(),
                 ended: false,
                 call: Some(call),
@@ -310,7 +313,10 @@ impl Run {
     /// The run as the history would show it.
     pub(crate) fn to_task_run(&self) -> TaskRun {
         let (state, times) = self.state_and_times();
-        TaskRun::of(&self.info, self.name().to_string(), &self.info.upstream, state, self.run_count(), times)
+        let name = self.name().to_string();
+        let run = TaskRun::of(&self.info, name, &self.info.upstream, state, self.run_count(), times);
+        let looked = lock(&self.cell).looked.clone();
+        TaskRun { cache: looked.map(|look| CacheLook::clone(&look)), ..run }
     }
 
     /// The run as the history would show it.
@@ -349,6 +355,19 @@ impl Run {
         self.run_count.fetch_add(1, Ordering::AcqRel);
         self.reopen();
         self.enter(name, message);
+    }
+
+    /// Puts down what the run found in the cache.
+    pub(crate) fn looked(&self, key: Option<CacheKey>, reason: CacheReason) {
+        let before = lock(&self.cell).looked.clone();
+        let reason = match (reason, before) {
+            // What was not there at the first look was computed while this run waited.
+            (CacheReason::Found { run, created, expires }, Some(_)) => CacheReason::Awaited { run, created, expires },
+            (reason, _) => reason,
+        };
+        let look = Arc::new(CacheLook::new(key, reason));
+        crate::narrate::tell_look(self, &look);
+        lock(&self.cell).looked = Some(look);
     }
 
     pub(crate) fn rename(&self, name: String) {
@@ -467,9 +486,11 @@ impl Run {
         }
         let transitions = std::mem::take(&mut cell.staged);
         let first_seq = cell.next_seq;
+        let cache = cell.looked.clone();
         cell.next_seq += u32::try_from(transitions.len()).expect("a run has fewer than four billion states");
         drop(cell);
-        let event = RunEvent { run: Arc::clone(&self.info), first_seq, transitions, run_count: self.run_count() };
+        let run_count = self.run_count();
+        let event = RunEvent { run: Arc::clone(&self.info), first_seq, transitions, run_count, cache };
         self.scope.orchestrator.journal.push(Event::Run(event));
     }
 

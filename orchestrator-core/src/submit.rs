@@ -7,8 +7,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use crate::backend::record::{Event, RunInfo};
-use crate::body::{ArgEncoder, Attempt, Body, BodyFailure, Codec, Erased};
-use crate::cache::canonical::EncodeError;
+use crate::body::{ArgEncoder, ArgError, Attempt, Body, BodyFailure, Codec, Erased};
 use crate::context::Place;
 use crate::def::{Def, DefKind};
 use crate::engine::{self, Call};
@@ -130,7 +129,7 @@ impl<B: Body> Call for Typed<B> {
         B::cache_key(self.args())
     }
 
-    fn encode(&self, mut encoder: ArgEncoder<'_>) -> Result<(), EncodeError> {
+    fn encode(&self, mut encoder: ArgEncoder<'_>) -> Result<(), ArgError> {
         B::encode(self.args(), &mut encoder);
         encoder.finish()
     }
@@ -191,7 +190,7 @@ impl<B: Body> Call for Expansion<B> {
         None
     }
 
-    fn encode(&self, encoder: ArgEncoder<'_>) -> Result<(), EncodeError> {
+    fn encode(&self, encoder: ArgEncoder<'_>) -> Result<(), ArgError> {
         encoder.finish()
     }
 
@@ -257,7 +256,7 @@ impl Call for Awaiting {
         self.call.cache_key()
     }
 
-    fn encode(&self, encoder: ArgEncoder<'_>) -> Result<(), EncodeError> {
+    fn encode(&self, encoder: ArgEncoder<'_>) -> Result<(), ArgError> {
         self.call.encode(encoder)
     }
 

@@ -349,12 +349,12 @@ impl Shared {
         self.idle.notify_waiters();
     }
 
-    /// A result that was staged under that key, here or in a transaction around this one.
-    pub(crate) fn staged_result(&self, key: &CacheKey) -> Option<Erased> {
+    /// A result that was staged under that key, here or in a transaction around this one, and whose it is.
+    pub(crate) fn staged_result(&self, key: &CacheKey) -> Option<(Erased, RunId)> {
         self.and_around().find_map(|shared| {
             let state = shared.lock();
             let same = |staged: &&Staged| staged.kept.as_ref().is_some_and(|kept| kept.key == *key);
-            state.staged.iter().rev().find(same).map(|staged| Arc::clone(&staged.result))
+            state.staged.iter().rev().find(same).map(|staged| (Arc::clone(&staged.result), staged.run.id()))
         })
     }
 

@@ -149,6 +149,9 @@ async fn a_tasks_own_no_wins_over_a_global_refresh() {
         .scope(async {
             assert_eq!((kept().await.unwrap(), kept().await.unwrap()), (1, 1));
             assert_eq!((refreshed().await.unwrap(), refreshed().await.unwrap()), (2, 3));
+            let kept = kept::configure().tags(["a call with options"]);
+            assert_eq!(kept.submit().await.unwrap(), 1, "a call that does not speak of it changes nothing");
+            assert_eq!(kept.refresh_cache(true).submit().await.unwrap(), 4, "a call that does is asked first");
         })
         .await;
 }
@@ -223,6 +226,88 @@ async fn when_the_first_fails_the_next_takes_over() {
     let outcomes = futures::future::join_all(runs).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 2);
     assert_eq!(outcomes.iter().flatten().collect::<Vec<_>>(), vec![&3; 18]);
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn of_a_thousand_equal_calls_the_next_takes_over_however_the_first_ends() {
+    static CALLS: [Calls; 4] = [const { Calls::new() }; 4];
+    #[task(cache_ttl = "1h", timeout_secs = 60)]
+    async fn of(end: usize) -> Result<usize, String> {
+        let call = CALLS[end].one();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        match (end, call) {
+            (0, 1) => Err("first".into()),
+            (1, 1) => panic!("first"),
+            (2 | 3, 1) => std::future::pending().await,
+            _ => Ok(call),
+        }
+    }
+    for (end, calls) in CALLS.iter().enumerate() {
+        let runs: Vec<_> = (0..1000).map(|_| of(end)).collect();
+        if end == 2 {
+            while calls.get() == 0 {
+                tokio::task::yield_now().await;
+            }
+            runs[0].cancel();
+        }
+        let first = (&runs[0]).await.unwrap_err();
+        assert_eq!(
+            (first.is_panic(), first.is_cancelled(), first.is_timed_out()),
+            (end == 1, end == 2, end == 3),
+            "{first}"
+        );
+        for run in &runs[1..] {
+            assert_eq!(run.await.unwrap(), 2, "end {end}");
+        }
+        assert_eq!(calls.get(), 2, "the body ran once more");
+        let mut ran = 0;
+        for run in &runs {
+            ran += usize::from(states(run.run_id()).await.contains(&"Running".to_owned()));
+        }
+        assert_eq!(ran, 2, "the others are answered from the cache");
+    }
+}
+
+#[orchestrator::test]
+async fn the_source_alone_is_a_key() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_policy = task_source)]
+    async fn sourced(n: u32) -> usize {
+        let _ = n;
+        CALLS.one()
+    }
+    assert_eq!((sourced(1).await.unwrap(), sourced(2).await.unwrap()), (1, 1), "arguments are not part of it");
+    #[task(cache_policy = run_id)]
+    async fn once_a_flow(n: u32) -> usize {
+        let _ = n;
+        CALLS.one()
+    }
+    #[flow]
+    async fn twice() -> Result<(usize, usize), TaskError> {
+        Ok((once_a_flow(1).await?, once_a_flow(2).await?))
+    }
+    assert_eq!((twice().await.unwrap(), twice().await.unwrap()), ((2, 2), (3, 3)));
+    assert_ne!(once_a_flow(1).await.unwrap(), once_a_flow(1).await.unwrap(), "outside of flows each run is its own");
+}
+
+#[orchestrator::test]
+async fn the_calls_own_word_wins_over_the_tasks() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_ttl = "1h", refresh_cache)]
+    async fn eager() -> usize {
+        CALLS.one()
+    }
+    assert_eq!((eager().await.unwrap(), eager().await.unwrap()), (1, 2));
+    assert_eq!(eager::configure().refresh_cache(false).submit().await.unwrap(), 2);
+    #[task(cache_policy = none)]
+    async fn uncached(n: u32) -> usize {
+        let _ = n;
+        CALLS.one()
+    }
+    let by_inputs = uncached::configure()
+        .cache_policy(orchestrator::CachePolicy { inputs: true, ..orchestrator::CachePolicy::NONE });
+    assert_eq!((by_inputs.submit(1).await.unwrap(), by_inputs.submit(1).await.unwrap()), (3, 3));
+    assert_eq!(by_inputs.submit(2).await.unwrap(), 4);
 }
 
 #[orchestrator::test]

@@ -74,8 +74,8 @@ impl RunHistory for Gated {
 }
 
 impl CacheIndex for Gated {
-    fn cached(&self, key: &CacheKey, now: Timestamp) -> Result<Option<CacheHit>, BackendError> {
-        self.inner.cached(key, now)
+    fn cached(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+        self.inner.cached(key)
     }
 }
 

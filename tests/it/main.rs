@@ -6,6 +6,7 @@
 #![expect(clippy::type_complexity, reason = "deep nesting is what some tests are about")]
 
 mod cache;
+mod cache_looks;
 mod cancel;
 mod dependencies;
 mod docs;

@@ -309,7 +309,7 @@ impl RunHistory for Broken {
 }
 
 impl CacheIndex for Broken {
-    fn cached(&self, _key: &CacheKey, _now: Timestamp) -> Result<Option<CacheHit>, BackendError> {
+    fn cached(&self, _key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
         broken()
     }
 }

@@ -95,8 +95,8 @@ mod tests {
     }
 
     impl CacheIndex for Forgetful {
-        fn cached(&self, key: &CacheKey, now: Timestamp) -> Result<Option<CacheHit>, BackendError> {
-            self.0.cached(key, now)
+        fn cached(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+            self.0.cached(key)
         }
     }
 

@@ -78,12 +78,12 @@ impl MemoryBackend {
     }
 
     fn insert_cached(&self, record: &CacheRecord) {
-        let CacheRecord { key, created, expires, ref value, .. } = *record;
-        self.cache.insert(key, CacheHit { created, expires, value: value.clone() });
+        let CacheRecord { key, run, created, expires, ref value, .. } = *record;
+        self.cache.insert(key, CacheHit { run, created, expires, value: value.clone() });
         // There is no clock here: what had expired when this result was made is expired for everyone.
         let left = |left: usize| Some(left.checked_sub(1).unwrap_or_else(|| self.cache.len().max(PRUNE_EVERY)));
         if self.prune_in.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) == Ok(0) {
-            self.cache.retain(|_, hit| is_fresh(hit, created));
+            self.cache.retain(|_, hit| hit.is_fresh(created));
         }
     }
 }
@@ -172,13 +172,8 @@ impl RunHistory for MemoryBackend {
 }
 
 impl CacheIndex for MemoryBackend {
-    fn cached(&self, key: &CacheKey, now: Timestamp) -> Result<Option<CacheHit>, BackendError> {
-        let hit = self.cache.get(key).map(|hit| hit.clone());
-        if hit.as_ref().is_some_and(|hit| !is_fresh(hit, now)) {
-            self.cache.remove_if(key, |_, hit| !is_fresh(hit, now));
-            return Ok(None);
-        }
-        Ok(hit)
+    fn cached(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+        Ok(self.cache.get(key).map(|hit| hit.clone()))
     }
 }
 
@@ -212,10 +207,6 @@ impl Newcomers {
             backend.tasks_of.entry(flow_run).or_default().extend(self.ids.drain(..));
         }
     }
-}
-
-fn is_fresh(hit: &CacheHit, now: Timestamp) -> bool {
-    hit.expires.is_none_or(|expires| now < expires)
 }
 
 fn log_line(record: &LogRecord) -> LogLine {
@@ -265,7 +256,7 @@ mod tests {
         CacheRecord {
             key: CacheKey(bytes),
             task_key: "a::b",
-            run: TaskRunId::new(created).into(),
+            run: TaskRunId::new(created),
             created,
             expires: Some(Timestamp::from_micros(expires)),
             value,
@@ -278,7 +269,7 @@ mod tests {
         let value: Arc<dyn std::any::Any + Send + Sync> = Arc::new("a value");
         let record = record(1, 10, 20, CachedValue::Live(Arc::clone(&value)));
         backend.append(&[Event::Cached(record.clone())]).expect("append");
-        let hit = backend.cached(&record.key, Timestamp::from_micros(10)).expect("look").expect("fresh");
+        let hit = backend.cached(&record.key).expect("look").expect("it is there");
         assert!(matches!(hit.value, CachedValue::Live(found) if Arc::ptr_eq(&found, &value)));
     }
 
@@ -291,9 +282,5 @@ mod tests {
             backend.append(&[Event::Cached(record)]).expect("append");
         }
         assert!(backend.cache.len() < 5_000, "{} results are kept", backend.cache.len());
-        let met = record(49_999, 0, 0, CachedValue::Live(value)).key;
-        let before = backend.cache.len();
-        assert!(backend.cached(&met, Timestamp::from_micros(60_000)).expect("look").is_none());
-        assert_eq!(backend.cache.len(), before - 1, "what is met expired is dropped");
     }
 }

@@ -88,12 +88,13 @@ pub trait RunHistory {
 
 /// Finds cached results; they are put in by [`Event::Cached`].
 pub trait CacheIndex {
-    /// The record under `key` that is fresh at `now`, if there is one.
+    /// The last record under `key`, if it is there. One that has expired is given as well, as long as the store has not
+    /// deleted it: whoever asks looks at the time.
     ///
     /// # Errors
     ///
     /// If the store cannot be read.
-    fn cached(&self, key: &CacheKey, now: Timestamp) -> Result<Option<CacheHit>, BackendError>;
+    fn cached(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError>;
 }
 
 /// A store for history and cache.

@@ -3,6 +3,8 @@
 //! These are the types at the boundary: the engine's own types do not leave the process. The stored form carries
 //! [`FORMAT_VERSION`]; a backend refuses a store that a newer version wrote.
 
+mod look;
+
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use smallvec::SmallVec;
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::{State, Transition};
+
+pub use look::{CacheLook, CacheReason};
 
 /// The version of the stored form that this library writes.
 pub const FORMAT_VERSION: u32 = 2;
@@ -130,6 +134,8 @@ pub struct RunEvent {
     pub transitions: SmallVec<[Transition; 3]>,
     /// How often the body had been started after the last of them.
     pub run_count: u32,
+    /// What the run had found in the cache by then; `None` if it had not looked.
+    pub cache: Option<Arc<CacheLook>>,
 }
 
 /// One captured log line.
@@ -171,21 +177,13 @@ pub struct CacheRecord {
     /// The function that made it.
     pub task_key: &'static str,
     /// The run that made it.
-    pub run: RunId,
+    pub run: TaskRunId,
     /// When that run completed.
     pub created: Timestamp,
-    /// From this moment on the record counts as absent; `None`: never.
+    /// From this moment on the record is not to be used; `None`: never.
     pub expires: Option<Timestamp>,
     /// The result itself.
     pub value: CachedValue,
-}
-
-impl CacheRecord {
-    /// Whether the record may still be used.
-    #[must_use]
-    pub fn is_fresh(&self, now: Timestamp) -> bool {
-        self.expires.is_none_or(|expires| now < expires)
-    }
 }
 
 impl fmt::Debug for CacheRecord {
@@ -217,12 +215,22 @@ pub struct EncodedValue {
 /// A cache record as read back from a backend.
 #[derive(Clone, Debug)]
 pub struct CacheHit {
-    /// When the run that made it completed.
+    /// The run that made it.
+    pub run: TaskRunId,
+    /// When that run completed.
     pub created: Timestamp,
-    /// From this moment on it counts as absent.
+    /// From this moment on it is not to be used.
     pub expires: Option<Timestamp>,
     /// The result.
     pub value: CachedValue,
+}
+
+impl CacheHit {
+    /// Whether the result may still be used.
+    #[must_use]
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        self.expires.is_none_or(|expires| now < expires)
+    }
 }
 
 /// A flow run, as read from the history.
@@ -303,6 +311,8 @@ pub struct TaskRun {
     pub version: Option<String>,
     /// Its tags.
     pub tags: Vec<String>,
+    /// What it found in the cache, and why; `None` if it is not cached, or has not looked yet.
+    pub cache: Option<CacheLook>,
     /// The machine that it ran on.
     pub host: String,
     /// The process on that machine.
@@ -345,6 +355,7 @@ impl TaskRun {
             flow_run_id: info.flow_run,
             version: info.version.map(str::to_owned),
             tags: info.tags.iter().map(|tag| (**tag).to_owned()).collect(),
+            cache: None,
             host: info.process.host.clone(),
             pid: info.process.pid,
             created: times.created.to_datetime(),

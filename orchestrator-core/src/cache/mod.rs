@@ -2,45 +2,49 @@
 
 pub(crate) mod canonical;
 mod flight;
+mod fresh;
 mod reader;
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use dashmap::DashMap;
-
-use crate::backend::record::{CacheHit, CacheKey, CacheRecord, CachedValue, Event};
-use crate::body::{ArgEncoder, Codec, Erased};
+use crate::backend::record::{CacheKey, CacheReason, CacheRecord, CachedValue, Event};
+use crate::body::{ArgEncoder, ArgError, Codec, DecodeError, Erased};
+use crate::clock::Timestamp;
+use crate::def::CachePolicy;
 use crate::engine::{Call, panics};
-use crate::orchestrator::Inner;
 use crate::run::Run;
 
 pub(crate) use flight::{Claim, Flight, Flights};
+pub(crate) use fresh::Fresh;
 pub(crate) use reader::Reader;
 
 /// Says what a key is made of, so that keys of different making never meet.
 const KEY_VERSION: &[u8] = b"orchestrator cache key 1";
 
-/// The run's cache key; `None` if it is not cached, which is told in the log if it was asked for.
-pub(crate) fn key(run: &Run, call: &dyn Call) -> Option<CacheKey> {
+/// Why a result cannot be stored.
+const NO_CODEC: &str = "its type is not `Serialize + DeserializeOwned`";
+
+/// The run's cache key, or why it has none; `None` if it is not cached.
+pub(crate) fn key(run: &Run, call: &dyn Call) -> Option<Result<CacheKey, CacheReason>> {
     if run.is_flow() || !run.visible {
         return None;
     }
     let policy = run.options().cache_policy()?;
+    Some(key_of(run, call, policy))
+}
+
+fn key_of(run: &Run, call: &dyn Call, policy: CachePolicy) -> Result<CacheKey, CacheReason> {
     let mut bytes = Vec::with_capacity(128);
     bytes.extend_from_slice(KEY_VERSION);
     part(&mut bytes, run.def.key.as_bytes());
-    let own = panics::catch(|| call.cache_key()).unwrap_or_else(|said| {
-        let (kind, name) = (run.kind(), run.name());
-        tracing::warn!(target: "orchestrator", "{kind} '{name}' is not cached: its key function {said}");
-        Some(None)
-    });
+    let own = panics::catch(|| call.cache_key())
+        .map_err(|said| CacheReason::Unkeyed { argument: None, why: format!("its key function {said}") })?;
     match own {
-        Some(None) => return None,
+        Some(None) => return Err(CacheReason::Declined),
         Some(Some(own)) => {
             bytes.push(1);
             part(&mut bytes, own.as_bytes());
-            return Some(CacheKey(*blake3::hash(&bytes).as_bytes()));
+            return Ok(CacheKey(*blake3::hash(&bytes).as_bytes()));
         }
         None => bytes.push(0),
     }
@@ -57,22 +61,30 @@ pub(crate) fn key(run: &Run, call: &dyn Call) -> Option<CacheKey> {
         bytes.extend_from_slice(b"p");
         let nothing = serde_json::Value::Null;
         let parameters = run.scope.parameters.get().unwrap_or(&nothing);
-        canonical::encode(parameters, &mut bytes).ok()?;
+        canonical::encode(parameters, &mut bytes).map_err(|error| CacheReason::Unkeyed {
+            argument: None,
+            why: format!("the flow's parameters cannot be encoded: {error}"),
+        })?;
     }
     if policy.inputs {
         bytes.extend_from_slice(b"i");
         let encoded = panics::catch(|| call.encode(ArgEncoder::key(&mut bytes, policy.exclude)));
-        if let Err(error) = encoded.unwrap_or_else(|said| Err(canonical::EncodeError(said))) {
-            tracing::warn!(
-                target: "orchestrator",
-                "{} '{}' is not cached: {error}. Leave the argument out of the key with `#[cache(skip)]`, or give a `cache_key`",
-                run.kind(),
-                run.name(),
-            );
-            return None;
-        }
+        encoded
+            .unwrap_or_else(|said| Err(ArgError { argument: None, why: said }))
+            .map_err(|ArgError { argument, why }| CacheReason::Unkeyed { argument, why })?;
     }
-    Some(CacheKey(*blake3::hash(&bytes).as_bytes()))
+    Ok(CacheKey(*blake3::hash(&bytes).as_bytes()))
+}
+
+/// Says in the log that a run that asked for the cache does without it.
+pub(crate) fn warn_unkeyed(run: &Run, reason: &CacheReason) {
+    if let CacheReason::Unkeyed { argument, .. } = reason {
+        let advice = match argument {
+            Some(_) => ". Leave the argument out of the key with `#[cache(skip)]`, or give a `cache_key`",
+            None => "",
+        };
+        tracing::warn!(target: "orchestrator", "{} '{}' is {reason}{advice}", run.kind(), run.name());
+    }
 }
 
 fn part(bytes: &mut Vec<u8>, part: &[u8]) {
@@ -80,62 +92,56 @@ fn part(bytes: &mut Vec<u8>, part: &[u8]) {
     bytes.extend_from_slice(part);
 }
 
-/// Results that were inserted and that the backend may not have yet.
-#[derive(Debug, Default)]
-pub(crate) struct Fresh {
-    /// Each with the journal's number of its insertion.
-    values: DashMap<CacheKey, (u64, CacheHit)>,
-    /// The same numbers, oldest first.
-    order: Mutex<VecDeque<(u64, CacheKey)>>,
-}
-
-impl Fresh {
-    fn insert(&self, orchestrator: &Inner, record: &CacheRecord, value: &Erased) {
-        let hit =
-            CacheHit { created: record.created, expires: record.expires, value: CachedValue::Live(Arc::clone(value)) };
-        // The value is there before its event can be settled.
-        self.values.insert(record.key, (u64::MAX, hit));
-        orchestrator.journal.push(Event::Cached(record.clone()));
-        let pushed = orchestrator.journal.pushed();
-        if let Some(mut entry) = self.values.get_mut(&record.key) {
-            entry.0 = pushed;
-        }
-        let settled = orchestrator.journal.settled();
-        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        order.push_back((pushed, record.key));
-        while let Some((number, key)) = order.pop_front_if(|(number, _)| *number <= settled) {
-            self.values.remove_if(&key, |_, (latest, _)| *latest <= number);
-        }
-    }
-}
-
-/// The result under a key, if it is there.
-pub(crate) async fn find(run: &Run, key: CacheKey, call: &mut dyn Call) -> Option<Erased> {
+/// The result under a key and why it is taken, or why there is none.
+pub(crate) async fn find(run: &Run, key: CacheKey, call: &mut dyn Call) -> Result<(Erased, CacheReason), CacheReason> {
     let orchestrator = &run.scope.orchestrator;
     let now = orchestrator.clock.now();
-    if let Some(value) = run.transaction.as_ref().and_then(|transaction| transaction.staged_result(&key))
+    if let Some((value, staged_by)) = run.transaction.as_ref().and_then(|transaction| transaction.staged_result(&key))
         && call.gives(&value)
+        && let Some(run) = staged_by.as_task()
     {
-        return Some(value);
+        return Ok((value, CacheReason::Staged { run }));
     }
-    let fresh = orchestrator.fresh.values.get(&key).map(|entry| entry.1.clone());
-    let hit = match fresh.filter(|hit| hit.expires.is_none_or(|expires| now < expires)) {
+    let hit = match orchestrator.fresh.find(&key) {
         Some(hit) => Ok(Some(hit)),
-        None if orchestrator.backend.in_process() => orchestrator.backend.cached(&key, now),
-        None => orchestrator.reader.cached(key, now).await,
+        None if orchestrator.backend.in_process() => orchestrator.backend.cached(&key),
+        None => orchestrator.reader.cached(key).await,
     };
-    let unusable = |why: String| {
-        tracing::warn!(target: "orchestrator", "{} '{}' does not use its cached result: {why}", run.kind(), run.name());
-        None
+    let unusable = |why: CacheReason| {
+        tracing::warn!(target: "orchestrator", "{} '{}' does not use the cache: {why}", run.kind(), run.name());
+        why
     };
-    match hit {
-        Ok(None) => None,
-        Ok(Some(CacheHit { value: CachedValue::Live(value), .. })) if call.gives(&value) => Some(value),
-        Ok(Some(CacheHit { value: CachedValue::Live(_), .. })) => unusable("it is of another type".to_owned()),
-        Ok(Some(CacheHit { value: CachedValue::Encoded(value), .. })) => {
-            call.codec()?.decode(&value).or_else(|why| unusable(why).ok_or(())).ok()
+    let hit = hit.map_err(|error| unusable(CacheReason::Unreadable { why: error.to_string() }))?;
+    let hit = hit.ok_or(CacheReason::Absent)?;
+    if let Some(at) = hit.expires.filter(|_| !hit.is_fresh(now)) {
+        return Err(CacheReason::Expired { at: at.to_datetime() });
+    }
+    let (by, created, expires) = (hit.run, hit.created.to_datetime(), hit.expires.map(Timestamp::to_datetime));
+    let value = taken(hit.value, call).map_err(unusable)?;
+    Ok((value, CacheReason::Found { run: by, created, expires }))
+}
+
+/// A stored value as the task gives it, or why it is not one.
+fn taken(value: CachedValue, call: &dyn Call) -> Result<Erased, CacheReason> {
+    match value {
+        CachedValue::Live(value) if call.gives(&value) => Ok(value),
+        CachedValue::Live(_) => Err(CacheReason::OtherType { found: None }),
+        CachedValue::Encoded(value) => match call.codec() {
+            Some(codec) => panics::catch(|| codec.decode(&value))
+                .unwrap_or_else(|said| Err(DecodeError::Unreadable(said)))
+                .map_err(CacheReason::from),
+            None => Err(CacheReason::Unreadable { why: NO_CODEC.to_owned() }),
+        },
+    }
+}
+
+impl From<DecodeError> for CacheReason {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::OtherFormat(found) => Self::OtherFormat { found },
+            DecodeError::OtherType(found) => Self::OtherType { found: Some(found) },
+            DecodeError::Unreadable(why) => Self::Unreadable { why },
         }
-        Err(error) => unusable(error.to_string()),
     }
 }
 
@@ -151,7 +157,8 @@ pub(crate) fn insert(run: &Run, kept: Kept, value: &Erased) {
     let orchestrator = &run.scope.orchestrator;
     let created = orchestrator.clock.now();
     let expires = run.options().cache_ttl().map(|ttl| created.after(ttl));
-    let record = |value| CacheRecord { key: kept.key, task_key: run.def.key, run: run.id(), created, expires, value };
+    let Some(id) = run.id().as_task() else { return };
+    let record = |value| CacheRecord { key: kept.key, task_key: run.def.key, run: id, created, expires, value };
     let warn = |why: &dyn std::fmt::Display| {
         tracing::warn!(target: "orchestrator", "the result of {} '{}' is not cached: {why}", run.kind(), run.name());
     };
@@ -161,10 +168,12 @@ pub(crate) fn insert(run: &Run, kept: Kept, value: &Erased) {
         return stored.unwrap_or_else(|error| warn(&error));
     }
     let Some(codec) = kept.codec else {
-        return warn(&"its type is not `Serialize + DeserializeOwned`");
+        return warn(&NO_CODEC);
     };
     match panics::catch(|| codec.encode(&**value)).unwrap_or_else(Err) {
-        Ok(encoded) => orchestrator.fresh.insert(orchestrator, &record(CachedValue::Encoded(encoded)), value),
+        Ok(encoded) => {
+            orchestrator.fresh.insert(&orchestrator.journal, record(CachedValue::Encoded(encoded)), value);
+        }
         Err(error) => warn(&error),
     }
 }

@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 
 use crate::backend::record::{CacheHit, CacheKey};
 use crate::backend::{BackendError, BackendErrorKind, StateBackend};
-use crate::clock::Timestamp;
 
 type Answer = Result<Option<CacheHit>, BackendError>;
 
@@ -29,7 +28,7 @@ struct Desk {
 
 #[derive(Debug, Default)]
 struct Queue {
-    wanted: Vec<(CacheKey, Timestamp, oneshot::Sender<Answer>)>,
+    wanted: Vec<(CacheKey, oneshot::Sender<Answer>)>,
     closed: bool,
 }
 
@@ -47,9 +46,9 @@ impl Desk {
             if wanted.is_empty() {
                 return;
             }
-            for (key, now, answer) in wanted {
+            for (key, answer) in wanted {
                 // Nobody waits any more if the run was cancelled.
-                let _ = answer.send(backend.cached(&key, now));
+                let _ = answer.send(backend.cached(&key));
             }
         }
     }
@@ -60,13 +59,13 @@ impl Reader {
         Self { backend, desk: OnceLock::new() }
     }
 
-    /// The record under `key` that is fresh at `now`.
-    pub(super) async fn cached(&self, key: CacheKey, now: Timestamp) -> Answer {
+    /// The record under `key`.
+    pub(super) async fn cached(&self, key: CacheKey) -> Answer {
         let gone = || Err(BackendError::new(BackendErrorKind::Other, "read the cache: its reader is gone"));
         // Only a runtime of one thread can have a paused clock, which stands still while a blocking task is active.
         if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
             let backend = Arc::clone(&self.backend);
-            return tokio::task::spawn_blocking(move || backend.cached(&key, now)).await.unwrap_or_else(|_| gone());
+            return tokio::task::spawn_blocking(move || backend.cached(&key)).await.unwrap_or_else(|_| gone());
         }
         let desk = self.desk.get_or_init(|| {
             let desk = Arc::new(Desk::default());
@@ -80,7 +79,7 @@ impl Reader {
         let (answer, answered) = oneshot::channel();
         let first = {
             let mut queue = desk.lock();
-            queue.wanted.push((key, now, answer));
+            queue.wanted.push((key, answer));
             queue.wanted.len() == 1
         };
         if first {

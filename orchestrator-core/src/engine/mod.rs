@@ -12,8 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::body::{ArgEncoder, Attempt, Codec, Erased};
-use crate::cache::canonical::EncodeError;
+use crate::body::{ArgEncoder, ArgError, Attempt, Codec, Erased};
 use crate::cache::{self, Claim, Kept};
 use crate::error::{BodyError, Cause, FailureKind, TaskError};
 use crate::hook::{self, ResultHooks};
@@ -37,7 +36,7 @@ pub(crate) trait Call: Send {
     /// What the `cache_key` function says, if there is one.
     fn cache_key(&self) -> Option<Option<String>>;
     /// Writes the arguments.
-    fn encode(&self, encoder: ArgEncoder<'_>) -> Result<(), EncodeError>;
+    fn encode(&self, encoder: ArgEncoder<'_>) -> Result<(), ArgError>;
     /// The hooks for the end of the run's transaction.
     fn result_hooks(&self) -> ResultHooks;
     /// How results are stored.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::sample::{at, cached, counted, flow, log, task, task_of};
+use super::sample::{at, cached, counted, flow, log, looked, task, task_of};
 use crate::backend::memory::MemoryBackend;
-use crate::backend::record::{Event, FlowRunQuery, Pause, RunInfo};
+use crate::backend::record::{CacheKey, CacheLook, CacheReason, Event, FlowRunQuery, Pause, RunInfo};
 use crate::backend::sqlite::SqliteBackend;
 use crate::backend::{BackendError, EventStore as _, StateBackend};
 use crate::id::RunId;
@@ -28,6 +28,8 @@ enum Step {
         key: u8,
         ttl: Option<i64>,
     },
+    /// What the run's next event says of the cache.
+    Look(u8),
     /// An event from so far back comes again.
     Again(usize),
 }
@@ -46,6 +48,7 @@ fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
         1 => (0..60_i64).prop_map(Step::Pause),
         1 => ".{0,6}".prop_map(Step::Log),
         1 => (0..4_u8, proptest::option::of(0..60_i64)).prop_map(|(key, ttl)| Step::Cache { key, ttl }),
+        1 => any::<u8>().prop_map(Step::Look),
         3 => (1..12_usize).prop_map(Step::Again),
     ];
     proptest::collection::vec((0..RUNS, step), 1..80)
@@ -62,6 +65,7 @@ fn runs() -> Vec<RunInfo> {
 fn events(runs: &[RunInfo], steps: Vec<(usize, Step)>) -> Vec<Event> {
     let mut events: Vec<Event> = Vec::new();
     let mut next_seq = vec![0; runs.len()];
+    let mut looks: Vec<Option<CacheLook>> = vec![None; runs.len()];
     for ((index, step), now) in steps.into_iter().zip((0..).step_by(10)) {
         let run = &runs[index];
         let event = match step {
@@ -80,7 +84,11 @@ fn events(runs: &[RunInfo], steps: Vec<(usize, Step)>) -> Vec<Event> {
                 if lost {
                     continue;
                 }
-                counted(run, first_seq, transitions, first_seq)
+                let event = counted(run, first_seq, transitions, first_seq);
+                match &looks[index] {
+                    Some(look) => looked(event, look),
+                    None => event,
+                }
             }
             Step::Rename(name) => Event::Renamed { run: run.id, name: name.into() },
             Step::Upstream(others) => {
@@ -101,6 +109,10 @@ fn events(runs: &[RunInfo], steps: Vec<(usize, Step)>) -> Vec<Event> {
             },
             Step::Log(message) => log(run.id, now, &message),
             Step::Cache { key, ttl } => Event::Cached(cached(key, now, ttl.map(|ttl| now + ttl), &[key])),
+            Step::Look(key) => {
+                looks[index] = Some(CacheLook::new(Some(CacheKey([key; 32])), CacheReason::Absent));
+                continue;
+            }
             Step::Again(back) => match events.len().checked_sub(back).map(|place| events[place].clone()) {
                 Some(event) => event,
                 None => continue,
@@ -122,7 +134,7 @@ fn everything(backend: &dyn StateBackend, runs: &[RunInfo], now: i64) -> Result<
         text += &format!("{:#?}\n{:#?}\n", backend.states(run.id)?, backend.logs(run.id)?);
     }
     for key in 0..4 {
-        text += &format!("{:#?}\n", backend.cached(&cached(key, 0, None, &[]).key, at(now))?);
+        text += &format!("{:#?}\n", backend.cached(&cached(key, 0, None, &[]).key)?);
     }
     Ok(text)
 }

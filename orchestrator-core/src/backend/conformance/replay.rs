@@ -33,7 +33,7 @@ fn a_batch_again(backend: &Arc<dyn StateBackend>) {
     ];
     let look = || {
         let runs = [&outer, &first, &second].map(|run| backend.history(run));
-        let value = backend.cached(&cached(1, 0, None, b"").key, at(9)).expect("look into the cache");
+        let value = backend.cached(&cached(1, 0, None, b"").key).expect("look into the cache");
         (backend.flow(&outer), backend.task_runs(id).expect("list task runs"), runs, format!("{value:?}"))
     };
     backend.give(&batch);

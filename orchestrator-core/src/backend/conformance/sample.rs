@@ -4,7 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use crate::backend::StateBackend;
 use crate::backend::record::{
-    CacheKey, CacheRecord, CachedValue, EncodedValue, Event, FlowRun, LogRecord, Process, RunEvent, RunInfo, TaskRun,
+    CacheKey, CacheLook, CacheRecord, CachedValue, EncodedValue, Event, FlowRun, LogRecord, Process, RunEvent, RunInfo,
+    TaskRun,
 };
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId, TaskRunId};
@@ -65,7 +66,15 @@ pub(super) fn counted(
     run_count: u32,
 ) -> Event {
     let transitions = transitions.into_iter().collect();
-    Event::Run(RunEvent { run: Arc::new(run.clone()), first_seq, transitions, run_count })
+    Event::Run(RunEvent { run: Arc::new(run.clone()), first_seq, transitions, run_count, cache: None })
+}
+
+/// The same event of a run that has looked into the cache.
+pub(super) fn looked(mut event: Event, look: &CacheLook) -> Event {
+    if let Event::Run(event) = &mut event {
+        event.cache = Some(Arc::new(look.clone()));
+    }
+    event
 }
 
 pub(super) fn log(run: RunId, micros: i64, message: &str) -> Event {
@@ -77,7 +86,7 @@ pub(super) fn cached(key: u8, created: i64, expires: Option<i64>, bytes: &[u8]) 
     CacheRecord {
         key: CacheKey([key; 32]),
         task_key: "pipeline::load",
-        run: TaskRunId::new(at(created)).into(),
+        run: TaskRunId::new(at(created)),
         created: at(created),
         expires: expires.map(at),
         value: CachedValue::Encoded(encoded(bytes)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dashmap::mapref::entry::Entry;
 use smallvec::SmallVec;
 
-use crate::backend::record::{FlowRun, FlowRunQuery, Pause, Process, RunEvent, RunInfo, TaskRun, Times};
+use crate::backend::record::{CacheLook, FlowRun, FlowRunQuery, Pause, Process, RunEvent, RunInfo, TaskRun, Times};
 use crate::backend::{BackendError, BackendErrorKind};
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId};
@@ -33,6 +33,8 @@ pub(super) struct Amendment {
     pub(super) upstream: Option<Box<[RunId]>>,
     pub(super) parameters: Option<Box<str>>,
     pub(super) pause: Option<Arc<Pause>>,
+    /// Comes with the states.
+    cache: Option<Arc<CacheLook>>,
 }
 
 /// Whether a run event told of a run for the first time.
@@ -48,13 +50,14 @@ impl Run {
         }
         match entry {
             Entry::Vacant(place) => {
-                place.insert(Self {
+                let run = Self {
                     info: Some(Arc::clone(&event.run)),
                     transitions: event.transitions.clone(),
                     next_seq: end_seq(event),
                     run_count: event.run_count,
                     ..Self::default()
-                });
+                };
+                place.insert(run).value_mut().looked(event);
                 Arrival::New
             }
             Entry::Occupied(mut place) => place.get_mut().go_on(event),
@@ -69,8 +72,15 @@ impl Run {
             self.transitions.extend(event.transitions.iter().skip(stored).cloned());
             self.next_seq = end_seq(event);
             self.run_count = event.run_count;
+            self.looked(event);
         }
         arrival
+    }
+
+    fn looked(&mut self, event: &RunEvent) {
+        if let Some(look) = &event.cache {
+            self.amend().cache = Some(Arc::clone(look));
+        }
     }
 
     /// Ends a run whose process is gone.
@@ -141,7 +151,9 @@ impl Run {
     pub(super) fn to_task_run(&self) -> Option<TaskRun> {
         let (info, first, last) = (self.info.as_ref()?, self.transitions.first()?, self.transitions.last()?);
         let (state, times) = (State::from(last), self.times(first.at));
-        Some(TaskRun::of(info, self.name(info), &self.upstream(info), state, self.run_count, times))
+        let run = TaskRun::of(info, self.name(info), &self.upstream(info), state, self.run_count, times);
+        let cache = self.amendment.as_ref().and_then(|amendment| amendment.cache.as_deref()).cloned();
+        Some(TaskRun { cache, ..run })
     }
 
     pub(super) fn to_flow_run(&self, id: FlowRunId) -> Option<Result<FlowRun, BackendError>> {

@@ -1,11 +1,13 @@
 //! The cache: encoded results under their keys.
 
 use rusqlite::{OptionalExtension, Transaction, params};
+use uuid::Uuid;
 
 use super::SqliteBackend;
 use crate::backend::record::{CacheHit, CacheKey, CacheRecord, CachedValue, EncodedValue};
 use crate::backend::{BackendError, CacheIndex};
 use crate::clock::Timestamp;
+use crate::id::TaskRunId;
 
 /// So many results are stored between two searches for expired ones.
 const PRUNE_EVERY: u32 = 256;
@@ -55,17 +57,17 @@ impl CacheWriter {
 }
 
 impl CacheIndex for SqliteBackend {
-    fn cached(&self, key: &CacheKey, now: Timestamp) -> Result<Option<CacheHit>, BackendError> {
-        let select = "SELECT created, expires, format, type_name, value FROM cache
-            WHERE key = ?1 AND (expires IS NULL OR expires > ?2)";
+    fn cached(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+        let select = "SELECT run, created, expires, format, type_name, value FROM cache WHERE key = ?1";
         self.read(
             || format!("look for a cached result in the database {}", self.path.display()),
             |connection| {
-                let hit = connection.prepare_cached(select)?.query_row(params![key.0, now.as_micros()], |row| {
-                    let value = EncodedValue { format: row.get(2)?, type_name: row.get(3)?, bytes: row.get(4)? };
+                let hit = connection.prepare_cached(select)?.query_row([key.0], |row| {
+                    let value = EncodedValue { format: row.get(3)?, type_name: row.get(4)?, bytes: row.get(5)? };
                     Ok(CacheHit {
-                        created: Timestamp::from_micros(row.get(0)?),
-                        expires: row.get::<_, Option<i64>>(1)?.map(Timestamp::from_micros),
+                        run: TaskRunId::from_uuid(Uuid::from_bytes(row.get(0)?)),
+                        created: Timestamp::from_micros(row.get(1)?),
+                        expires: row.get::<_, Option<i64>>(2)?.map(Timestamp::from_micros),
                         value: CachedValue::Encoded(value),
                     })
                 });

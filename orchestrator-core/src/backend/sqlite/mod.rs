@@ -5,6 +5,7 @@
 
 mod cache;
 mod error;
+mod look;
 mod packed;
 mod read;
 mod schema;

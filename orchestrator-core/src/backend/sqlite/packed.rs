@@ -164,6 +164,6 @@ fn known(name: &str) -> FromSqlResult<StateName> {
     StateName::parse(name).ok_or_else(|| unreadable(format!("there is no state '{name}'")))
 }
 
-fn unreadable(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> FromSqlError {
+pub(super) fn unreadable(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> FromSqlError {
     FromSqlError::Other(why.into())
 }

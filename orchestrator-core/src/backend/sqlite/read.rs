@@ -7,8 +7,9 @@ use rusqlite::{Connection, Params, Row, params};
 use uuid::Uuid;
 
 use super::SqliteBackend;
+use super::look::Reason;
 use super::packed::{Json, Name, Paused, Reference, References, States, Tags};
-use crate::backend::record::{FlowRun, FlowRunQuery, LogLine, Process, TaskRun};
+use crate::backend::record::{CacheKey, CacheLook, FlowRun, FlowRunQuery, LogLine, Process, TaskRun};
 use crate::backend::{BackendError, RunHistory};
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId, TaskRunId};
@@ -141,7 +142,7 @@ impl SqliteBackend {
 }
 
 fn flow_runs(connection: &Connection, filter: &str, values: impl Params) -> rusqlite::Result<Vec<FlowRun>> {
-    runs(connection, "flow_run", filter, values, |row| {
+    runs(connection, "flow_run", "", filter, values, |row| {
         let run = RunRow::read(row)?;
         let pause = if run.state.kind == StateType::Paused { row.get::<_, Option<Paused>>(20)? } else { None };
         Ok(FlowRun {
@@ -166,8 +167,10 @@ fn flow_runs(connection: &Connection, filter: &str, values: impl Params) -> rusq
 }
 
 fn task_runs(connection: &Connection, filter: &str, values: impl Params) -> rusqlite::Result<Vec<TaskRun>> {
-    runs(connection, "task_run", filter, values, |row| {
+    runs(connection, "task_run", ", run.cache_key, run.cache_reason", filter, values, |row| {
         let run = RunRow::read(row)?;
+        let key = row.get::<_, Option<[u8; 32]>>(21)?.map(CacheKey);
+        let cache = row.get::<_, Option<Reason>>(22)?.map(|reason| CacheLook::new(key, reason.0));
         Ok(TaskRun {
             id: TaskRunId::from_uuid(run.id),
             name: run.name,
@@ -180,6 +183,7 @@ fn task_runs(connection: &Connection, filter: &str, values: impl Params) -> rusq
             flow_run_id: row.get::<_, Option<[u8; 16]>>(19)?.map(|id| FlowRunId::from_uuid(Uuid::from_bytes(id))),
             version: run.version,
             tags: run.tags,
+            cache,
             host: run.host,
             pid: run.pid,
             created: run.created,
@@ -192,6 +196,7 @@ fn task_runs(connection: &Connection, filter: &str, values: impl Params) -> rusq
 fn runs<T>(
     connection: &Connection,
     table: &str,
+    more: &str,
     filter: &str,
     values: impl Params,
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
@@ -201,7 +206,7 @@ fn runs<T>(
         "SELECT run.id, coalesce(amendment.name, run.given_name), function.name, run.number, run.state, run.state_at,
             run.message, run.run_count, coalesce(amendment.upstream, run.upstream), run.parent, function.version, run.tags, process.host,
             process.pid, run.created, run.start_time, run.end_time, amendment.parameters, function.key, run.flow_run,
-            amendment.pause
+            amendment.pause{more}
         FROM {table} AS run
         CROSS JOIN function ON function.no = run.function
         CROSS JOIN process ON process.no = run.process

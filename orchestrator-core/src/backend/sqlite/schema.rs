@@ -6,6 +6,7 @@
 //! - `task_run`, `flow_run`: a row per run with its identity, its last state and, as [`pack`]ed text, its first states:
 //!   most runs have only a few. Ids are the 16 bytes of the UUID; `parent` and `upstream` hold references, which are 17
 //!   bytes each: `t` or `f`, then the id. Times are microseconds since the Unix epoch.
+//!   A task run that looked into the cache has the key and, as JSON, the reason for what it found.
 //! - `history`: the later states of runs that have many, a row per event.
 //! - `function`, `process`: what many runs have in common.
 //! - `amendment`: what became known of a run apart from its states; it may be there before the run.
@@ -127,6 +128,9 @@ CREATE INDEX cache_by_expiry ON cache (expires) WHERE expires IS NOT NULL;
 ",
     r"
 ALTER TABLE amendment ADD COLUMN pause TEXT;
+
+ALTER TABLE task_run ADD COLUMN cache_key BLOB;
+ALTER TABLE task_run ADD COLUMN cache_reason TEXT;
 ",
 ];
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
 
 use super::cache::CacheWriter;
+use super::look::Reason;
 use super::packed::{Paused, Reference, References, Tags, pack};
 use crate::backend::record::{Event, LogRecord, Process, RunEvent, RunInfo};
 use crate::clock::Timestamp;
@@ -170,7 +171,19 @@ impl<'t> RunTable<'t> {
             times.start,
             times.end,
         ])?;
+        if changes > 0 {
+            self.looked(event)?;
+        }
         Ok(changes > 0)
+    }
+
+    /// Puts down what the run found in the cache: most runs do not look.
+    fn looked(&self, event: &RunEvent) -> rusqlite::Result<()> {
+        let (Some(look), RunId::Task(id)) = (&event.cache, event.run.id) else { return Ok(()) };
+        let update = "UPDATE task_run SET cache_key = ?2, cache_reason = ?3 WHERE id = ?1";
+        let (id, key) = (id.as_uuid().into_bytes(), look.key.map(|key| key.0));
+        let reason = Reason::to_json(&look.reason);
+        self.transaction.prepare_cached(update)?.execute(params![id, key, reason]).map(drop)
     }
 
     /// Adds what the event says of a run that is known, and says whether it is.
@@ -210,6 +223,9 @@ impl<'t> RunTable<'t> {
         if changes > 0 && !in_row {
             let insert = "INSERT INTO history (run, first_seq, states) VALUES (?1, ?2, ?3)";
             self.transaction.prepare_cached(insert)?.execute(params![id, next_seq, self.text])?;
+        }
+        if changes > 0 {
+            self.looked(event)?;
         }
         Ok(changes > 0)
     }

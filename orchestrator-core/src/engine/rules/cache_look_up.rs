@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Holding, Verdict};
-use crate::backend::record::CacheKey;
+use crate::backend::record::{CacheKey, CacheReason};
 use crate::cache;
 use crate::engine::Call;
 use crate::engine::attempt::unless_cancelled;
@@ -13,15 +13,22 @@ pub(super) async fn apply(key: CacheKey, run: &Arc<Run>, call: &mut dyn Call, ho
     let landings = run.scope.orchestrator.flights.landings(&key);
     holding.key = Some((key, landings));
     if run.options().refresh_cache() {
+        run.looked(Some(key), CacheReason::Refreshed);
         return Verdict::Accept;
     }
     match unless_cancelled(run, cache::find(run, key, call)).await {
-        Some(Some(value)) => Verdict::Reject(value),
-        Some(None) => match run.scope.orchestrator.flights.flying(key, run) {
-            // Before anything is taken.
-            Some(flight) => Verdict::Again(flight),
-            None => Verdict::Accept,
-        },
+        Some(Ok((value, reason))) => {
+            run.looked(Some(key), reason);
+            Verdict::Reject(value)
+        }
+        Some(Err(reason)) => {
+            run.looked(Some(key), reason);
+            match run.scope.orchestrator.flights.flying(key, run) {
+                // Before anything is taken.
+                Some(flight) => Verdict::Again(flight),
+                None => Verdict::Accept,
+            }
+        }
         None => Verdict::Cancelled,
     }
 }

@@ -27,8 +27,11 @@ pub(super) async fn apply(
     // Somebody else may have had the claim, and have given it back, since the look-up.
     if flights.landings(&key) != landings {
         match unless_cancelled(run, cache::find(run, key, call)).await {
-            Some(Some(value)) => return Verdict::Reject(value),
-            Some(None) => {}
+            Some(Ok((value, reason))) => {
+                run.looked(Some(key), reason);
+                return Verdict::Reject(value);
+            }
+            Some(Err(reason)) => run.looked(Some(key), reason),
             None => return Verdict::Cancelled,
         }
     }

@@ -106,7 +106,12 @@ pub(crate) async fn apply(rule: Rule, run: &Arc<Run>, call: &mut dyn Call, holdi
     // small.
     match rule {
         Rule::CacheLookUp => match cache::key(run, call) {
-            Some(key) => Box::pin(cache_look_up::apply(key, run, call, holding)).await,
+            Some(Ok(key)) => Box::pin(cache_look_up::apply(key, run, call, holding)).await,
+            Some(Err(reason)) => {
+                cache::warn_unkeyed(run, &reason);
+                run.looked(None, reason);
+                Verdict::Accept
+            }
             None => Verdict::Accept,
         },
         Rule::Claim => match holding.key.take() {
