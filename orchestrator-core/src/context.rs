@@ -26,7 +26,7 @@ pub(crate) struct Place {
     pub(crate) transaction: Option<Arc<transaction::Shared>>,
 }
 
-thread_local! {
+crate::sync::thread_local! {
     static PLACE: RefCell<Place> =
         const { RefCell::new(Place { orchestrator: None, run: None, attempt: 0, aside: false, transaction: None }) };
 }

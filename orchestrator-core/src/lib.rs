@@ -14,6 +14,7 @@ mod pause;
 mod transaction;
 mod run;
 mod state;
+mod sync;
 mod engine;
 mod concurrency;
 mod cache;
@@ -33,6 +34,8 @@ mod clock;
 mod id;
 mod names;
 mod error;
+#[cfg(all(test, feature = "interleavings"))]
+mod interleavings;
 
 pub use backend::record::{CacheKey, CacheLook, CacheReason, FlowRun, FlowRunQuery, LogLine, Pause, TaskRun};
 pub use backend::{BackendError, StateBackend};

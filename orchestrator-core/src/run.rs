@@ -3,11 +3,10 @@
 //! A run is shared by its futures, its driver and, while it is active, its parent. Its states are written by the driver, but for
 //! those of a pause.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use futures::task::AtomicWaker;
 use slab::Slab;
 use smallvec::SmallVec;
 
@@ -24,6 +23,7 @@ use crate::options::{Effective, Overrides};
 use crate::orchestrator::Inner;
 use crate::scope::Scope;
 use crate::state::{State, StateName, StateType, Transition};
+use crate::sync::{AtomicBool, AtomicU16, AtomicU32, AtomicWaker, Mutex, MutexGuard, Notify};
 use crate::transaction;
 
 /// How a run ended.
@@ -922,7 +922,7 @@ impl Wakes {
 #[derive(Default)]
 pub(crate) struct Children {
     table: Mutex<Table>,
-    pub(crate) idle: tokio::sync::Notify,
+    pub(crate) idle: Notify,
     any_failed: AtomicBool,
 }
 

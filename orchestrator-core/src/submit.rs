@@ -274,7 +274,7 @@ impl Call for Awaiting {
 }
 
 /// Makes a run, and starts it if there is nothing to wait for.
-fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, visible: bool) -> Arc<Run> {
+pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, visible: bool) -> Arc<Run> {
     let Place { orchestrator, run: parent, attempt, transaction, aside: _ } = Place::current();
     let outer = match &parent {
         Some(parent) => Arc::clone(&parent.scope),
@@ -426,7 +426,7 @@ fn refuse(run: &Arc<Run>, said: String) {
     Arc::clone(run).end(Err(error)).wake();
 }
 
-thread_local! {
+crate::sync::thread_local! {
     /// Runs to launch, while this thread launches one: a chain of runs that ends at once must not become a chain of
     /// calls.
     static LAUNCHING: RefCell<Option<Vec<Arc<Run>>>> = const { RefCell::new(None) };

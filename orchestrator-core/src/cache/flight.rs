@@ -1,24 +1,26 @@
 //! Single flight: of those who want one key at the same time, one computes it and the others wait.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
-
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
-use tokio::sync::Notify;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, PoisonError, Weak};
 
 use crate::backend::record::CacheKey;
 use crate::run::Run;
+use crate::sync::{Mutex, MutexGuard, Notify};
 
 /// The keys that are being computed.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Flights(Arc<Shared>);
 
+/// The keys by their first byte, to keep those who want different ones out of each other's way.
 #[derive(Debug)]
-struct Shared {
-    flying: DashMap<CacheKey, Flying>,
-    /// How many claims were given back, by the first byte of their keys.
-    landings: [AtomicU64; 256],
+struct Shared([Mutex<Keys>; 256]);
+
+#[derive(Debug, Default)]
+struct Keys {
+    flying: HashMap<CacheKey, Flying>,
+    /// How many claims were given back.
+    landings: u64,
 }
 
 /// Who computes a key, and who is told when that has ended.
@@ -31,7 +33,13 @@ struct Flying {
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { flying: DashMap::new(), landings: [const { AtomicU64::new(0) }; 256] }
+        Self(std::array::from_fn(|_| Mutex::default()))
+    }
+}
+
+impl Shared {
+    fn keys(&self, key: &CacheKey) -> MutexGuard<'_, Keys> {
+        self.0[usize::from(key.0[0])].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -60,12 +68,12 @@ fn is_above(flying: &Flying, run: &Arc<Run>) -> bool {
 impl Flights {
     /// A number that changes whenever a claim of the key is given back, and sometimes when another is.
     pub(crate) fn landings(&self, key: &CacheKey) -> u64 {
-        self.0.landings[usize::from(key.0[0])].load(Ordering::Acquire)
+        self.0.keys(key).landings
     }
 
     /// Whoever computes the key at the moment, if this run can wait for it.
     pub(crate) fn flying(&self, key: CacheKey, run: &Arc<Run>) -> Option<Flight> {
-        let flying = self.0.flying.get(&key).map(|flying| flying.clone())?;
+        let flying = self.0.keys(&key).flying.get(&key).cloned()?;
         (!is_above(&flying, run)).then(|| self.flight(flying, key))
     }
 
@@ -74,7 +82,7 @@ impl Flights {
     }
 
     pub(crate) fn claim(&self, key: CacheKey, run: &Arc<Run>) -> Result<Claim, Flight> {
-        match self.0.flying.entry(key) {
+        match self.0.keys(&key).flying.entry(key) {
             Entry::Occupied(entry) if is_above(entry.get(), run) => Ok(Claim { key, flight: None }),
             Entry::Occupied(entry) => Err(self.flight(entry.get().clone(), key)),
             Entry::Vacant(entry) => {
@@ -93,8 +101,8 @@ impl Flight {
         tokio::pin!(notified);
         notified.as_mut().enable();
         // The claim may have been given back before this was listening.
-        let current =
-            self.flights.0.flying.get(&self.key).is_some_and(|entry| Arc::ptr_eq(&entry.landed, &self.notify));
+        let current = |flying: &Flying| Arc::ptr_eq(&flying.landed, &self.notify);
+        let current = self.flights.0.keys(&self.key).flying.get(&self.key).is_some_and(current);
         if current {
             notified.await;
         }
@@ -111,8 +119,11 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if let Some((flights, notify)) = self.flight.take() {
-            flights.0.landings[usize::from(self.key.0[0])].fetch_add(1, Ordering::AcqRel);
-            flights.0.flying.remove(&self.key);
+            let mut keys = flights.0.keys(&self.key);
+            keys.landings += 1;
+            let flying = keys.flying.remove(&self.key);
+            drop(keys);
+            drop(flying);
             notify.notify_waiters();
         }
     }

@@ -11,11 +11,10 @@ mod table;
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::task::AtomicWaker;
 use smallvec::SmallVec;
 
 use crate::clock::Clock;
@@ -23,6 +22,7 @@ use crate::error::{Error, ErrorKind};
 use crate::explain::{LimitWait, SlotHolder};
 use crate::orchestrator::Orchestrator;
 use crate::run::Run;
+use crate::sync::{AtomicWaker, Mutex, MutexGuard};
 use table::{Grant, Outside, Parts, Setting, Standing, Table};
 
 pub use acquire::{Acquiring, RateLimited, concurrency, rate_limit};

@@ -7,7 +7,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures::task::AtomicWaker;
 use slab::Slab;
 use smallvec::SmallVec;
 
@@ -15,6 +14,7 @@ use super::deadlock::{self, Outlook};
 use super::{Limit, TICK, Wants};
 use crate::clock::Timestamp;
 use crate::run::Run;
+use crate::sync::AtomicWaker;
 
 #[derive(Default)]
 pub(super) struct Table {

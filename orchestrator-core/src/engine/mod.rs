@@ -19,6 +19,7 @@ use crate::hook::{self, ResultHooks};
 use crate::orchestrator::Inner;
 use crate::run::{Outcome, Run, Stop};
 use crate::state::StateName;
+use crate::sync;
 use crate::testing::Fakes;
 use crate::transaction::Staged;
 
@@ -49,7 +50,7 @@ pub(crate) trait Call: Send {
 pub(crate) fn start(run: Arc<Run>, call: Box<dyn Call>) {
     let handle = run.scope.handle.clone().expect("a run without a runtime is refused before it starts");
     // The watch exists before the first poll: a runtime that is shut down drops the future without one.
-    handle.spawn(supervise(Watch { run: Some(run), outcome: None }, call));
+    sync::spawn(&handle, supervise(Watch { run: Some(run), outcome: None }, call));
 }
 
 /// Drives a run to its end, and sees to it that it has one.

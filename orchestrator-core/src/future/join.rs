@@ -1,15 +1,14 @@
 //! Waiting for many runs with one wake-up.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
-
-use futures::task::AtomicWaker;
 
 use super::{TaskFuture, cycle};
 use crate::error::TaskError;
 use crate::run::{Group, Waiter};
+use crate::sync::{AtomicUsize, AtomicWaker, Mutex};
 
 /// One who waits at several runs; dropping it leaves their lists.
 pub(super) struct Members<T, G> {
