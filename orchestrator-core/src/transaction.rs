@@ -260,7 +260,7 @@ pub(crate) async fn commit_alone(staged: Staged) -> Result<(), TransactionError>
 
 impl Shared {
     fn open(options: TransactionBuilder, place: &Place) -> Arc<Self> {
-        let around = place.transaction.clone().filter(|around| around.let_in());
+        let around = place.transaction.clone().filter(|around| around.let_in(place.run.as_ref()));
         let mode = options.mode.or(around.as_ref().map(|around| around.mode)).unwrap_or_default();
         let orchestrator = place.inner().cloned().unwrap_or_else(|| Orchestrator::current().into_inner());
         let opener = place.run.clone().map(|run| (run, place.attempt));
@@ -294,20 +294,31 @@ impl Shared {
         std::iter::successors(Some(self), |shared| shared.around.as_deref())
     }
 
-    /// Takes in a transaction, which is counted until its [`Inside`] is dropped; `false` if this one has ended.
-    fn let_in(&self) -> bool {
-        let mut state = self.lock();
-        state.inside += usize::from(state.open);
-        state.open
+    /// Whether what that run calls is inside: the transaction has not ended, and the run was not detached from it.
+    fn includes(&self, state: &State, caller: Option<&Arc<Run>>) -> bool {
+        let opener = self.opener.as_ref().map(|(opener, _)| opener);
+        let inside = match caller {
+            Some(caller) if opener.is_some_and(|opener| Arc::ptr_eq(opener, caller)) => true,
+            Some(caller) => state.active.contains_key(&caller.id()),
+            None => opener.is_none(),
+        };
+        state.open && inside
     }
 
-    /// Takes part of a run that is being submitted; `false` if the transaction has ended.
-    pub(crate) fn enter(&self, run: &Arc<Run>) -> bool {
+    /// Takes in a transaction, which is counted until its [`Inside`] is dropped; `false` if it is outside.
+    fn let_in(&self, caller: Option<&Arc<Run>>) -> bool {
         let mut state = self.lock();
-        if state.open {
+        let inside = self.includes(&state, caller);
+        state.inside += usize::from(inside);
+        inside
+    }
+
+    /// Takes in a run that is being submitted, unless it is outside.
+    pub(crate) fn enter(&self, run: &Arc<Run>) {
+        let mut state = self.lock();
+        if self.includes(&state, run.parent.as_ref()) {
             state.active.insert(run.id(), Arc::clone(run));
         }
-        state.open
     }
 
     /// Stages a run that has completed; gives it back if the transaction has ended, or the run was detached.

@@ -531,6 +531,42 @@ async fn a_transaction_that_is_dropped_is_rolled_back_before_its_run_ends() {
     assert!(done.contains(&"commit b second".to_owned()), "{done:?}");
 }
 
+#[orchestrator::test(start_paused = true)]
+async fn what_is_detached_or_tolerated_inside_does_not_decide() {
+    steps!();
+    #[task]
+    async fn later() {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    #[task(on_rollback = undo_second, on_commit = commit_first)]
+    async fn slow_step(of: String) -> String {
+        later().await.unwrap();
+        of
+    }
+    let mut detached = None;
+    let outcome = transaction(async {
+        step("a").await?;
+        detached = Some(slow_step("aside").detach());
+        drop(step("bad b").tolerate());
+        Transaction::current().unwrap().rollback();
+        Ok::<(), TaskError>(())
+    });
+    assert!(outcome.await.unwrap_err().to_string().contains("by hand"));
+    let done = DONE.take();
+    assert!(done.contains(&"undo a first".to_owned()) && !done.contains(&"undo aside second".to_owned()), "{done:?}");
+    // What was detached goes on, and commits by itself.
+    assert_eq!(detached.unwrap().await.unwrap(), "aside");
+    assert_eq!(DONE.take(), ["commit aside first"]);
+    transaction(async {
+        drop(step("bad c").tolerate());
+        step("d").await?;
+        Ok::<(), TaskError>(())
+    })
+    .await
+    .unwrap();
+    assert!(DONE.take().contains(&"commit d second".to_owned()));
+}
+
 #[orchestrator::test]
 async fn a_panic_in_the_block_rolls_back() {
     steps!();
