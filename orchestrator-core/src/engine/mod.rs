@@ -8,7 +8,7 @@ pub(crate) mod panics;
 pub(crate) mod rules;
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -55,11 +55,16 @@ pub(crate) fn start(run: Arc<Run>, call: Box<dyn Call>) {
 
 /// Drives a run to its end, and sees to it that it has one.
 async fn supervise(mut watch: Watch, call: Box<dyn Call>) {
-    let Watch { run, outcome } = &mut watch;
-    let run = run.as_ref().expect("the run is taken out at its end");
-    watched(run, live(run, call, outcome)).await;
+    {
+        let Watch { run, outcome } = &mut watch;
+        let run = run.as_ref().expect("the run is taken out at its end");
+        // Pinned here: handed over by value it would have its place twice in this future.
+        let life = pin!(live(run, call, outcome));
+        watched(run, life).await;
+    }
     // A run may have become a root meanwhile.
-    if let Some(orchestrator) = root_of(run) {
+    let root = watch.run.as_deref().and_then(root_of);
+    if let Some(orchestrator) = root {
         // Nobody is told of the end of a root run before it is stored. What cannot be stored was reported.
         Box::pin(orchestrator.journal.committed()).await;
     }
@@ -98,22 +103,24 @@ async fn live(run: &Arc<Run>, call: Box<dyn Call>, outcome: &mut Option<Outcome>
         Box::pin(hook::call(run, hooks)).await;
     }
     if let (StateName::Completed, Some(result)) = (end.state, result)
-        && let Some(error) = keep(run, result, end.hooks, end.claim, end.codec).await
+        && let Some(committed) = keep(run, result, end.hooks, end.claim, end.codec)
+        && let Some(error) = committed.await
     {
         *outcome = Some(Err(error));
     }
     attempt::closed(run).await;
 }
 
-/// Commits the result of a run, or stages it in the run's transaction; an error if that went wrong. The claim is given up
-/// when whoever waits for it finds the result.
-async fn keep(
+/// Puts the result of a run into the cache, or stages it in the run's transaction. A run with hooks that is part of none
+/// is committed by what is given back, which gives an error if that goes wrong. The claim is given up when whoever waits
+/// for it finds the result.
+fn keep(
     run: &Arc<Run>,
     result: Erased,
     hooks: Option<Box<ResultHooks>>,
     claim: Option<Claim>,
     codec: Option<&'static Codec>,
-) -> Option<TaskError> {
+) -> Option<Pin<Box<dyn Future<Output = Option<TaskError>> + Send>>> {
     let kept = claim.as_ref().map(|claim| Kept { key: claim.key, codec });
     let transaction = run.transaction.as_ref().filter(|_| run.visible);
     if transaction.is_none() && hooks.is_none() {
@@ -128,8 +135,12 @@ async fn keep(
         Some(transaction) => transaction.stage(staged)?,
         None => staged,
     };
-    let committed = Box::pin(crate::transaction::commit_alone(alone)).await;
-    committed.err().map(|error| run.error(FailureKind::Failed, Cause::Body(BodyError::new(error))))
+    let run = Arc::clone(run);
+    Some(Box::pin(async move {
+        let committed = crate::transaction::commit_alone(alone).await;
+        drop(claim);
+        committed.err().map(|error| run.error(FailureKind::Failed, Cause::Body(BodyError::new(error))))
+    }))
 }
 
 /// The orchestrator of a run that no other run waits for, if its history has to be waited for: all others leave the
@@ -140,8 +151,7 @@ fn root_of(run: &Run) -> Option<Arc<Inner>> {
 }
 
 /// Sees to it that a cancellation, or the end of the run's last child, reaches what the run does.
-async fn watched(run: &Arc<Run>, life: impl Future<Output = ()>) {
-    let mut life = pin!(life);
+async fn watched(run: &Arc<Run>, mut life: Pin<&mut impl Future<Output = ()>>) {
     poll_fn(|cx| {
         loop {
             if life.as_mut().poll(cx).is_ready() {
