@@ -235,6 +235,8 @@ impl<T> ProbeEncodeFallback<T> for Probe<T> {
 #[derive(Debug)]
 pub struct ArgEncoder<'a> {
     purpose: Purpose<'a>,
+    /// Whether the arguments after one that cannot be encoded are written.
+    goes_on: bool,
     error: Option<ArgError>,
 }
 
@@ -248,16 +250,21 @@ enum Purpose<'a> {
 
 impl<'a> ArgEncoder<'a> {
     pub(crate) fn key(out: &'a mut Vec<u8>, exclude: &'a [&'a str]) -> Self {
-        Self { purpose: Purpose::Key { out, exclude }, error: None }
+        Self { purpose: Purpose::Key { out, exclude }, goes_on: false, error: None }
+    }
+
+    /// A mark stands for each argument that cannot be encoded.
+    pub(crate) fn identity(out: &'a mut Vec<u8>) -> Self {
+        Self { purpose: Purpose::Key { out, exclude: &[] }, goes_on: true, error: None }
     }
 
     pub(crate) fn record(out: &'a mut serde_json::Map<String, serde_json::Value>) -> Self {
-        Self { purpose: Purpose::Record { out }, error: None }
+        Self { purpose: Purpose::Record { out }, goes_on: false, error: None }
     }
 
     /// Writes one argument.
     pub fn arg<T>(&mut self, name: &str, encoders: Option<&'static Encoders<T>>, value: &T) {
-        if self.error.is_some() {
+        if self.error.is_some() && !self.goes_on {
             return;
         }
         let outcome = match (&mut self.purpose, encoders) {
@@ -265,14 +272,19 @@ impl<'a> ArgEncoder<'a> {
             (Purpose::Key { out, .. }, Some(encoders)) => {
                 out.extend_from_slice(&(name.len() as u64).to_le_bytes());
                 out.extend_from_slice(name.as_bytes());
-                (encoders.canonical)(value, out)
+                let before = out.len();
+                (encoders.canonical)(value, out).inspect_err(|_| {
+                    out.truncate(before);
+                    out.push(NOT_ENCODED);
+                })
             }
             (Purpose::Record { out }, Some(encoders)) => {
                 let value = (encoders.json)(value).unwrap_or_else(|error| format!("<not recorded: {error}>").into());
                 out.insert(name.to_owned(), value);
                 Ok(())
             }
-            (Purpose::Key { .. }, None) => {
+            (Purpose::Key { out, .. }, None) => {
+                out.push(NOT_ENCODED);
                 Err(EncodeError(format!("its type {} is not Serialize", std::any::type_name::<T>())))
             }
             (Purpose::Record { out }, None) => {
@@ -280,7 +292,9 @@ impl<'a> ArgEncoder<'a> {
                 Ok(())
             }
         };
-        self.error = outcome.err().map(|error| ArgError { argument: Some(name.to_owned()), why: error.0 });
+        if let Err(error) = outcome {
+            self.error.get_or_insert(ArgError { argument: Some(name.to_owned()), why: error.0 });
+        }
     }
 
     pub(crate) fn finish(self) -> Result<(), ArgError> {
@@ -288,12 +302,24 @@ impl<'a> ArgEncoder<'a> {
     }
 }
 
+/// In the place of an argument: no tag of the canonical form is like it.
+const NOT_ENCODED: u8 = u8::MAX;
+
 /// Why arguments cannot be encoded.
 #[derive(Debug)]
 pub(crate) struct ArgError {
     /// Which one it is; `None` if the user's code panicked.
     pub(crate) argument: Option<String>,
     pub(crate) why: String,
+}
+
+impl std::fmt::Display for ArgError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.argument {
+            Some(argument) => write!(f, "argument `{argument}` cannot be encoded: {}", self.why),
+            None => f.write_str(&self.why),
+        }
+    }
 }
 
 /// The stored form of results: MessagePack with named fields.
@@ -390,6 +416,15 @@ impl<T: Serialize> CacheInput for T {}
 pub trait CacheOutput {}
 impl<T: Serialize + DeserializeOwned> CacheOutput for T {}
 
+/// A type that can be persisted.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be persisted",
+    label = "not `Serialize + DeserializeOwned`",
+    note = "derive `serde::Serialize` and `serde::Deserialize` for it, or leave out `persist`: the task then runs again when its flow is retried"
+)]
+pub trait PersistOutput {}
+impl<T: Serialize + DeserializeOwned> PersistOutput for T {}
+
 /// A type that can be recorded as a flow's parameter.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be recorded as a flow parameter",
@@ -412,6 +447,8 @@ impl<T: Clone + Send + Sync + 'static> ByValue for T {}
 pub const fn assert_cache_input<T: CacheInput + ?Sized>() {}
 /// Fails to compile unless the type can be kept in the cache.
 pub const fn assert_cache_output<T: CacheOutput>() {}
+/// Fails to compile unless the type can be persisted.
+pub const fn assert_persist_output<T: PersistOutput>() {}
 /// Fails to compile unless the type can be recorded as a flow's parameter.
 pub const fn assert_parameter<T: FlowParameter>() {}
 /// Fails to compile unless the type can be taken by value.

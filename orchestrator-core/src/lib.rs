@@ -18,6 +18,7 @@ mod sync;
 mod engine;
 mod concurrency;
 mod cache;
+mod persist;
 mod future;
 mod journal;
 pub mod backend;
@@ -74,8 +75,8 @@ pub mod __private {
 
     pub use crate::body::{
         ArgEncoder, Attempt, Body, Codec, Fallible, Probe, ProbeCodec, ProbeCodecFallback, ProbeDefault, ProbeEncode,
-        ProbeEncodeFallback, assert_by_value, assert_cache_input, assert_cache_output, assert_parameter, fallible,
-        plain, retries,
+        ProbeEncodeFallback, assert_by_value, assert_cache_input, assert_cache_output, assert_parameter,
+        assert_persist_output, fallible, plain, retries,
     };
     pub use crate::def::{CachePolicy, Def, DefKind, Registered, RetryDelay, Want};
     pub use crate::future::{FlowFuture, MapFuture, TaskFuture};

@@ -22,6 +22,7 @@ pub(crate) struct CallOptions {
     pub(crate) cache_ttl: Option<Duration>,
     pub(crate) cache_policy: Option<CachePolicy>,
     pub(crate) refresh_cache: Option<bool>,
+    pub(crate) persist: Option<bool>,
     pub(crate) concurrency: Option<Vec<(String, u32)>>,
     pub(crate) tags: Option<Vec<String>>,
     pub(crate) run_name: Option<Arc<str>>,
@@ -212,6 +213,12 @@ impl<F: Configurable> Configured<F> {
     /// Whether to ignore what the cache has, and replace it.
     pub fn refresh_cache(self, refresh: bool) -> Self {
         self.set(|options| options.refresh_cache = Some(refresh))
+    }
+
+    /// Whether results are kept for the flow run, so that its next attempt does not compute them again. For a flow: those
+    /// of all its tasks that say nothing themselves and whose result types can be stored.
+    pub fn persist(self, persist: bool) -> Self {
+        self.set(|options| options.persist = Some(persist))
     }
 
     /// Asks for one slot of each of the named limits.

@@ -355,7 +355,7 @@ impl Inner {
             crate::signals::watch(self, handle);
         }
         let counts = Arc::clone(&self.counts);
-        let scope = Scope::new(Arc::clone(self), handle, None, Arc::default(), None, counts);
+        let scope = Scope::new(Arc::clone(self), handle, None, Arc::default(), None, false, counts);
         *outside = Arc::downgrade(&scope);
         scope
     }

@@ -17,10 +17,11 @@ use crate::def::Def;
 use crate::engine::Call;
 use crate::engine::machine::may_follow;
 use crate::error::{Cause, FailedRun, FailureKind, TaskError};
-use crate::id::RunId;
+use crate::id::{RunId, TaskRunId};
 use crate::observe::{Observed, Observer};
 use crate::options::{Effective, Overrides};
 use crate::orchestrator::Inner;
+use crate::persist::Identified;
 use crate::scope::Scope;
 use crate::state::{State, StateName, StateType, Transition};
 use crate::sync::{AtomicBool, AtomicU16, AtomicU32, AtomicWaker, Mutex, MutexGuard, Notify};
@@ -38,6 +39,8 @@ pub struct Run {
     pub(crate) parent: Option<Arc<Run>>,
     /// The transaction that the run was submitted in.
     pub(crate) transaction: Option<Arc<transaction::Shared>>,
+    /// What identifies the call, where results are kept for the flow run.
+    pub(crate) identified: Option<Box<Identified>>,
     /// Whether the run is seen by people: the expansion of a `map` is not.
     pub(crate) visible: bool,
     /// Whether one of the runs above has a sync body, which may block its thread on this one.
@@ -69,6 +72,7 @@ pub(crate) struct Origin {
     pub(crate) scope: Arc<Scope>,
     pub(crate) parent: Option<Arc<Run>>,
     pub(crate) transaction: Option<Arc<transaction::Shared>>,
+    pub(crate) identified: Option<Box<Identified>>,
     pub(crate) visible: bool,
     pub(crate) created: Timestamp,
 }
@@ -167,7 +171,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Run {
     pub(crate) fn new(info: Arc<RunInfo>, origin: Origin, call: Box<dyn Call>) -> Arc<Self> {
-        let Origin { def, overrides, scope, parent, transaction, visible, created } = origin;
+        let Origin { def, overrides, scope, parent, transaction, identified, visible, created } = origin;
         let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def.is_async);
         let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
         let pending = Transition { name: StateName::Pending, at: created, message: None };
@@ -178,6 +182,7 @@ impl Run {
             scope,
             parent,
             transaction,
+            identified,
             visible,
             below_sync,
             taken: AtomicBool::new(false),
@@ -368,6 +373,12 @@ impl Run {
         let look = Arc::new(CacheLook::new(key, reason));
         crate::narrate::tell_look(self, &look);
         lock(&self.cell).looked = Some(look);
+    }
+
+    /// Whose result the run took, if its flow run had kept it.
+    pub(crate) fn answered_by(&self) -> Option<TaskRunId> {
+        let look = lock(&self.cell).looked.clone()?;
+        if let CacheReason::Persisted { run } = look.reason { Some(run) } else { None }
     }
 
     pub(crate) fn rename(&self, name: String) {

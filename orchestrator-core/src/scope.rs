@@ -6,10 +6,12 @@ use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::backend::record::CacheKey;
 use crate::def::Def;
 use crate::id::FlowRunId;
 use crate::orchestrator::Inner;
 use crate::pause::Pauses;
+use crate::persist::{self, Calls};
 
 pub(crate) struct Scope {
     pub(crate) orchestrator: Arc<Inner>,
@@ -25,6 +27,11 @@ pub(crate) struct Scope {
     pub(crate) capacity: Option<(Arc<Semaphore>, usize)>,
     /// The pauses of the flow run.
     pub(crate) pauses: Pauses,
+    /// Whether results of tasks that say nothing are kept for the flow run.
+    pub(crate) persist: bool,
+    /// The calls whose results are kept.
+    pub(crate) calls: Calls,
+    identity: OnceLock<CacheKey>,
     counts: Arc<Counts>,
 }
 
@@ -39,6 +46,7 @@ impl Scope {
         flow: Option<FlowRunId>,
         tags: Arc<[Box<str>]>,
         capacity: Option<usize>,
+        persist: bool,
         counts: Arc<Counts>,
     ) -> Arc<Self> {
         let capacity = capacity.map(|size| (Arc::new(Semaphore::new(size.min(Semaphore::MAX_PERMITS))), size));
@@ -50,8 +58,21 @@ impl Scope {
             parameters: OnceLock::new(),
             capacity,
             pauses: Pauses::default(),
+            persist,
+            calls: Calls::default(),
+            identity: OnceLock::new(),
             counts,
         })
+    }
+
+    /// What tells the flow run from all others, in this process and in later ones.
+    pub(crate) fn identity(&self) -> CacheKey {
+        *self.identity.get_or_init(|| persist::of_root(self))
+    }
+
+    /// Gives the scope of a flow run inside another one its identity, before anything asks for it.
+    pub(crate) fn identify(&self, identity: CacheKey) {
+        let _ = self.identity.set(identity);
     }
 
     /// The number of the next run of a function, counted from 0.

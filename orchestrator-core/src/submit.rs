@@ -19,6 +19,7 @@ use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::input::Args;
 use crate::options::Overrides;
 use crate::orchestrator::Orchestrator;
+use crate::persist::{self, Identified};
 use crate::run::{Origin, Run};
 use crate::scope::Scope;
 use crate::state::StateName;
@@ -27,12 +28,12 @@ use crate::transaction;
 
 /// Submits one run of a task.
 pub fn submit_task<B: Body>(overrides: &Overrides, args: <B::Args as Args>::Pending) -> TaskFuture<B::Output> {
-    TaskFuture::new(submit(B::def(), overrides.clone(), Box::new(Typed::<B>::Pending(args)), true))
+    TaskFuture::new(submit(B::def(), overrides.clone(), Box::new(Typed::<B>::Pending(args)), Manner::Call))
 }
 
 /// Submits one run of a flow.
 pub fn submit_flow<B: Body>(overrides: &Overrides, args: <B::Args as Args>::Pending) -> FlowFuture<B::Output> {
-    FlowFuture::new(submit(B::def(), overrides.clone(), Box::new(Typed::<B>::Pending(args)), true))
+    FlowFuture::new(submit(B::def(), overrides.clone(), Box::new(Typed::<B>::Pending(args)), Manner::Call))
 }
 
 /// Submits one run of a task for each element.
@@ -40,18 +41,32 @@ pub fn submit_map<B: Body>(overrides: &Overrides, mut args: <B::Args as Args>::M
     let mut ready = true;
     B::Args::visit_mapped(&args, &mut |run| ready &= matches!(run.outcome(), Some(Ok(_))));
     if ready && let Ok(length) = mapped_length::<B>(&mut args) {
-        return MapFuture::known(fan_out::<B>(overrides, &mut args, length));
+        return MapFuture::known(fan_out::<B>(overrides, &mut args, length, Manner::Call));
     }
     let expansion = Expansion::<B> { args: Some(args), overrides: overrides.clone(), place: Place::current() };
-    MapFuture::later(submit(B::def(), Overrides::NONE, Box::new(expansion), false))
+    MapFuture::later(submit(B::def(), Overrides::NONE, Box::new(expansion), Manner::Expansion))
 }
 
 fn fan_out<B: Body>(
     overrides: &Overrides,
     args: &mut <B::Args as Args>::Mapped,
     length: usize,
+    manner: Manner,
 ) -> Vec<TaskFuture<B::Output>> {
-    (0..length).map(|_| submit_task::<B>(overrides, B::Args::next(args))).collect()
+    let call = |args| Box::new(Typed::<B>::Pending(args));
+    let submit = |args| TaskFuture::new(submit(B::def(), overrides.clone(), call(args), manner));
+    (0..length).map(|_| submit(B::Args::next(args))).collect()
+}
+
+/// How a run comes to be submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// A body calls it.
+    Call,
+    /// A `map` does whose elements were not known at the call: at some time.
+    Later,
+    /// It is that `map`, which people do not see.
+    Expansion,
 }
 
 /// The number of runs that a `map` makes, if its collections agree.
@@ -177,7 +192,7 @@ impl<B: Body> Call for Expansion<B> {
         Attempt::from_future(async move {
             let length = mapped_length::<B>(&mut args)
                 .map_err(|said| BodyFailure { error: BodyError::new(said), retryable: false })?;
-            let children = place.within(|| fan_out::<B>(&overrides, &mut args, length));
+            let children = place.within(|| fan_out::<B>(&overrides, &mut args, length, Manner::Later));
             Ok(Arc::new(children) as Erased)
         })
     }
@@ -274,7 +289,7 @@ impl Call for Awaiting {
 }
 
 /// Makes a run, and starts it if there is nothing to wait for.
-pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, visible: bool) -> Arc<Run> {
+pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, manner: Manner) -> Arc<Run> {
     let Place { orchestrator, run: parent, attempt, transaction, aside: _ } = Place::current();
     let outer = match &parent {
         Some(parent) => Arc::clone(&parent.scope),
@@ -285,7 +300,10 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call
     };
     let (overrides, call) = Awaiting::take_from(overrides, call);
     let upstreams = upstreams(&*call);
-    let run = make(def, overrides, call, visible, Around { scope: outer, parent, transaction }, &upstreams);
+    let stale = parent.as_ref().is_some_and(|parent| parent.run_count() != attempt);
+    // What an attempt has left behind has no place in the next one.
+    let manner = if stale && manner == Manner::Call { Manner::Later } else { manner };
+    let run = make(def, overrides, call, manner, Around { scope: outer, parent, transaction }, &upstreams);
     run.submitted();
     if run.scope.handle.is_none() {
         refuse(&run, "there is no tokio runtime here: call it under #[tokio::main], or inside `block_on`".to_owned());
@@ -343,7 +361,7 @@ fn make(
     def: &'static Def,
     overrides: Overrides,
     call: Box<dyn Call>,
-    visible: bool,
+    manner: Manner,
     around: Around,
     upstreams: &[Arc<Run>],
 ) -> Arc<Run> {
@@ -351,6 +369,7 @@ fn make(
     let orchestrator = &outer.orchestrator;
     let created = orchestrator.clock.now();
     let options = overrides.get();
+    let visible = manner != Manner::Expansion;
     let index = if visible { outer.next_index(def) } else { 0 };
     let tags = tags(def, options.and_then(|options| options.tags.as_deref()), &outer);
     let (id, given_name, scope) = match def.kind {
@@ -364,6 +383,7 @@ fn make(
                 Some(id),
                 Arc::clone(&tags),
                 def.max_concurrent_tasks,
+                options.and_then(|options| options.persist).or(def.persist).unwrap_or(outer.persist),
                 Arc::default(),
             );
             (RunId::Flow(id), Some(crate::names::generate().into()), Some(scope))
@@ -382,8 +402,10 @@ fn make(
         upstream: ids(upstreams),
         process: orchestrator.process,
     };
+    let within = (&*outer, parent.as_ref());
+    let identified = visible.then(|| Identified::of(def, options, &*call, within, manner == Manner::Call)).flatten();
     let scope = scope.unwrap_or(outer);
-    Run::new(Arc::new(info), Origin { def, overrides, scope, parent, transaction, visible, created }, call)
+    Run::new(Arc::new(info), Origin { def, overrides, scope, parent, transaction, identified, visible, created }, call)
 }
 
 /// The tags of a run: its own and those of the flow, sorted.
@@ -463,13 +485,14 @@ pub(crate) fn launch(run: &Arc<Run>) {
 }
 
 fn launch_now(run: &Arc<Run>) {
-    let Some(call) = run.launch() else { return };
+    let Some(mut call) = run.launch() else { return };
     let grew = !run.is_cancelled() && {
         let mut more = false;
         call.visit(&mut |upstream: &Arc<Run>| more |= !upstream.has_ended());
         more
     };
     if !grew {
+        persist::launched(run, &mut *call);
         engine::start(Arc::clone(run), call);
         return;
     }

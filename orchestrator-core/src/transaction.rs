@@ -246,7 +246,7 @@ pub(crate) struct Staged {
     pub(crate) run: Arc<Run>,
     pub(crate) result: Erased,
     pub(crate) hooks: ResultHooks,
-    pub(crate) kept: Option<Kept>,
+    pub(crate) kept: Kept,
 }
 
 /// Commits a run that is part of no transaction: it is one by itself.
@@ -364,7 +364,7 @@ impl Shared {
     pub(crate) fn staged_result(&self, key: &CacheKey) -> Option<(Erased, RunId)> {
         self.and_around().find_map(|shared| {
             let state = shared.lock();
-            let same = |staged: &&Staged| staged.kept.as_ref().is_some_and(|kept| kept.key == *key);
+            let same = |staged: &&Staged| staged.kept.cache == Some(*key);
             state.staged.iter().rev().find(same).map(|staged| (Arc::clone(&staged.result), staged.run.id()))
         })
     }

@@ -51,14 +51,21 @@ fn encoded(expansion: &Expansion<'_>) -> TokenStream {
     params.map(|param| about(expansion, param, assert.clone())).collect()
 }
 
-/// The result of a cached task is kept.
+/// The result of a cached task is kept, and so is that of a task that persists it.
 fn stored(expansion: &Expansion<'_>) -> TokenStream {
-    if expansion.function.kind == Kind::Flow || !is_cached(expansion) {
+    if expansion.function.kind == Kind::Flow {
         return TokenStream::new();
     }
+    let assert = if is_cached(expansion) {
+        quote!(assert_cache_output)
+    } else if expansion.options.persist == Some(true) {
+        quote!(assert_persist_output)
+    } else {
+        return TokenStream::new();
+    };
     let span = expansion.function.output.span;
     let (p, succeeds) = (expansion.root.at(span), expansion.success());
-    quote_spanned!(generated(span)=> #p::assert_cache_output::<#succeeds>();)
+    quote_spanned!(generated(span)=> #p::#assert::<#succeeds>();)
 }
 
 fn is_cached(expansion: &Expansion<'_>) -> bool {

@@ -49,6 +49,7 @@ pub(crate) fn def(root: &Root, options: &Options, function: &Function) -> TokenS
         fields.set(quote!(has_cache_key), true);
     }
     fields.some(quote!(refresh_cache), options.refresh_cache);
+    fields.some(quote!(persist), options.persist);
     let wants: Vec<_> = options.concurrency.iter().map(|value| want(p, value)).collect();
     if !wants.is_empty() {
         fields.set(quote!(concurrency), quote!(&[#(#wants),*]));

@@ -60,6 +60,7 @@ use crate::model::Kind;
 /// | `cache_policy = inputs` | what a cached result depends on: a sum of `inputs`, `task_source`, `run_id` and `flow_parameters`; `- "client"` leaves an argument out; or `default`, or `none` | `default`, which is `inputs + task_source`, for tasks that are cached |
 /// | `cache_key = path` | a function of references to the arguments that gives `Option<String>`, the key; `None`: not cached | made from the policy |
 /// | `refresh_cache` | runs the body even if there is a cached result, and replaces that | the orchestrator's, `false` at first |
+/// | `persist` | keeps the result for the flow run: when the flow is retried, the same call is answered with it | the flow's |
 /// | `concurrency = "db"` | the limits that an attempt takes slots of: a name, `("db", slots = 2)`, or a list of these; `limit = 10` in the parentheses also declares the limit | none |
 /// | `on_running = hook` | hooks for each attempt that begins; each of these options takes a function, or a list such as `[a, b]` | none |
 /// | `on_completion = hook` | hooks for the end as Completed, which a cached result is too | none |
@@ -105,6 +106,7 @@ pub fn task(options: TokenStream, function: TokenStream) -> TokenStream {
 /// | `retries = 3` | how often a failed attempt is followed by another one | 0 |
 /// | `retry_delay_secs = 10` | the time before each retry: one duration, a list whose last one repeats, or `exponential(base, max)` | the orchestrator's, none at first |
 /// | `timeout_secs = 60` | the longest that one attempt may take | no limit |
+/// | `persist` | keeps the results of all tasks whose result types can be stored, so that a retry does not run them again; tasks and flows inside may say `persist = false` | that of the flow around it, `false` at first |
 /// | `max_concurrent_tasks = 8` | how many tasks of one flow run may run at the same time | no limit |
 /// | `on_running = hook` | hooks for each attempt that begins; each of these options takes a function, or a list such as `[a, b]` | none |
 /// | `on_completion = hook` | hooks for the end as Completed, which a cached result is too | none |

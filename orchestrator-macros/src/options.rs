@@ -29,6 +29,7 @@ pub(crate) struct Options {
     pub(crate) cache_policy: Option<Policy>,
     pub(crate) cache_key: Option<Path>,
     pub(crate) refresh_cache: Option<bool>,
+    pub(crate) persist: Option<bool>,
     pub(crate) concurrency: Vec<Want>,
     pub(crate) max_concurrent_tasks: Option<u32>,
     pub(crate) on_running: Vec<Path>,
@@ -86,6 +87,7 @@ pub(crate) const ROWS: &[Row<Options>] = &[
         only_on: Some("task"),
         read: Read::Flag(|o, value| o.refresh_cache = Some(value)),
     },
+    Row { name: "persist", example: "persist", only_on: None, read: Read::Flag(|o, value| o.persist = Some(value)) },
     task("concurrency", "concurrency = \"db\"", |o, v| {
         o.concurrency = wants(v)?;
         Ok(())

@@ -5,7 +5,9 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use orchestrator::backend::memory::MemoryBackend;
 use orchestrator::backend::record::{CacheHit, CacheKey, Event, Process};
-use orchestrator::backend::{BackendError, BackendErrorKind, CacheIndex, EventStore, RunHistory, StateBackend};
+use orchestrator::backend::{
+    BackendError, BackendErrorKind, CacheIndex, EventStore, ResultIndex, RunHistory, StateBackend,
+};
 use orchestrator::prelude::*;
 use orchestrator::{Explanation, FlowRunId, FlowRunQuery, LogLine, RunId, TaskRunId, Timestamp, Why};
 
@@ -76,6 +78,12 @@ impl RunHistory for Gated {
 impl CacheIndex for Gated {
     fn cached(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
         self.inner.cached(key)
+    }
+}
+
+impl ResultIndex for Gated {
+    fn result(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+        self.inner.result(key)
     }
 }
 

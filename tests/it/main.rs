@@ -27,6 +27,7 @@ mod options;
 mod outcomes;
 mod output;
 mod pause;
+mod persist;
 mod random;
 mod states;
 mod store;

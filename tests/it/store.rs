@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use orchestrator::backend::record::{CacheHit, CacheKey, Event, Process};
 use orchestrator::backend::sqlite::{SqliteBackend, SqliteOptions};
-use orchestrator::backend::{BackendError, BackendErrorKind, CacheIndex, EventStore, RunHistory, StateBackend};
+use orchestrator::backend::{
+    BackendError, BackendErrorKind, CacheIndex, EventStore, ResultIndex, RunHistory, StateBackend,
+};
 use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, FlowRunQuery, LogLine, RunId, TaskRunId, Timestamp, Why};
 
@@ -310,6 +312,12 @@ impl RunHistory for Broken {
 
 impl CacheIndex for Broken {
     fn cached(&self, _key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+        broken()
+    }
+}
+
+impl ResultIndex for Broken {
+    fn result(&self, _key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
         broken()
     }
 }

@@ -6,6 +6,7 @@ mod caching;
 mod history;
 mod listing;
 mod replay;
+mod results;
 mod sample;
 mod together;
 
@@ -27,7 +28,7 @@ type Case = fn(&Arc<dyn StateBackend>);
 ///
 /// If the backend fails in any case; the message names each of them.
 pub fn check(make: impl Fn() -> Arc<dyn StateBackend>) {
-    let suites = [history::CASES, listing::CASES, replay::CASES, caching::CASES, together::CASES];
+    let suites = [history::CASES, listing::CASES, replay::CASES, caching::CASES, results::CASES, together::CASES];
     let failures: Vec<String> = suites
         .concat()
         .into_iter()
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
     use crate::backend::memory::MemoryBackend;
     use crate::backend::record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, LogLine, Process, TaskRun};
-    use crate::backend::{BackendError, CacheIndex, EventStore, RunHistory};
+    use crate::backend::{BackendError, CacheIndex, EventStore, ResultIndex, RunHistory};
     use crate::clock::Timestamp;
     use crate::id::{FlowRunId, RunId, TaskRunId};
     use crate::state::State;
@@ -97,6 +98,12 @@ mod tests {
     impl CacheIndex for Forgetful {
         fn cached(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
             self.0.cached(key)
+        }
+    }
+
+    impl ResultIndex for Forgetful {
+        fn result(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+            self.0.result(key)
         }
     }
 

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::record::{
     CacheHit, CacheKey, CacheRecord, Event, FlowRun, FlowRunQuery, LogLine, LogRecord, Process, RunEvent, TaskRun,
 };
-use super::{BackendError, CacheIndex, EventStore, RunHistory, StateBackend};
+use super::{BackendError, CacheIndex, EventStore, ResultIndex, RunHistory, StateBackend};
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::State;
@@ -37,6 +37,7 @@ pub struct MemoryBackend {
     tasks_of: ById<FlowRunId, Vec<TaskRunId>>,
     logs: ById<RunId, Vec<LogRecord>>,
     cache: DashMap<CacheKey, CacheHit>,
+    results: DashMap<CacheKey, CacheHit>,
     /// How many more results may be put into the cache before expired ones are searched for.
     prune_in: AtomicUsize,
 }
@@ -77,6 +78,12 @@ impl MemoryBackend {
         };
     }
 
+    fn insert_result(&self, record: &CacheRecord) {
+        let CacheRecord { key, run, created, ref value, .. } = *record;
+        let hit = CacheHit { run, created, expires: None, value: value.clone() };
+        self.results.entry(key).or_insert(hit);
+    }
+
     fn insert_cached(&self, record: &CacheRecord) {
         let CacheRecord { key, run, created, expires, ref value, .. } = *record;
         self.cache.insert(key, CacheHit { run, created, expires, value: value.clone() });
@@ -85,6 +92,12 @@ impl MemoryBackend {
         if self.prune_in.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) == Ok(0) {
             self.cache.retain(|_, hit| hit.is_fresh(created));
         }
+    }
+}
+
+impl ResultIndex for MemoryBackend {
+    fn result(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+        Ok(self.results.get(key).map(|hit| hit.clone()))
     }
 }
 
@@ -111,6 +124,7 @@ impl EventStore for MemoryBackend {
                 Event::Orphaned { run, at, message } => self.orphan(*run, *at, message),
                 Event::Log(record) => self.logs.entry(record.run).or_default().push(record.clone()),
                 Event::Cached(record) => self.insert_cached(record),
+                Event::Persisted(record) => self.insert_result(record),
             }
         }
         newcomers.settle(self);

@@ -1,6 +1,6 @@
 //! Where history and cache are kept.
 //!
-//! A [`StateBackend`] is a store behind three narrow traits, one per concern. All methods are plain functions that
+//! A [`StateBackend`] is a store behind four narrow traits, one per concern. All methods are plain functions that
 //! may block: events are appended from the journal's own thread, one batch at a time, and reads are made on the
 //! blocking pool. Nothing outside this folder knows how anything is stored.
 
@@ -97,8 +97,20 @@ pub trait CacheIndex {
     fn cached(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError>;
 }
 
-/// A store for history and cache.
-pub trait StateBackend: EventStore + RunHistory + CacheIndex + Send + Sync + fmt::Debug + 'static {
+/// Finds results that flow runs keep; they are put in by [`Event::Persisted`].
+pub trait ResultIndex {
+    /// The result under `key`, if it is there; the first one that was put in.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read, or the result is not what was stored.
+    fn result(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError>;
+}
+
+/// A store for history, cache and results.
+pub trait StateBackend:
+    EventStore + RunHistory + CacheIndex + ResultIndex + Send + Sync + fmt::Debug + 'static
+{
     /// Whether the store lives in this process and never blocks: it is then called in place, and holds cached values
     /// as they are.
     fn in_process(&self) -> bool {

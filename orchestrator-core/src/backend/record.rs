@@ -121,6 +121,9 @@ pub enum Event {
     Log(LogRecord),
     /// A result is to be kept in the cache.
     Cached(CacheRecord),
+    /// A result is to be kept for the flow run that it belongs to: sent before the run that made it says that it
+    /// completed, or at the commit of its transaction. The key identifies the call; the first result under it stays.
+    Persisted(CacheRecord),
 }
 
 /// Transitions of one run that happened since the last event about it.

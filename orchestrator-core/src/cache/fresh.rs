@@ -1,12 +1,11 @@
 //! Results that were stored and that the backend may not have yet: whoever looks finds them here.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use dashmap::DashMap;
 
-use crate::backend::record::{CacheHit, CacheKey, CacheRecord, CachedValue, Event};
-use crate::body::Erased;
+use crate::backend::record::{CacheHit, CacheKey, Event};
 use crate::engine::panics;
 use crate::journal::Journal;
 
@@ -23,13 +22,11 @@ impl Fresh {
         self.values.get(key).map(|entry| entry.1.clone())
     }
 
-    /// Sends a record to the backend, and answers for it until it is there.
-    pub(super) fn insert(&self, journal: &Journal, record: CacheRecord, value: &Erased) {
-        let CacheRecord { key, run, created, expires, .. } = record;
-        let hit = CacheHit { run, created, expires, value: CachedValue::Live(Arc::clone(value)) };
+    /// Sends what stores a result to the backend, and answers for it until it is there.
+    pub(super) fn insert(&self, journal: &Journal, event: Event, key: CacheKey, hit: CacheHit) {
         // The value is there before its event can be settled. What was there before is dropped outside of the lock.
         drop(self.values.insert(key, (u64::MAX, hit)));
-        journal.push(Event::Cached(record));
+        journal.push(event);
         let pushed = journal.pushed();
         if let Some(mut entry) = self.values.get_mut(&key) {
             entry.0 = pushed;
@@ -51,7 +48,7 @@ impl Fresh {
         // Destructors of values are not ours: they run outside of the lock, and may panic.
         for value in gone {
             if let Err(said) = panics::catch(|| drop(value)) {
-                tracing::error!(target: "orchestrator", "the destructor of a cached result {said}");
+                tracing::error!(target: "orchestrator", "the destructor of a stored result {said}");
             }
         }
     }

@@ -6,12 +6,16 @@ mod fresh;
 mod reader;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::backend::record::{CacheKey, CacheReason, CacheRecord, CachedValue, Event};
+use crate::backend::record::{CacheHit, CacheKey, CacheReason, CacheRecord, CachedValue, Event};
+use crate::backend::{BackendError, StateBackend};
 use crate::body::{ArgEncoder, ArgError, Codec, DecodeError, Erased};
 use crate::clock::Timestamp;
 use crate::def::CachePolicy;
 use crate::engine::{Call, panics};
+use crate::orchestrator::Inner;
+use crate::persist;
 use crate::run::Run;
 
 pub(crate) use flight::{Claim, Flight, Flights};
@@ -22,7 +26,7 @@ pub(crate) use reader::Reader;
 const KEY_VERSION: &[u8] = b"orchestrator cache key 1";
 
 /// Why a result cannot be stored.
-const NO_CODEC: &str = "its type is not `Serialize + DeserializeOwned`";
+pub(crate) const NO_CODEC: &str = "its type is not `Serialize + DeserializeOwned`";
 
 /// The run's cache key, or why it has none; `None` if it is not cached.
 pub(crate) fn key(run: &Run, call: &dyn Call) -> Option<Result<CacheKey, CacheReason>> {
@@ -102,11 +106,7 @@ pub(crate) async fn find(run: &Run, key: CacheKey, call: &mut dyn Call) -> Resul
     {
         return Ok((value, CacheReason::Staged { run }));
     }
-    let hit = match orchestrator.fresh.find(&key) {
-        Some(hit) => Ok(Some(hit)),
-        None if orchestrator.backend.in_process() => orchestrator.backend.cached(&key),
-        None => orchestrator.reader.cached(key).await,
-    };
+    let hit = look(orchestrator, Shelf::Cache, key).await;
     let unusable = |why: CacheReason| {
         tracing::warn!(target: "orchestrator", "{} '{}' does not use the cache: {why}", run.kind(), run.name());
         why
@@ -117,12 +117,12 @@ pub(crate) async fn find(run: &Run, key: CacheKey, call: &mut dyn Call) -> Resul
         return Err(CacheReason::Expired { at: at.to_datetime() });
     }
     let (by, created, expires) = (hit.run, hit.created.to_datetime(), hit.expires.map(Timestamp::to_datetime));
-    let value = taken(hit.value, call).map_err(unusable)?;
+    let value = take(hit.value, call).map_err(unusable)?;
     Ok((value, CacheReason::Found { run: by, created, expires }))
 }
 
 /// A stored value as the task gives it, or why it is not one.
-fn taken(value: CachedValue, call: &dyn Call) -> Result<Erased, CacheReason> {
+pub(crate) fn take(value: CachedValue, call: &dyn Call) -> Result<Erased, CacheReason> {
     match value {
         CachedValue::Live(value) if call.gives(&value) => Ok(value),
         CachedValue::Live(_) => Err(CacheReason::OtherType { found: None }),
@@ -145,35 +145,85 @@ impl From<DecodeError> for CacheReason {
     }
 }
 
-/// Under which key a run's result goes into the cache, and how it is encoded.
+/// What is to be done with the result of a run when its transaction commits, besides its hooks.
 #[derive(Clone, Copy)]
 pub(crate) struct Kept {
-    pub(crate) key: CacheKey,
+    /// Under which key it goes into the cache.
+    pub(crate) cache: Option<CacheKey>,
     pub(crate) codec: Option<&'static Codec>,
 }
 
+impl Kept {
+    pub(crate) fn store(self, run: &Run, value: &Erased) {
+        persist::store(run, self.codec, value);
+        if let Some(key) = self.cache {
+            insert(run, key, self.codec, value);
+        }
+    }
+}
+
 /// Puts a result into the cache.
-pub(crate) fn insert(run: &Run, kept: Kept, value: &Erased) {
+pub(crate) fn insert(run: &Run, key: CacheKey, codec: Option<&'static Codec>, value: &Erased) {
+    if let Err(why) = put(run, Shelf::Cache, (key, run.options().cache_ttl()), codec, value) {
+        tracing::warn!(target: "orchestrator", "the result of {} '{}' is not cached: {why}", run.kind(), run.name());
+    }
+}
+
+/// Where results are put, and looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shelf {
+    /// The cache.
+    Cache,
+    /// What flow runs keep.
+    Results,
+}
+
+impl Shelf {
+    fn event(self, record: CacheRecord) -> Event {
+        match self {
+            Self::Cache => Event::Cached(record),
+            Self::Results => Event::Persisted(record),
+        }
+    }
+
+    fn find(self, backend: &dyn StateBackend, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+        match self {
+            Self::Cache => backend.cached(key),
+            Self::Results => backend.result(key),
+        }
+    }
+}
+
+/// The record under a key, wherever it is at the moment.
+pub(crate) async fn look(orchestrator: &Inner, shelf: Shelf, key: CacheKey) -> Result<Option<CacheHit>, BackendError> {
+    match orchestrator.fresh.find(&key) {
+        Some(hit) => Ok(Some(hit)),
+        None if orchestrator.backend.in_process() => shelf.find(&*orchestrator.backend, &key),
+        None => orchestrator.reader.read(shelf, key).await,
+    }
+}
+
+/// Stores a result under a key, for as long as is said there; an error says why it cannot be stored.
+pub(crate) fn put(
+    run: &Run,
+    shelf: Shelf,
+    (key, ttl): (CacheKey, Option<Duration>),
+    codec: Option<&'static Codec>,
+    value: &Erased,
+) -> Result<(), String> {
     let orchestrator = &run.scope.orchestrator;
     let created = orchestrator.clock.now();
-    let expires = run.options().cache_ttl().map(|ttl| created.after(ttl));
-    let Some(id) = run.id().as_task() else { return };
-    let record = |value| CacheRecord { key: kept.key, task_key: run.def.key, run: id, created, expires, value };
-    let warn = |why: &dyn std::fmt::Display| {
-        tracing::warn!(target: "orchestrator", "the result of {} '{}' is not cached: {why}", run.kind(), run.name());
-    };
+    let expires = ttl.map(|ttl| created.after(ttl));
+    let Some(id) = run.id().as_task() else { return Ok(()) };
+    let record = |value| CacheRecord { key, task_key: run.def.key, run: id, created, expires, value };
     if orchestrator.backend.in_process() {
         // In place rather than through the queue: whoever waits for the claim looks at once.
-        let stored = orchestrator.backend.append(&[Event::Cached(record(CachedValue::Live(Arc::clone(value))))]);
-        return stored.unwrap_or_else(|error| warn(&error));
+        let event = shelf.event(record(CachedValue::Live(Arc::clone(value))));
+        return orchestrator.backend.append(&[event]).map_err(|error| error.to_string());
     }
-    let Some(codec) = kept.codec else {
-        return warn(&NO_CODEC);
-    };
-    match panics::catch(|| codec.encode(&**value)).unwrap_or_else(Err) {
-        Ok(encoded) => {
-            orchestrator.fresh.insert(&orchestrator.journal, record(CachedValue::Encoded(encoded)), value);
-        }
-        Err(error) => warn(&error),
-    }
+    let codec = codec.ok_or(NO_CODEC)?;
+    let encoded = panics::catch(|| codec.encode(&**value)).flatten()?;
+    let hit = CacheHit { run: id, created, expires, value: CachedValue::Live(Arc::clone(value)) };
+    orchestrator.fresh.insert(&orchestrator.journal, shelf.event(record(CachedValue::Encoded(encoded))), key, hit);
+    Ok(())
 }

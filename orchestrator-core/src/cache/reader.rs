@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
+use super::Shelf;
 use crate::backend::record::{CacheHit, CacheKey};
 use crate::backend::{BackendError, BackendErrorKind, StateBackend};
 
@@ -28,7 +29,7 @@ struct Desk {
 
 #[derive(Debug, Default)]
 struct Queue {
-    wanted: Vec<(CacheKey, oneshot::Sender<Answer>)>,
+    wanted: Vec<(Shelf, CacheKey, oneshot::Sender<Answer>)>,
     closed: bool,
 }
 
@@ -46,9 +47,9 @@ impl Desk {
             if wanted.is_empty() {
                 return;
             }
-            for (key, answer) in wanted {
+            for (shelf, key, answer) in wanted {
                 // Nobody waits any more if the run was cancelled.
-                let _ = answer.send(backend.cached(&key));
+                let _ = answer.send(shelf.find(backend, &key));
             }
         }
     }
@@ -60,12 +61,12 @@ impl Reader {
     }
 
     /// The record under `key`.
-    pub(super) async fn cached(&self, key: CacheKey) -> Answer {
+    pub(super) async fn read(&self, shelf: Shelf, key: CacheKey) -> Answer {
         let gone = || Err(BackendError::new(BackendErrorKind::Other, "read the cache: its reader is gone"));
         // Only a runtime of one thread can have a paused clock, which stands still while a blocking task is active.
         if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
             let backend = Arc::clone(&self.backend);
-            return tokio::task::spawn_blocking(move || backend.cached(&key)).await.unwrap_or_else(|_| gone());
+            return tokio::task::spawn_blocking(move || shelf.find(&*backend, &key)).await.unwrap_or_else(|_| gone());
         }
         let desk = self.desk.get_or_init(|| {
             let desk = Arc::new(Desk::default());
@@ -79,7 +80,7 @@ impl Reader {
         let (answer, answered) = oneshot::channel();
         let first = {
             let mut queue = desk.lock();
-            queue.wanted.push((key, answer));
+            queue.wanted.push((shelf, key, answer));
             queue.wanted.len() == 1
         };
         if first {

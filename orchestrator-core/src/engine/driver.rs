@@ -14,6 +14,7 @@ use crate::cache::Claim;
 use crate::error::{Cause, FailureKind, TaskError};
 use crate::hook::{self, ResultHooks};
 use crate::pause;
+use crate::persist::{self, Resolved};
 use crate::run::{Outcome, Run, Stop, Waits};
 use crate::state::{StateName, StateType};
 
@@ -39,7 +40,7 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
         Event::CancelRequested
     } else {
         // Code of the user may run here: `Clone`, `Display`, `Serialize`.
-        match panics::catch(|| prepare(run, &mut *call)) {
+        match panics::catch(|| prepare(run, &mut *call)).flatten() {
             Ok(Ok(())) => Event::InputsReady,
             Ok(Err(error)) => {
                 failure = Some(error);
@@ -81,6 +82,9 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                     .then(|| after_failure(&machine, failure.as_ref()).into());
                 delayed = false;
                 run.begin_attempt(state, again);
+                if run.is_flow() && run.visible {
+                    run.scope.calls.start_over();
+                }
                 pause::attempt_begins(run);
                 let hooks = run.def.hooks.of(state);
                 let told = hooks.is_empty() || Box::pin(unless_cancelled(run, hook::call(run, hooks))).await.is_some();
@@ -138,7 +142,8 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
     drop(taken);
     let completed = state == StateName::Completed;
     let claim = claim.filter(|_| completed);
-    let codec = claim.as_ref().and_then(|_| call.codec());
+    let persists = completed && persist::identity(run).is_some();
+    let codec = if claim.is_some() || persists { call.codec() } else { None };
     let hooks = Some(call.result_hooks()).filter(|hooks| completed && !hooks.is_empty()).map(Box::new);
     drop(call);
     if run.def.hooks.of(state).is_empty() && hooks.is_none() {
@@ -149,19 +154,24 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
         children_ended(run).await;
     }
     let (state, outcome) = end(run, state, result, failure);
-    let message = outcome.as_ref().err().map(|error| error.0.reason().into());
+    let message = match &outcome {
+        Ok(_) if state == StateName::Cached => {
+            run.answered_by().map(|by| format!("its result was persisted by run {by}").into())
+        }
+        Ok(_) => None,
+        Err(error) => Some(error.0.reason().into()),
+    };
     End { state, message, outcome, claim, codec, hooks }
 }
 
 /// Takes the results of the upstream runs, and gives the run its name and its recorded parameters.
-fn prepare(run: &Arc<Run>, call: &mut dyn Call) -> Result<(), TaskError> {
-    // Told by its first cause: what lies between is a consequence, like this one.
-    let not_ready = |error: TaskError| run.error(FailureKind::NotReady, Cause::Upstream(error.first_cause()));
-    // From here on a failure upstream is this run's to tell.
-    call.visit(&mut |upstream| upstream.observe());
-    call.resolve().map_err(not_ready)?;
-    if !run.visible {
-        return Ok(());
+fn prepare(run: &Arc<Run>, call: &mut dyn Call) -> Resolved {
+    let resolved = match persist::take_resolved(run) {
+        Some(resolved) => resolved?,
+        None => resolve(run, call).inspect(|()| persist::identify(run, call)),
+    };
+    if resolved.is_err() || !run.visible {
+        return Ok(resolved);
     }
     if run.overrides.get().is_none_or(|options| options.run_name.is_none())
         && let Some(name) = call.run_name()
@@ -169,14 +179,29 @@ fn prepare(run: &Arc<Run>, call: &mut dyn Call) -> Result<(), TaskError> {
         run.rename(name);
     }
     if let Some(id) = run.id().as_flow() {
+        let json = record_parameters(run, call).to_string();
+        run.scope.orchestrator.journal.push(record::Event::Parameters { run: id, json });
+    }
+    Ok(Ok(()))
+}
+
+/// Takes the results of the upstream runs, once.
+pub(crate) fn resolve(run: &Run, call: &mut dyn Call) -> Result<(), TaskError> {
+    // From here on a failure upstream is this run's to tell.
+    call.visit(&mut |upstream| upstream.observe());
+    // Told by its first cause: what lies between is a consequence, like this one.
+    call.resolve().map_err(|error| run.error(FailureKind::NotReady, Cause::Upstream(error.first_cause())))
+}
+
+/// The parameters of a flow run, as they are recorded.
+pub(crate) fn record_parameters<'r>(run: &'r Run, call: &dyn Call) -> &'r serde_json::Value {
+    if run.scope.parameters.get().is_none() {
         let mut parameters = serde_json::Map::new();
         // A parameter that cannot be encoded is recorded as a note that says so.
         let _ = call.encode(ArgEncoder::record(&mut parameters));
-        let parameters = serde_json::Value::Object(parameters);
-        run.scope.orchestrator.journal.push(record::Event::Parameters { run: id, json: parameters.to_string() });
-        let _ = run.scope.parameters.set(parameters);
+        let _ = run.scope.parameters.set(serde_json::Value::Object(parameters));
     }
-    Ok(())
+    run.scope.parameters.get().expect("they were set just now")
 }
 
 /// How long to wait after the attempt that just failed.

@@ -7,6 +7,8 @@ pub(crate) mod machine;
 pub(crate) mod panics;
 pub(crate) mod rules;
 
+pub(crate) use driver::{record_parameters, resolve};
+
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use crate::cache::{self, Claim, Kept};
 use crate::error::{BodyError, Cause, FailureKind, TaskError};
 use crate::hook::{self, ResultHooks};
 use crate::orchestrator::Inner;
+use crate::persist;
 use crate::run::{Outcome, Run, Stop};
 use crate::state::StateName;
 use crate::sync;
@@ -95,6 +98,12 @@ async fn live(run: &Arc<Run>, call: Box<dyn Call>, outcome: &mut Option<Outcome>
             end.outcome = Err(error);
         }
     }
+    if let (StateName::Completed, Ok(value), None) = (end.state, &end.outcome, &end.hooks)
+        && run.transaction.is_none()
+    {
+        // Before the history says that the run completed.
+        persist::store(run, end.codec, value);
+    }
     run.conclude(end.state, end.message, end.outcome.as_ref().err());
     let result = end.outcome.as_ref().ok().cloned();
     *outcome = Some(end.outcome);
@@ -121,16 +130,16 @@ fn keep(
     claim: Option<Claim>,
     codec: Option<&'static Codec>,
 ) -> Option<Pin<Box<dyn Future<Output = Option<TaskError>> + Send>>> {
-    let kept = claim.as_ref().map(|claim| Kept { key: claim.key, codec });
+    let cache = claim.as_ref().map(|claim| claim.key);
     let transaction = run.transaction.as_ref().filter(|_| run.visible);
     if transaction.is_none() && hooks.is_none() {
-        if let Some(kept) = kept {
-            cache::insert(run, kept, &result);
+        if let Some(key) = cache {
+            cache::insert(run, key, codec, &result);
         }
         return None;
     }
     let hooks = hooks.map(|hooks| *hooks).unwrap_or_default();
-    let staged = Staged { run: Arc::clone(run), result, hooks, kept };
+    let staged = Staged { run: Arc::clone(run), result, hooks, kept: Kept { cache, codec } };
     let alone = match transaction {
         Some(transaction) => transaction.stage(staged)?,
         None => staged,

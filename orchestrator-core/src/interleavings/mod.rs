@@ -24,8 +24,7 @@ use std::task::{Context, Poll};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 
-use crate::body::{ArgEncoder, Attempt, BodyFailure, Codec, Erased};
-use crate::cache::canonical::EncodeError;
+use crate::body::{ArgEncoder, ArgError, Attempt, BodyFailure, Codec, Erased};
 use crate::def::Def;
 use crate::engine::Call;
 use crate::error::{BodyError, TaskError};
@@ -34,7 +33,7 @@ use crate::hook::ResultHooks;
 use crate::options::Overrides;
 use crate::orchestrator::Orchestrator;
 use crate::run::Run;
-use crate::submit::submit;
+use crate::submit::{Manner, submit};
 use crate::testing::Fakes;
 
 /// How many schedules each test tries with each scheduler; `ORCHESTRATOR_TEST_SCHEDULES` asks for more.
@@ -106,7 +105,7 @@ where
         self.key.clone().map(Some)
     }
 
-    fn encode(&self, encoder: ArgEncoder<'_>) -> Result<(), EncodeError> {
+    fn encode(&self, encoder: ArgEncoder<'_>) -> Result<(), ArgError> {
         encoder.finish()
     }
 
@@ -134,7 +133,7 @@ where
 {
     let after = after.iter().map(|future| future.run()).collect();
     let key = def.has_cache_key.then(|| "key".to_owned());
-    TaskFuture::new(submit(def, Overrides::NONE, Box::new(Plain { after, key, body }), true))
+    TaskFuture::new(submit(def, Overrides::NONE, Box::new(Plain { after, key, body }), Manner::Call))
 }
 
 /// Lets the others go on.

@@ -8,7 +8,6 @@ use tokio::runtime::Handle;
 
 use super::error::{RollbackFailure, TransactionError, Why};
 use super::{Going, Shared, Staged};
-use crate::cache;
 use crate::hook::ResultHook;
 
 /// Calls the commit hooks, in the order in which the runs completed, and puts the results into the cache; rolls back if a
@@ -91,9 +90,7 @@ async fn commit_all(shared: &Arc<Shared>, left: &mut Unfinished) -> Result<(), T
         }
     }
     for staged in left.staged.drain(..) {
-        if let Some(kept) = staged.kept {
-            cache::insert(&staged.run, kept, &staged.result);
-        }
+        staged.kept.store(&staged.run, &staged.result);
     }
     stored(shared).await;
     Ok(())

@@ -28,6 +28,10 @@ enum Step {
         key: u8,
         ttl: Option<i64>,
     },
+    Persist {
+        key: u8,
+        bytes: u8,
+    },
     /// What the run's next event says of the cache.
     Look(u8),
     /// An event from so far back comes again.
@@ -48,6 +52,7 @@ fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
         1 => (0..60_i64).prop_map(Step::Pause),
         1 => ".{0,6}".prop_map(Step::Log),
         1 => (0..4_u8, proptest::option::of(0..60_i64)).prop_map(|(key, ttl)| Step::Cache { key, ttl }),
+        1 => (0..4_u8, any::<u8>()).prop_map(|(key, bytes)| Step::Persist { key, bytes }),
         1 => any::<u8>().prop_map(Step::Look),
         3 => (1..12_usize).prop_map(Step::Again),
     ];
@@ -109,6 +114,7 @@ fn events(runs: &[RunInfo], steps: Vec<(usize, Step)>) -> Vec<Event> {
             },
             Step::Log(message) => log(run.id, now, &message),
             Step::Cache { key, ttl } => Event::Cached(cached(key, now, ttl.map(|ttl| now + ttl), &[key])),
+            Step::Persist { key, bytes } => Event::Persisted(cached(key, now, None, &[bytes])),
             Step::Look(key) => {
                 looks[index] = Some(CacheLook::new(Some(CacheKey([key; 32])), CacheReason::Absent));
                 continue;
@@ -134,7 +140,8 @@ fn everything(backend: &dyn StateBackend, runs: &[RunInfo], now: i64) -> Result<
         text += &format!("{:#?}\n{:#?}\n", backend.states(run.id)?, backend.logs(run.id)?);
     }
     for key in 0..4 {
-        text += &format!("{:#?}\n", backend.cached(&cached(key, 0, None, &[]).key)?);
+        let key = cached(key, 0, None, &[]).key;
+        text += &format!("{:#?}\n{:#?}\n", backend.cached(&key)?, backend.result(&key)?);
     }
     Ok(text)
 }

@@ -96,6 +96,7 @@ fn looks(backend: &Arc<dyn StateBackend>) {
         CacheReason::Found { run, created, expires: None },
         CacheReason::Awaited { run, created, expires },
         CacheReason::Staged { run },
+        CacheReason::Persisted { run },
         CacheReason::Absent,
         CacheReason::Expired { at: created },
         CacheReason::Refreshed,

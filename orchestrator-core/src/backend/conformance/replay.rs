@@ -30,11 +30,14 @@ fn a_batch_again(backend: &Arc<dyn StateBackend>) {
         event(&second, 1, &[(Running, 3), (Completed, 4)]),
         event(&outer, 2, &[(Completed, 5)]),
         Event::Cached(cached(1, 4, None, b"value")),
+        Event::Persisted(cached(1, 4, None, b"result")),
     ];
     let look = || {
         let runs = [&outer, &first, &second].map(|run| backend.history(run));
         let value = backend.cached(&cached(1, 0, None, b"").key).expect("look into the cache");
-        (backend.flow(&outer), backend.task_runs(id).expect("list task runs"), runs, format!("{value:?}"))
+        let result = backend.result(&cached(1, 0, None, b"").key).expect("look for a result");
+        let text = format!("{value:?} {result:?}");
+        (backend.flow(&outer), backend.task_runs(id).expect("list task runs"), runs, text)
     };
     backend.give(&batch);
     let once = look();

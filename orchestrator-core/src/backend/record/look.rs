@@ -60,6 +60,11 @@ pub enum CacheReason {
         /// The run that computed it.
         run: TaskRunId,
     },
+    /// A hit: an earlier attempt of the flow run called the same, and the result was kept. The key identifies the call.
+    Persisted {
+        /// The run that computed it.
+        run: TaskRunId,
+    },
     /// A miss: nothing is in the cache under this key.
     Absent,
     /// A miss: what is in the cache has expired.
@@ -103,6 +108,7 @@ impl CacheReason {
             Self::Found { .. } => "Found",
             Self::Awaited { .. } => "Awaited",
             Self::Staged { .. } => "Staged",
+            Self::Persisted { .. } => "Persisted",
             Self::Absent => "Absent",
             Self::Expired { .. } => "Expired",
             Self::Refreshed => "Refreshed",
@@ -118,7 +124,7 @@ impl CacheReason {
     #[must_use]
     pub const fn is_hit(&self) -> bool {
         match self {
-            Self::Found { .. } | Self::Awaited { .. } | Self::Staged { .. } => true,
+            Self::Found { .. } | Self::Awaited { .. } | Self::Staged { .. } | Self::Persisted { .. } => true,
             Self::Absent
             | Self::Expired { .. }
             | Self::Refreshed
@@ -149,6 +155,7 @@ impl fmt::Display for CacheReason {
                 write!(f, "hit: run {run} computed it meanwhile, until {}, {expiry}", time(created))
             }
             Self::Staged { run } => write!(f, "hit: computed by run {run} in the same transaction"),
+            Self::Persisted { run } => write!(f, "hit: its result was persisted by run {run}"),
             Self::Absent => f.write_str("miss: nothing is cached under this key"),
             Self::Expired { at } => write!(f, "miss: what is cached expired at {}", time(at)),
             Self::Refreshed => f.write_str("miss: the cache is refreshed"),

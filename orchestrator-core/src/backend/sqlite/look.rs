@@ -21,7 +21,7 @@ impl Reason {
                 let expires = expires.map(|expires| expires.timestamp_micros());
                 packed.extend([id(*run), created.timestamp_micros().into(), json!(expires)]);
             }
-            CacheReason::Staged { run } => packed.push(id(*run)),
+            CacheReason::Staged { run } | CacheReason::Persisted { run } => packed.push(id(*run)),
             CacheReason::Expired { at } => packed.push(at.timestamp_micros().into()),
             CacheReason::Unkeyed { argument, why } => packed.extend([json!(argument), why.as_str().into()]),
             CacheReason::OtherType { found } => packed.push(json!(found)),
@@ -41,6 +41,7 @@ impl Reason {
                 CacheReason::Awaited { run: run(id)?, created: time(created)?, expires: maybe_time(expires)? }
             }
             ("Staged", [id]) => CacheReason::Staged { run: run(id)? },
+            ("Persisted", [id]) => CacheReason::Persisted { run: run(id)? },
             ("Absent", []) => CacheReason::Absent,
             ("Expired", [at]) => CacheReason::Expired { at: time(at)? },
             ("Refreshed", []) => CacheReason::Refreshed,

@@ -8,6 +8,7 @@ mod error;
 mod look;
 mod packed;
 mod read;
+mod result;
 mod schema;
 mod write;
 

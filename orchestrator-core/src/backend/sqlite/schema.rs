@@ -10,6 +10,7 @@
 //! - `history`: the later states of runs that have many, a row per event.
 //! - `function`, `process`: what many runs have in common.
 //! - `amendment`: what became known of a run apart from its states; it may be there before the run.
+//! - `result`: what flow runs keep, with a digest of each value.
 //! - `log`, `cache`.
 //!
 //! [`pack`]: super::packed::pack
@@ -131,6 +132,16 @@ ALTER TABLE amendment ADD COLUMN pause TEXT;
 
 ALTER TABLE task_run ADD COLUMN cache_key BLOB;
 ALTER TABLE task_run ADD COLUMN cache_reason TEXT;
+
+CREATE TABLE result (
+    key BLOB NOT NULL PRIMARY KEY,
+    run BLOB NOT NULL,
+    created INTEGER NOT NULL,
+    format TEXT NOT NULL,
+    type_name TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    value BLOB NOT NULL
+) STRICT;
 ",
 ];
 

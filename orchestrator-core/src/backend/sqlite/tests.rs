@@ -16,7 +16,7 @@ use crate::backend::record::{
     CacheKey, CacheRecord, CachedValue, EncodedValue, FORMAT_VERSION, FlowRunQuery, LogRecord, Pause, Process,
     RunEvent, RunInfo,
 };
-use crate::backend::{CacheIndex as _, RunHistory as _, conformance};
+use crate::backend::{CacheIndex as _, ResultIndex as _, RunHistory as _, conformance};
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::{StateName, Transition};
@@ -114,4 +114,18 @@ fn expired_results_are_deleted_after_a_while() {
     let count = |connection: &Connection| connection.query_row("SELECT count(*) FROM cache", [], |row| row.get(0));
     let rows: u32 = backend.read(|| "count", count).expect("count");
     assert!(rows < 400, "{rows} results are kept");
+}
+
+#[test]
+fn a_result_that_was_changed_is_refused() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let backend = open(&path);
+    backend.append(&[Event::Persisted(cached(1, None, encoded(b"x")))]).expect("append");
+    assert!(backend.result(&CacheKey([1; 32])).expect("look").is_some());
+    by_hand(&path, "UPDATE result SET value = x'00'");
+    let error = backend.result(&CacheKey([1; 32])).expect_err("its digest is another one");
+    assert_eq!(error.kind(), BackendErrorKind::Corrupt);
+    backend.append(&[Event::Persisted(cached(2, None, CachedValue::Live(Arc::new(1))))]).expect("append");
+    assert!(backend.result(&CacheKey([2; 32])).expect("look").is_none(), "a live value means nothing in a file");
 }

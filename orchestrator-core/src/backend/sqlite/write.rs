@@ -9,6 +9,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transactio
 use super::cache::CacheWriter;
 use super::look::Reason;
 use super::packed::{Paused, Reference, References, Tags, pack};
+use super::result;
 use crate::backend::record::{Event, LogRecord, Process, RunEvent, RunInfo};
 use crate::clock::Timestamp;
 use crate::id::RunId;
@@ -58,6 +59,7 @@ impl Writer {
                 Event::Orphaned { run, at, message } => orphan(&transaction, *run, *at, message)?,
                 Event::Log(line) => log(&transaction, line)?,
                 Event::Cached(record) => self.cache.store(&transaction, record)?,
+                Event::Persisted(record) => result::store(&transaction, record)?,
             }
         }
         drop((tasks, flows));

@@ -1,4 +1,4 @@
-//! The cache: an answer that is there is taken.
+//! What the flow run has kept, and the cache: an answer that is there is taken.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use crate::backend::record::{CacheKey, CacheReason};
 use crate::cache;
 use crate::engine::Call;
 use crate::engine::attempt::unless_cancelled;
+use crate::persist;
 use crate::run::Run;
 
 pub(super) async fn apply(key: CacheKey, run: &Arc<Run>, call: &mut dyn Call, holding: &mut Holding) -> Verdict {
@@ -30,5 +31,23 @@ pub(super) async fn apply(key: CacheKey, run: &Arc<Run>, call: &mut dyn Call, ho
             }
         }
         None => Verdict::Cancelled,
+    }
+}
+
+/// The result that the flow run kept of this call: it stands, even if the cache is to be refreshed.
+pub(super) async fn persisted(
+    identity: CacheKey,
+    run: &Arc<Run>,
+    call: &mut dyn Call,
+    holding: &mut Holding,
+) -> Option<Verdict> {
+    holding.sought = true;
+    match unless_cancelled(run, persist::find(run, identity, call)).await {
+        Some(Some((value, reason))) => {
+            run.looked(Some(identity), reason);
+            Some(Verdict::Reject(value))
+        }
+        Some(None) => None,
+        None => Some(Verdict::Cancelled),
     }
 }

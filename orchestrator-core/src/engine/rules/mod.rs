@@ -16,6 +16,7 @@ use crate::body::Erased;
 use crate::cache::{self, Claim, Flight};
 use crate::concurrency::SlotGuard;
 use crate::error::TaskError;
+use crate::persist;
 use crate::run::Run;
 
 /// A rule on entering Running.
@@ -78,6 +79,8 @@ pub(crate) enum Verdict {
 /// What a run holds; dropping a part gives it back.
 #[derive(Default)]
 pub(crate) struct Holding {
+    /// Whether the flow run was asked for a result that it kept.
+    pub(crate) sought: bool,
     /// The run's cache key, if it is to be computed and kept, and what had landed when it was looked up.
     pub(crate) key: Option<(CacheKey, u64)>,
     /// The right to compute what others wait for; kept over all attempts.
@@ -105,15 +108,22 @@ pub(crate) async fn apply(rule: Rule, run: &Arc<Run>, call: &mut dyn Call, holdi
     // The common case of a rule that has nothing to say costs no future; the others are boxed, to keep waiting runs
     // small.
     match rule {
-        Rule::CacheLookUp => match cache::key(run, call) {
-            Some(Ok(key)) => Box::pin(cache_look_up::apply(key, run, call, holding)).await,
-            Some(Err(reason)) => {
-                cache::warn_unkeyed(run, &reason);
-                run.looked(None, reason);
-                Verdict::Accept
+        Rule::CacheLookUp => {
+            if let Some(identity) = persist::identity(run).filter(|_| !holding.sought)
+                && let Some(verdict) = Box::pin(cache_look_up::persisted(identity, run, call, holding)).await
+            {
+                return verdict;
             }
-            None => Verdict::Accept,
-        },
+            match cache::key(run, call) {
+                Some(Ok(key)) => Box::pin(cache_look_up::apply(key, run, call, holding)).await,
+                Some(Err(reason)) => {
+                    cache::warn_unkeyed(run, &reason);
+                    run.looked(None, reason);
+                    Verdict::Accept
+                }
+                None => Verdict::Accept,
+            }
+        }
         Rule::Claim => match holding.key.take() {
             Some(looked_up) => Box::pin(claim::apply(looked_up, run, call, holding)).await,
             None => Verdict::Accept,

@@ -1,0 +1,224 @@
+//! Results that a flow run keeps, so that a further attempt does not compute them again.
+//!
+//! A result is kept under the identity of its call: where the call was made, what it calls, with which inputs, and the
+//! number of the call among equal ones. Nothing of it belongs to a process: the same call of the same flow run has the
+//! same identity anywhere. Calls are numbered in the order in which they are made, or, where a call waits for others, in
+//! the order in which their inputs are there. Where inputs cannot be encoded, the call's place among those of its task
+//! in the same body takes part instead.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::backend::record::{CacheKey, CacheReason};
+use crate::body::{ArgEncoder, Codec, Erased};
+use crate::cache::{self, Shelf};
+use crate::def::{Def, DefKind};
+use crate::engine::{self, Call, panics};
+use crate::error::TaskError;
+use crate::options::CallOptions;
+use crate::run::Run;
+use crate::scope::Scope;
+
+/// Says what an identity is made of, so that those of different making never meet.
+const VERSION: &[u8] = b"orchestrator call 1";
+
+/// What a run knows of the identity of its call: a task run whose result is kept, or a flow run inside another one.
+pub(crate) struct Identified {
+    /// The number of the call among those of the same function in the same body; `None` where that is left to chance.
+    place: Option<u32>,
+    /// What came of resolving the inputs, if that was done before the run was driven.
+    resolved: Mutex<Option<Resolved>>,
+    /// `None`: its result is not kept after all.
+    identity: OnceLock<Option<CacheKey>>,
+}
+
+/// The inputs are there, an upstream run failed, or code of the user panicked.
+pub(crate) type Resolved = Result<Result<(), TaskError>, String>;
+
+impl Identified {
+    /// What is to be known of a call; `None` for all that keep nothing. `in_order`: whether the body itself makes it.
+    pub(crate) fn of(
+        def: &'static Def,
+        options: Option<&CallOptions>,
+        call: &dyn Call,
+        (scope, parent): (&Scope, Option<&Arc<Run>>),
+        in_order: bool,
+    ) -> Option<Box<Self>> {
+        scope.flow?;
+        if def.kind == DefKind::Flow {
+            return Some(Box::new(Self { place: None, resolved: Mutex::default(), identity: OnceLock::new() }));
+        }
+        let own = options.and_then(|options| options.persist).or(def.persist);
+        if !own.unwrap_or(scope.persist) {
+            return None;
+        }
+        if call.codec().is_none() {
+            if own.is_some() {
+                let name = def.name;
+                tracing::warn!(target: "orchestrator", "results of task '{name}' are not persisted: {}", cache::NO_CODEC);
+            }
+            return None;
+        }
+        let body = match parent {
+            Some(parent) if !in_order || !parent.visible => None,
+            Some(parent) if parent.is_flow() => Some(scope.identity()),
+            Some(parent) => identity(parent),
+            None => None,
+        };
+        let place = body.map(|body| {
+            scope.calls.next(hash(|bytes| {
+                bytes.extend_from_slice(b"place");
+                bytes.extend_from_slice(&body.0);
+                part(bytes, def.key.as_bytes());
+            }))
+        });
+        Some(Box::new(Self { place, resolved: Mutex::default(), identity: OnceLock::new() }))
+    }
+}
+
+/// How many calls of each hash there were in the present attempt of a flow run.
+#[derive(Debug, Default)]
+pub(crate) struct Calls(Mutex<HashMap<CacheKey, u32>>);
+
+impl Calls {
+    fn next(&self, hash: CacheKey) -> u32 {
+        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = calls.entry(hash).or_default();
+        *count += 1;
+        *count - 1
+    }
+
+    /// Another attempt begins: what the one before it had called has ended.
+    pub(crate) fn start_over(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Identifies a call whose inputs are there, on the thread that brought them: there, calls come in order.
+pub(crate) fn launched(run: &Arc<Run>, call: &mut dyn Call) {
+    let Some(identified) = run.identified.as_deref().filter(|_| !run.is_cancelled()) else { return };
+    let resolved = panics::catch(|| engine::resolve(run, call).inspect(|()| identify(run, call)));
+    *identified.resolved.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolved);
+}
+
+/// What came of the inputs when the run was launched.
+pub(crate) fn take_resolved(run: &Run) -> Option<Resolved> {
+    run.identified.as_ref()?.resolved.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// The identity of the run's call, if its result is kept.
+pub(crate) fn identity(run: &Run) -> Option<CacheKey> {
+    *run.identified.as_ref()?.identity.get()?
+}
+
+/// Gives the call its identity, once.
+pub(crate) fn identify(run: &Run, call: &dyn Call) {
+    let Some(identified) = &run.identified else { return };
+    if run.is_flow() {
+        let Some(parent) = &run.parent else { return };
+        let parameters = engine::record_parameters(run, call);
+        let outer = &parent.scope;
+        let equal = hash(|bytes| {
+            bytes.extend_from_slice(b"flow");
+            bytes.extend_from_slice(&outer.identity().0);
+            part(bytes, run.def.key.as_bytes());
+            part(bytes, parameters.to_string().as_bytes());
+        });
+        run.scope.identify(numbered(equal, outer.calls.next(equal)));
+        return;
+    }
+    let mut inputs = Vec::with_capacity(64);
+    let encoded = panics::catch(|| call.encode(ArgEncoder::identity(&mut inputs)));
+    let problem = match encoded {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(said) => {
+            inputs.clear();
+            Some(format!("an argument {said}"))
+        }
+    };
+    let scope = &run.scope;
+    let equal = hash(|bytes| {
+        bytes.extend_from_slice(if problem.is_none() { b"task" } else { b"at a place" });
+        bytes.extend_from_slice(&scope.identity().0);
+        part(bytes, run.def.key.as_bytes());
+        bytes.extend_from_slice(&run.def.fingerprint.to_le_bytes());
+        part(bytes, &inputs);
+    });
+    let identity = match (problem, identified.place) {
+        (None, _) => Some(numbered(equal, scope.calls.next(equal))),
+        (Some(_), Some(place)) => Some(numbered(equal, place)),
+        (Some(problem), None) => {
+            tracing::warn!(
+                target: "orchestrator",
+                "the result of {} '{}' is not persisted: {problem}, and its place in the flow is left to chance",
+                run.kind(),
+                run.name(),
+            );
+            None
+        }
+    };
+    let _ = identified.identity.set(identity);
+}
+
+/// The result that the flow run has of this call, if it is not the first time that it is made.
+pub(crate) async fn find(run: &Run, identity: CacheKey, call: &mut dyn Call) -> Option<(Erased, CacheReason)> {
+    let orchestrator = &run.scope.orchestrator;
+    let warn = |why: &dyn std::fmt::Display| {
+        let (kind, name) = (run.kind(), run.name());
+        tracing::warn!(target: "orchestrator", "{kind} '{name}' runs again, its persisted result is of no use: {why}");
+    };
+    match cache::look(orchestrator, Shelf::Results, identity).await {
+        Ok(None) => None,
+        Ok(Some(hit)) => match cache::take(hit.value, call) {
+            Ok(value) => Some((value, CacheReason::Persisted { run: hit.run })),
+            Err(why) => {
+                warn(&why);
+                None
+            }
+        },
+        Err(error) => {
+            warn(&error);
+            None
+        }
+    }
+}
+
+/// Keeps the result of a run that completes.
+pub(crate) fn store(run: &Run, codec: Option<&'static Codec>, value: &Erased) {
+    let Some(identity) = identity(run) else { return };
+    if let Err(why) = cache::put(run, Shelf::Results, (identity, None), codec, value) {
+        let (kind, name) = (run.kind(), run.name());
+        tracing::warn!(target: "orchestrator", "the result of {kind} '{name}' is not persisted: {why}");
+    }
+}
+
+/// The identity of a flow run that no other one called.
+pub(crate) fn of_root(scope: &Scope) -> CacheKey {
+    hash(|bytes| {
+        bytes.extend_from_slice(b"root");
+        if let Some(flow) = scope.flow {
+            bytes.extend_from_slice(flow.as_uuid().as_bytes());
+        }
+    })
+}
+
+fn numbered(equal: CacheKey, number: u32) -> CacheKey {
+    hash(|bytes| {
+        bytes.extend_from_slice(b"number");
+        bytes.extend_from_slice(&equal.0);
+        bytes.extend_from_slice(&number.to_le_bytes());
+    })
+}
+
+fn hash(write: impl FnOnce(&mut Vec<u8>)) -> CacheKey {
+    let mut bytes = Vec::with_capacity(256);
+    part(&mut bytes, VERSION);
+    write(&mut bytes);
+    CacheKey(*blake3::hash(&bytes).as_bytes())
+}
+
+fn part(bytes: &mut Vec<u8>, part: &[u8]) {
+    bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(part);
+}
