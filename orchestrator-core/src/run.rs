@@ -16,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::def::Def;
 use crate::engine::Call;
 use crate::engine::machine::may_follow;
+use crate::engine::panics;
 use crate::error::{Cause, FailedRun, FailureKind, TaskError};
 use crate::id::{RunId, TaskRunId};
 use crate::observe::{Observed, Observer};
@@ -371,7 +372,7 @@ impl Run {
             (reason, _) => reason,
         };
         let look = Arc::new(CacheLook::new(key, reason));
-        crate::narrate::tell_look(self, &look);
+        panics::shield(|| crate::narrate::tell_look(self, &look));
         lock(&self.cell).looked = Some(look);
     }
 
@@ -450,7 +451,7 @@ impl Run {
             duration: began.filter(|_| terminal).map(|began| transition.at.since(began)),
             error,
         };
-        crate::narrate::tell(self, &event);
+        panics::shield(|| crate::narrate::tell(self, &event));
         self.observe_by(&event, |observer| observer.on_transition(&event));
     }
 
@@ -474,9 +475,10 @@ impl Run {
 
     fn observe_by(&self, event: &Observed<'_>, show: impl Fn(&dyn Observer)) {
         for observer in &self.scope.orchestrator.observers {
-            let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| show(&**observer)));
-            if seen.is_err() {
-                tracing::error!(target: "orchestrator", "an observer panicked over '{}'; the run goes on", event.name);
+            if panics::shield(|| show(&**observer)).is_none() {
+                panics::shield(|| {
+                    tracing::error!(target: "orchestrator", "an observer panicked over '{}'; the run goes on", event.name);
+                });
             }
         }
     }
@@ -675,7 +677,7 @@ impl Run {
             std::mem::take(&mut cell.waiters)
         };
         if let Some(transaction) = &self.transaction {
-            transaction.leave(&self, failed);
+            panics::contain("a waker", || transaction.leave(&self, failed));
         }
         if !self.visible
             && let Some(Ok(result)) = self.outcome()
@@ -687,7 +689,13 @@ impl Run {
                 }
             }
         }
+        if !self.flag(CLOSED) {
+            self.raise(CLOSED);
+        }
+        // They would keep this run, as it would keep them.
+        let failures = self.children.get().map(|children| children.finish());
         let parent = self.leave(failed);
+        panics::contain("a destructor", || drop((failures, self)));
         Wakes { waiters, completed: !failed, parent }
     }
 
@@ -791,7 +799,11 @@ impl Run {
     pub(crate) fn unobserved_failure(&self) -> Option<TaskError> {
         let failures = self.children.get()?.take_failures();
         let mut unobserved = failures.iter().filter(|child| !child.is_observed());
-        unobserved.find_map(|child| child.outcome().and_then(|outcome| outcome.as_ref().err().cloned()))
+        let failure = unobserved.find_map(|child| child.outcome().and_then(|outcome| outcome.as_ref().err().cloned()));
+        if !failures.is_empty() {
+            panics::let_go(failures);
+        }
+        failure
     }
 
     // --- cancellation ---
@@ -911,20 +923,23 @@ pub(crate) struct Wakes {
 
 impl Wakes {
     pub(crate) fn wake(self) {
-        for (_, waiter) in self.waiters {
-            match waiter {
+        let Self { waiters, completed, parent } = self;
+        for (_, waiter) in waiters {
+            // Whatever one of them does, the others are told.
+            panics::contain("a waker", || match waiter {
                 Waiter::Task(waker) => waker.wake(),
                 Waiter::Dependant(run) => {
                     if run.upstream_ended() {
                         crate::submit::launch(&run);
                     }
                 }
-                Waiter::Group(group, index) => group.ended(index, self.completed),
+                Waiter::Group(group, index) => group.ended(index, completed),
                 Waiter::Tolerant(_) => {}
-            }
+            });
         }
-        if let Some(parent) = self.parent {
+        if let Some(parent) = parent {
             parent.child_went();
+            panics::let_go(parent);
         }
     }
 }
@@ -935,6 +950,8 @@ pub(crate) struct Children {
     table: Mutex<Table>,
     pub(crate) idle: Notify,
     any_failed: AtomicBool,
+    /// The run whose children these are has ended: nobody looks at failures any more.
+    ended: AtomicBool,
 }
 
 #[derive(Default)]
@@ -1015,20 +1032,29 @@ impl Children {
             return false;
         }
         let own = table.take(run);
+        let mut gone = Vec::new();
         if failed && has_parent && !run.is_discarded() && !run.is_observed() {
-            // Those that were looked at meanwhile are nobody's concern any more.
+            // Those that were looked at are nobody's concern any more.
             if table.failures.len() >= table.prune_at.max(64) {
-                table.failures.retain(|child| !child.is_observed());
+                gone = table.failures.extract_if(.., |child| child.is_observed()).collect();
                 table.prune_at = table.failures.len() * 2;
             }
             table.failures.push(Arc::clone(run));
-            self.any_failed.store(true, Ordering::Release);
+            self.any_failed.store(true, Ordering::SeqCst);
+            // The end of the parent looks the other way round, so one of the two sees the other.
+            if self.ended.load(Ordering::SeqCst) {
+                gone.append(&mut table.failures);
+            }
         }
         let idle = table.is_idle();
         drop(table);
         drop(own);
+        // Destructors of errors, and wakers, are code of others.
+        if !gone.is_empty() {
+            panics::let_go(gone);
+        }
         if idle && !has_parent {
-            self.idle.notify_waiters();
+            panics::contain("a waker", || self.idle.notify_waiters());
         }
         true
     }
@@ -1051,10 +1077,16 @@ impl Children {
     }
 
     fn take_failures(&self) -> Vec<Arc<Run>> {
-        if !self.any_failed.load(Ordering::Acquire) {
+        if !self.any_failed.load(Ordering::SeqCst) {
             return Vec::new();
         }
         std::mem::take(&mut lock(&self.table).failures)
+    }
+
+    /// Gives back the failures that nobody took, and takes no more of them.
+    fn finish(&self) -> Vec<Arc<Run>> {
+        self.ended.store(true, Ordering::SeqCst);
+        self.take_failures()
     }
 
     pub(crate) fn active(&self) -> Vec<Arc<Run>> {

@@ -269,3 +269,35 @@ async fn a_body_that_overran_starts_nothing_more() {
         })
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_overran_starts_nothing_during_the_delay_either() {
+    use std::sync::mpsc;
+    static GATE: std::sync::Mutex<Option<mpsc::Receiver<()>>> = std::sync::Mutex::new(None);
+    static TOLD: std::sync::Mutex<Option<mpsc::Sender<String>>> = std::sync::Mutex::new(None);
+    let (release, gate) = mpsc::channel();
+    let (sender, told) = mpsc::channel();
+    *GATE.lock().unwrap() = Some(gate);
+    *TOLD.lock().unwrap() = Some(sender);
+    #[task(timeout_secs = 0.05, retries = 1, retry_delay_secs = 0.5)]
+    fn overruns() -> u32 {
+        let Some(gate) = GATE.lock().unwrap().take() else { return 2 };
+        let _ = gate.recv();
+        let late = broken();
+        TOLD.lock().unwrap().take().unwrap().send(late.state().name).unwrap();
+        1
+    }
+    let orchestrator = Orchestrator::builder().database_url("memory").build().await.unwrap();
+    orchestrator
+        .scope(async {
+            let run = overruns();
+            while run.state().name != "AwaitingRetry" {
+                tokio::task::yield_now().await;
+            }
+            release.send(()).unwrap();
+            let late = tokio::task::spawn_blocking(move || told.recv().unwrap()).await.unwrap();
+            assert_eq!(late, "Failed", "it is refused");
+            assert_eq!((&run).await.unwrap(), 2, "the second attempt is not disturbed by the first");
+        })
+        .await;
+}

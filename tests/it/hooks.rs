@@ -286,3 +286,40 @@ fn crash_hooks_are_called_when_the_runtime_goes_away() {
     assert_eq!(run.state().name, "Crashed");
     assert_eq!(SEEN.take(), ["endless-0 Crashed", "later Crashed"]);
 }
+
+#[orchestrator::test(start_paused = true)]
+async fn a_hook_that_does_not_return_keeps_nobody_from_ending() {
+    async fn hangs(_: &TaskRun, _: &State) {
+        std::future::pending().await
+    }
+    #[task(on_completion = hangs)]
+    async fn fine() -> u32 {
+        1
+    }
+    #[task(on_cancellation = hangs)]
+    async fn endless() {
+        std::future::pending().await
+    }
+    let grace = Duration::from_secs(3);
+    let builder = Orchestrator::builder().database_url("memory").cancel_grace(grace);
+    let orchestrator = builder.build().await.unwrap();
+    orchestrator
+        .scope(async {
+            let began = tokio::time::Instant::now();
+            let cancelled = endless();
+            while cancelled.state().name != "Running" {
+                tokio::task::yield_now().await;
+            }
+            cancelled.cancel();
+            (&cancelled).await.unwrap_err();
+            assert_eq!(began.elapsed().as_secs(), grace.as_secs(), "it was given the time to clean up");
+            let completed = fine();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(completed.state().name, "Completed");
+            let began = tokio::time::Instant::now();
+            Orchestrator::current().shutdown().await.unwrap();
+            assert_eq!(began.elapsed().as_secs(), grace.as_secs());
+            assert_eq!(completed.await.unwrap(), 1, "what it did is done");
+        })
+        .await;
+}

@@ -73,7 +73,8 @@ pub(super) async fn execute(run: &Arc<Run>, attempt: Attempt, number: u32) -> En
                 // The body is gone by now, and what its destructors left to do counts among the children.
                 Err(_) => {
                     run.cancel_children(Stop::TimedOut);
-                    children_ended(run).await;
+                    // A sync body may go on; what it submits has no place in the next attempt either.
+                    closed(run).await;
                     let _ = run.unobserved_failure();
                     return Ended::TimedOut(limit);
                 }
@@ -105,7 +106,8 @@ async fn body_and_children(run: &Arc<Run>, attempt: Attempt, number: u32) -> Opt
 fn judge(run: &Run, outcome: Body) -> Ended {
     match (outcome, run.unobserved_failure()) {
         (Body::Returned(Ok(value)), None) => Ended::Completed(value),
-        (Body::Returned(Ok(_)), Some(failure)) => {
+        (Body::Returned(Ok(value)), Some(failure)) => {
+            panics::let_go(value);
             Ended::Failed { error: run.error(FailureKind::Failed, Cause::Unobserved(failure)), retryable: true }
         }
         (Body::Returned(Err(failure)), _) => Ended::Failed {
@@ -212,12 +214,14 @@ async fn call_body(run: &Arc<Run>, function: Function, number: u32) -> Option<Bo
     let grace = run.scope.orchestrator.defaults.cancel_grace;
     if tokio::time::timeout(grace, &mut thread).await.is_err() {
         run.abandon();
-        tracing::warn!(
-            target: "orchestrator",
-            "{} '{}' did not stop within {grace:?} of its cancellation; its thread is abandoned",
-            run.kind(),
-            run.name(),
-        );
+        panics::shield(|| {
+            tracing::warn!(
+                target: "orchestrator",
+                "{} '{}' did not stop within {grace:?} of its cancellation; its thread is abandoned",
+                run.kind(),
+                run.name(),
+            );
+        });
     }
     None
 }

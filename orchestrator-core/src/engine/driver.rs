@@ -102,12 +102,13 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                     }
                     Ended::Failed { error, retryable } => {
                         let event = Event::Failed { retryable, delay: delay(run, &machine) };
-                        failure = Some(error);
+                        panics::let_go(failure.replace(error));
                         event
                     }
                     Ended::TimedOut(limit) => {
                         let said = format!("attempt {} took longer than {limit:?}", machine.begun());
-                        failure = Some(run.error(FailureKind::TimedOut, Cause::Said(said)));
+                        let error = run.error(FailureKind::TimedOut, Cause::Said(said));
+                        panics::let_go(failure.replace(error));
                         Event::TimedOut { delay: delay(run, &machine) }
                     }
                     Ended::Cancelled => Event::CancelRequested,
@@ -145,7 +146,7 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
     let persists = completed && persist::identity(run).is_some();
     let codec = if claim.is_some() || persists { call.codec() } else { None };
     let hooks = Some(call.result_hooks()).filter(|hooks| completed && !hooks.is_empty()).map(Box::new);
-    drop(call);
+    panics::let_go(call);
     if run.def.hooks.of(state).is_empty() && hooks.is_none() {
         closed(run).await;
     } else {
@@ -252,10 +253,15 @@ fn why_cancelled(run: &Run) -> String {
 
 fn end(run: &Arc<Run>, state: StateName, result: Option<Erased>, failure: Option<TaskError>) -> (StateName, Outcome) {
     let outcome = if state == StateName::Cancelled {
+        // Its body may have given a result before, or an error.
+        panics::let_go((result, failure));
         Err(run.error(FailureKind::Cancelled, Cause::Said(why_cancelled(run))))
     } else {
         match (result, failure) {
-            (Some(value), _) if state.kind() == StateType::Completed => Ok(value),
+            (Some(value), failure) if state.kind() == StateType::Completed => {
+                panics::let_go(failure);
+                Ok(value)
+            }
             (_, Some(error)) => Err(error),
             (_, None) => unreachable!("whoever decides on a failure says which"),
         }

@@ -53,17 +53,20 @@ pub(crate) trait Call: Send {
 pub(crate) fn start(run: Arc<Run>, call: Box<dyn Call>) {
     let handle = run.scope.handle.clone().expect("a run without a runtime is refused before it starts");
     // The watch exists before the first poll: a runtime that is shut down drops the future without one.
-    sync::spawn(&handle, supervise(Watch { run: Some(run), outcome: None }, call));
+    sync::spawn(&handle, supervise(Watch { run: Some(run), outcome: None, panicked: false }, call));
 }
 
 /// Drives a run to its end, and sees to it that it has one.
 async fn supervise(mut watch: Watch, call: Box<dyn Call>) {
     {
-        let Watch { run, outcome } = &mut watch;
+        let Watch { run, outcome, panicked } = &mut watch;
         let run = run.as_ref().expect("the run is taken out at its end");
         // Pinned here: handed over by value it would have its place twice in this future.
         let life = pin!(live(run, call, outcome));
-        watched(run, life).await;
+        *panicked = watched(run, life).await.is_err();
+    }
+    if watch.panicked {
+        return;
     }
     // A run may have become a root meanwhile.
     let root = watch.run.as_deref().and_then(root_of);
@@ -159,12 +162,17 @@ fn root_of(run: &Run) -> Option<Arc<Inner>> {
     (run.above().is_none() && !orchestrator.journal.is_immediate()).then(|| Arc::clone(orchestrator))
 }
 
+/// The engine panicked; the panic hook has told where.
+struct Panicked;
+
 /// Sees to it that a cancellation, or the end of the run's last child, reaches what the run does.
-async fn watched(run: &Arc<Run>, mut life: Pin<&mut impl Future<Output = ()>>) {
+async fn watched(run: &Arc<Run>, mut life: Pin<&mut impl Future<Output = ()>>) -> Result<(), Panicked> {
     poll_fn(|cx| {
         loop {
-            if life.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
+            match panics::shield(|| life.as_mut().poll(cx)) {
+                Some(Poll::Pending) => {}
+                Some(Poll::Ready(())) => return Poll::Ready(Ok(())),
+                None => return Poll::Ready(Err(Panicked)),
             }
             run.flush();
             run.register_driver(cx.waker());
@@ -174,7 +182,7 @@ async fn watched(run: &Arc<Run>, mut life: Pin<&mut impl Future<Output = ()>>) {
             }
         }
     })
-    .await;
+    .await
 }
 
 /// Ends the run as crashed if its driver goes away: the runtime was shut down, or the engine panicked.
@@ -182,21 +190,25 @@ struct Watch {
     run: Option<Arc<Run>>,
     /// The outcome of a run whose terminal state is written already.
     outcome: Option<Outcome>,
+    panicked: bool,
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         let Some(run) = self.run.take() else { return };
         let outcome = self.outcome.take().unwrap_or_else(|| {
-            let said = if std::thread::panicking() {
+            let said = if self.panicked {
                 "the engine panicked, which is a bug in orchestrator"
             } else {
                 "the tokio runtime was shut down while the run was active"
             };
             run.cancel_children(Stop::Crashed);
             let error = run.error(FailureKind::Crashed, Cause::Said(said.to_owned()));
-            run.conclude(StateName::Crashed, Some(said.into()), Some(&error));
-            hook::call_without_runtime(&run, run.def.hooks.on_crashed);
+            // A state that is terminal stays.
+            if !run.state().is_terminal() {
+                run.conclude(StateName::Crashed, Some(said.into()), Some(&error));
+                hook::call_without_runtime(&run, run.def.hooks.on_crashed);
+            }
             Err(error)
         });
         let orchestrator = Arc::clone(&run.scope.orchestrator);

@@ -36,7 +36,36 @@ pub(crate) fn catch<R>(body: impl FnOnce() -> R) -> Result<R, String> {
     IN_BODY.set(IN_BODY.get() + 1);
     let outcome = panic::catch_unwind(AssertUnwindSafe(body));
     IN_BODY.set(IN_BODY.get() - 1);
-    outcome.map_err(|payload| describe(&*payload))
+    outcome.map_err(|payload| {
+        let said = describe(&*payload);
+        discard(payload);
+        said
+    })
+}
+
+/// Runs code of the user's that nobody asked for an answer, such as a destructor or a waker; a panic is logged.
+pub(crate) fn contain(what: &str, code: impl FnOnce()) {
+    if let Err(said) = catch(code) {
+        shield(|| tracing::error!(target: "orchestrator", "{what} {said}"));
+    }
+}
+
+/// Drops what may be the last of a value of the user's.
+pub(crate) fn let_go<T>(value: T) {
+    contain("a destructor", || drop(value));
+}
+
+/// Runs code of the user's that is shown something, such as a `tracing` subscriber; a panic is told by the panic hook.
+/// `None`: it panicked.
+pub(crate) fn shield<R>(code: impl FnOnce() -> R) -> Option<R> {
+    panic::catch_unwind(AssertUnwindSafe(code)).map_err(discard).ok()
+}
+
+/// Drops what a panic carries, unless that panics as well.
+pub(crate) fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(another) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(another);
+    }
 }
 
 /// A future of the user's that is polled, and dropped, in the context of its run; a panic becomes the sentence that
@@ -71,11 +100,7 @@ impl<F: std::ops::DerefMut<Target: Future>> Future for Contained<F> {
 impl<F> Drop for Contained<F> {
     fn drop(&mut self) {
         let future = self.future.take();
-        self.place.within(|| {
-            if let Err(said) = catch(|| drop(future)) {
-                tracing::error!(target: "orchestrator", "a destructor in the body {said}");
-            }
-        });
+        self.place.within(|| contain("a destructor in the body", || drop(future)));
     }
 }
 

@@ -1,0 +1,190 @@
+//! Code of the user's that panics where nobody expects it: in destructors, wakers, subscribers.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use orchestrator::prelude::*;
+
+use crate::door::states;
+
+#[task]
+async fn fine() -> u32 {
+    1
+}
+
+#[task]
+async fn endless() {
+    std::future::pending().await
+}
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("bomb");
+        }
+    }
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn a_result_that_panics_when_it_is_dropped_keeps_nobody_waiting() {
+    #[task]
+    async fn armed() -> Arc<Bomb> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Arc::new(Bomb)
+    }
+    #[flow]
+    async fn careless() {
+        drop(armed());
+    }
+    tokio::time::timeout(Duration::from_secs(5), careless()).await.unwrap().unwrap();
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn a_waker_that_panics_keeps_nobody_waiting() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("waker");
+        }
+    }
+    #[task]
+    async fn slow() -> u32 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        1
+    }
+    #[flow]
+    async fn polls_once() -> Result<u32, TaskError> {
+        let run = slow();
+        let mut polled = run.clone();
+        let waker = Waker::from(Arc::new(Panics));
+        assert!(Pin::new(&mut polled).poll(&mut Context::from_waker(&waker)).is_pending());
+        let result = run.await;
+        drop(polled);
+        result
+    }
+    let ended = tokio::time::timeout(Duration::from_secs(5), polls_once()).await.unwrap();
+    assert_eq!(ended.unwrap(), 1, "whoever waits behind that waker is told, and so is the flow");
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn a_panic_whose_value_panics_when_it_is_dropped_is_a_failure_like_others() {
+    #[task]
+    async fn odd() {
+        std::panic::panic_any(Bomb);
+    }
+    let error = odd().await.unwrap_err();
+    assert!(error.to_string().contains("panicked: with a value that is no text"), "{error}");
+}
+
+#[orchestrator::test]
+async fn an_argument_that_panics_when_it_is_dropped_does_not_change_the_result() {
+    struct Armed(bool);
+    impl Clone for Armed {
+        fn clone(&self) -> Self {
+            Self(false)
+        }
+    }
+    impl Drop for Armed {
+        fn drop(&mut self) {
+            assert!(!self.0, "argument");
+        }
+    }
+    #[task(retries = 1)]
+    async fn takes(_armed: Armed) -> u32 {
+        5
+    }
+    assert_eq!(takes(Armed(true)).await.unwrap(), 5);
+}
+
+#[orchestrator::test]
+async fn an_error_may_do_anything_when_it_is_dropped() {
+    static SIBLING: Mutex<Option<TaskFuture<()>>> = Mutex::new(None);
+    #[derive(Debug)]
+    struct LetsGo(Mutex<Option<TaskFuture<()>>>);
+    impl std::fmt::Display for LetsGo {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("lets go of another run")
+        }
+    }
+    impl std::error::Error for LetsGo {}
+    impl Drop for LetsGo {
+        fn drop(&mut self) {
+            // Looks into the table of the flow's runs.
+            if let Some(run) = self.0.lock().unwrap().take() {
+                run.detach();
+            }
+        }
+    }
+    #[task]
+    async fn fails() -> Result<(), LetsGo> {
+        Err(LetsGo(Mutex::new(SIBLING.lock().unwrap().clone())))
+    }
+    #[flow]
+    async fn many() {
+        *SIBLING.lock().unwrap() = Some(endless());
+        for _ in 0..80 {
+            fails().await.unwrap_err();
+        }
+        SIBLING.lock().unwrap().take();
+    }
+    many().await.unwrap();
+}
+
+#[test]
+fn a_subscriber_that_panics_changes_nothing() {
+    struct Panics;
+    impl tracing::Subscriber for Panics {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, event: &tracing::Event<'_>) {
+            assert_ne!(event.metadata().target(), "orchestrator::run", "subscriber");
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let orchestrator = Orchestrator::in_memory();
+    let states = tracing::subscriber::with_default(Panics, || {
+        runtime.block_on(orchestrator.scope(async {
+            let run = fine();
+            assert_eq!((&run).await.unwrap(), 1);
+            states(run.run_id()).await
+        }))
+    });
+    assert_eq!(states, ["Pending", "Running", "Completed"]);
+}
+
+#[test]
+fn a_program_that_panics_is_not_taken_for_the_engine() {
+    static LEFT: Mutex<Option<TaskFuture<()>>> = Mutex::new(None);
+    static BEGAN: AtomicBool = AtomicBool::new(false);
+    let orchestrator = Orchestrator::in_memory();
+    let program = std::panic::AssertUnwindSafe(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(orchestrator.scope(async {
+            let run = endless();
+            tokio::task::yield_now().await;
+            BEGAN.store(true, Ordering::SeqCst);
+            *LEFT.lock().unwrap() = Some(run);
+            panic!("the program's own");
+        }));
+    });
+    std::panic::catch_unwind(program).unwrap_err();
+    assert!(BEGAN.load(Ordering::SeqCst));
+    let state = LEFT.lock().unwrap().take().unwrap().state();
+    assert_eq!(state.name, "Crashed");
+    assert_eq!(state.message.unwrap(), "the tokio runtime was shut down while the run was active");
+}
