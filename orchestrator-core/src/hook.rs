@@ -5,12 +5,14 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backend::record::{FlowRun, TaskRun};
 use crate::body::{Erased, Probe};
 use crate::context::Place;
+use crate::engine::attempt::unless_cancelled;
 use crate::engine::panics::{self, Contained};
 use crate::error::{BodyError, chain};
 use crate::run::Run;
@@ -165,8 +167,27 @@ enum Record {
     Flow(FlowRun),
 }
 
-/// Calls the hooks for the state that the run has just entered, one after the other; what goes wrong is logged.
+/// Calls the hooks for the state that the run has just entered, one after the other; what goes wrong is logged. Once the
+/// run is cancelled they are given some time, and then left: a hook that does not return keeps nobody from ending.
 pub(crate) async fn call(run: &Arc<Run>, hooks: &'static [Hook]) {
+    let mut calls = pin!(call_all(run, hooks));
+    if unless_cancelled(run, calls.as_mut()).await.is_some() {
+        return;
+    }
+    let grace = run.scope.orchestrator.defaults.cancel_grace;
+    if tokio::time::timeout(grace, calls).await.is_err() {
+        took_too_long(run, grace);
+    }
+}
+
+fn took_too_long(run: &Run, grace: Duration) {
+    let (kind, name) = (run.kind(), run.name());
+    panics::shield(|| {
+        tracing::error!(target: "orchestrator", "{kind} '{name}': its hooks took longer than {grace:?} and are left");
+    });
+}
+
+async fn call_all(run: &Arc<Run>, hooks: &'static [Hook]) {
     let seen = Arc::new(look(run));
     for hook in hooks {
         let place = Place::of(Arc::clone(run), run.run_count());
@@ -194,8 +215,7 @@ pub(crate) fn call_without_runtime(run: &Arc<Run>, hooks: &'static [Hook]) {
         match runtime {
             Ok(runtime) => runtime.block_on(async {
                 if tokio::time::timeout(grace, call(&called, hooks)).await.is_err() {
-                    let (kind, name) = (called.kind(), called.name());
-                    tracing::error!(target: "orchestrator", "{kind} '{name}': its hooks took longer than {grace:?}");
+                    took_too_long(&called, grace);
                 }
             }),
             Err(error) => {
@@ -221,13 +241,15 @@ fn look(run: &Run) -> Seen {
 
 fn report(run: &Run, hook: &Hook, failure: &HookFailure) {
     let state = run.state().name;
-    tracing::error!(
-        target: "orchestrator",
-        "{} '{}': the hook '{}' for {state} {failure}; the run stays as it is",
-        run.kind(),
-        run.name(),
-        hook.name,
-    );
+    panics::shield(|| {
+        tracing::error!(
+            target: "orchestrator",
+            "{} '{}': the hook '{}' for {state} {failure}; the run stays as it is",
+            run.kind(),
+            run.name(),
+            hook.name,
+        );
+    });
 }
 
 /// Polls what an async hook does.
