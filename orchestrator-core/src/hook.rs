@@ -261,15 +261,31 @@ async fn in_place<'a>(mut place: Place, call: impl FnOnce() -> HookReturn<'a>) -
     }
 }
 
-/// Calls a sync hook, which may block, on the blocking pool.
+/// Calls a sync hook, which may block, on the blocking pool; beneath sync bodies, which may fill that, on a thread of its
+/// own.
 async fn on_a_thread(
     mut place: Place,
     call: impl FnOnce() -> Result<(), HookFailure> + Send + 'static,
 ) -> Result<(), HookFailure> {
-    let called = tokio::task::spawn_blocking(move || place.within(|| panics::catch(call)));
-    match called.await {
-        Ok(outcome) => outcome.map_err(HookFailure::panicked)?,
-        Err(_) => Err(HookFailure::said("was not called: the blocking pool is shut down".to_owned())),
+    let own_thread = place.run.as_ref().is_some_and(|run| run.is_below_sync());
+    let called = move || place.within(|| panics::catch(call));
+    let outcome = if own_thread {
+        let (sender, outcome) = tokio::sync::oneshot::channel();
+        let handle = tokio::runtime::Handle::current();
+        let thread = std::thread::Builder::new().name("orchestrator-hook".to_owned());
+        let started = thread.spawn(move || {
+            let _runtime = handle.enter();
+            // Nobody is told if the run was given up meanwhile.
+            let _ = sender.send(called());
+        });
+        started.map_err(|error| HookFailure::said(format!("there is no thread for it: {error}")))?;
+        outcome.await.ok()
+    } else {
+        tokio::task::spawn_blocking(called).await.ok()
+    };
+    match outcome {
+        Some(outcome) => outcome.map_err(HookFailure::panicked)?,
+        None => Err(HookFailure::said("it was not called: the runtime is shut down".to_owned())),
     }
 }
 

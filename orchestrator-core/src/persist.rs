@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::backend::record::{CacheKey, CacheReason};
 use crate::body::{ArgEncoder, Codec, Erased};
 use crate::cache::{self, Shelf};
+use crate::clock::Timestamp;
 use crate::def::{Def, DefKind};
 use crate::engine::{self, Call, panics};
 use crate::error::TaskError;
@@ -185,9 +186,9 @@ pub(crate) async fn find(run: &Run, identity: CacheKey, call: &mut dyn Call) -> 
 }
 
 /// Keeps the result of a run that completes.
-pub(crate) fn store(run: &Run, codec: Option<&'static Codec>, value: &Erased) {
+pub(crate) fn store(run: &Run, codec: Option<&'static Codec>, value: &Erased, created: Timestamp) {
     let Some(identity) = identity(run) else { return };
-    if let Err(why) = cache::put(run, Shelf::Results, (identity, None), codec, value) {
+    if let Err(why) = cache::put(run, Shelf::Results, (identity, None), codec, value, created) {
         let (kind, name) = (run.kind(), run.name());
         tracing::warn!(target: "orchestrator", "the result of {kind} '{name}' is not persisted: {why}");
     }

@@ -724,15 +724,29 @@ impl Run {
         above.map_or(&self.scope.orchestrator.roots, |parent| parent.children())
     }
 
+    /// Takes the run, and what is beneath it, out of its transaction.
+    fn leave_transaction(&self) {
+        if let Some(transaction) = &self.transaction {
+            transaction.let_go();
+        }
+    }
+
+    /// Whether the run is a root by [`detach`](Self::detach).
+    pub(crate) fn is_detached(&self) -> bool {
+        self.flag(DETACHED)
+    }
+
     /// Makes the run a root: what started it neither waits for it, nor fails with it, nor takes it along at its end.
     pub(crate) fn detach(self: &Arc<Self>) {
         self.observe();
-        if let Some(transaction) = &self.transaction {
-            transaction.let_go(self);
-        }
-        let Some(parent) = self.above().cloned() else { return };
+        let Some(parent) = self.above().cloned() else {
+            self.raise(DETACHED);
+            self.leave_transaction();
+            return;
+        };
         let orchestrator = &self.scope.orchestrator;
         let Some(shut_down) = parent.children().hand_over(self, &orchestrator.roots) else { return };
+        self.leave_transaction();
         orchestrator.limits.detached();
         parent.child_went();
         if shut_down {
@@ -777,6 +791,11 @@ impl Run {
         if self.flag(AWAITS_CHILDREN) && self.children().is_idle() {
             self.signal();
         }
+    }
+
+    /// Whether no further children are let in.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.flag(CLOSED)
     }
 
     /// Lets children in again.

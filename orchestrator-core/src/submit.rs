@@ -323,14 +323,14 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call
         refuse(&run, said);
         return run;
     }
+    if let Some(transaction) = &run.transaction {
+        transaction.enter(&run);
+    }
     if let Some(parent) = run.above()
         && let Some(said) = upstreams.iter().find_map(|upstream| cycle::closed_by_child(parent, upstream))
     {
         refuse(&run, said);
         return run;
-    }
-    if let Some(transaction) = &run.transaction {
-        transaction.enter(&run);
     }
     wait_for_all(&run, &upstreams);
     if let Some(by) = run.parent.as_ref().and_then(|parent| parent.stopped_by()) {

@@ -16,12 +16,15 @@ use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::backend::record::CacheKey;
 use crate::body::Erased;
 use crate::cache::Kept;
+use crate::clock::Timestamp;
 use crate::context::{self, Place, Placed};
+use crate::engine::panics;
 use crate::error::BodyError;
 use crate::hook::ResultHooks;
 use crate::id::RunId;
@@ -126,16 +129,15 @@ impl Transaction {
     ///
     /// If a commit hook fails; what was staged is rolled back then.
     pub async fn commit(&self) -> Result<(), TransactionError> {
-        let staged = self.shared.take_staged();
-        if let Some(around) = &self.shared.around {
-            around.lock().inside += 1;
-        }
-        let going = Open::new(Arc::clone(&self.shared)).0.take().expect("just made");
-        let committed = end::commit(going, staged).await;
-        if committed.is_err() {
-            self.shared.doom("its commit failed".to_owned());
-        }
-        committed
+        let shared = Arc::clone(&self.shared);
+        let staged = {
+            let mut state = shared.lock();
+            // The transaction itself waits for what is committed in it.
+            state.inside += 1;
+            std::mem::take(&mut state.staged)
+        };
+        let inside = Some(Inside(Arc::clone(&shared)));
+        end::commit(Going { shared, inside }, staged).await
     }
 
     /// Rolls the transaction back at its end, whatever its block gives.
@@ -211,6 +213,8 @@ pub(crate) struct Shared {
     /// The run whose body opened it, and the number of its attempt.
     opener: Option<(Arc<Run>, u32)>,
     orchestrator: Arc<Inner>,
+    /// The runtime that its hooks are driven on.
+    handle: Option<Handle>,
     /// Wakes whoever waits for the runs inside to end.
     idle: Notify,
     state: Mutex<State>,
@@ -237,8 +241,24 @@ struct State {
 /// What a transaction comes to when its block and everything inside have ended.
 struct Settled {
     staged: Vec<Staged>,
-    /// Why it has to be rolled back, though its block gave a value.
-    why: Option<Why>,
+    /// Runs that failed, and that the opener may have looked at.
+    failures: Vec<Arc<Run>>,
+    doomed: Option<String>,
+}
+
+impl Settled {
+    /// Why it has to be rolled back though its block gave a value; the failures are told by that from here on.
+    fn why(&self) -> Option<Why> {
+        let unobserved = self.failures.iter().find(|run| !run.is_observed());
+        let error = unobserved.and_then(|run| run.outcome().and_then(|outcome| outcome.as_ref().err().cloned()));
+        match error {
+            Some(error) => {
+                self.failures.iter().for_each(|run| run.observe());
+                Some(Why::Unobserved(error))
+            }
+            None => self.doomed.clone().map(Why::Doomed),
+        }
+    }
 }
 
 /// A run that completed, and what is to be done at its commit or rollback.
@@ -247,15 +267,18 @@ pub(crate) struct Staged {
     pub(crate) result: Erased,
     pub(crate) hooks: ResultHooks,
     pub(crate) kept: Kept,
+    pub(crate) completed: Timestamp,
+    /// The transaction that it was staged in first, whose values its hooks see.
+    pub(crate) within: Option<Arc<Shared>>,
 }
 
 /// Commits a run that is part of no transaction: it is one by itself.
 pub(crate) async fn commit_alone(staged: Staged) -> Result<(), TransactionError> {
     let place = Place::of(Arc::clone(&staged.run), staged.run.run_count());
+    let place = Place { transaction: None, ..place };
     let shared = Shared::open(Transaction::builder().name(staged.run.name().as_ref()), &place);
     shared.lock().open = false;
-    let going = Open::new(shared).0.take().expect("just made");
-    end::commit(going, vec![staged]).await
+    end::commit(Going { shared, inside: None }, vec![staged]).await
 }
 
 impl Shared {
@@ -264,6 +287,10 @@ impl Shared {
         let mode = options.mode.or(around.as_ref().map(|around| around.mode)).unwrap_or_default();
         let orchestrator = place.inner().cloned().unwrap_or_else(|| Orchestrator::current().into_inner());
         let opener = place.run.clone().map(|run| (run, place.attempt));
+        let handle = match &opener {
+            Some((run, _)) => run.scope.handle.clone(),
+            None => Handle::try_current().ok(),
+        };
         let state = State {
             open: true,
             active: HashMap::new(),
@@ -280,6 +307,7 @@ impl Shared {
             around,
             opener,
             orchestrator,
+            handle,
             idle: Notify::new(),
             state: Mutex::new(state),
         })
@@ -294,21 +322,25 @@ impl Shared {
         std::iter::successors(Some(self), |shared| shared.around.as_deref())
     }
 
-    /// Whether what that run calls is inside: the transaction has not ended, and the run was not detached from it.
-    fn includes(&self, state: &State, caller: Option<&Arc<Run>>) -> bool {
-        let opener = self.opener.as_ref().map(|(opener, _)| opener);
-        let inside = match caller {
-            Some(caller) if opener.is_some_and(|opener| Arc::ptr_eq(opener, caller)) => true,
-            Some(caller) => state.active.contains_key(&caller.id()),
-            None => opener.is_none(),
-        };
-        state.open && inside
+    /// Whether that run is the opener, or part of it: what was detached is not, and neither is what that calls.
+    fn reaches(&self, caller: Option<&Arc<Run>>) -> bool {
+        match (&self.opener, caller) {
+            (Some((opener, _)), Some(caller)) => caller.lineage().any(|run| Arc::ptr_eq(run, opener)),
+            (None, Some(caller)) => caller.lineage().last().is_some_and(|root| !root.is_detached()),
+            (opener, None) => opener.is_none(),
+        }
+    }
+
+    /// Whether that run is inside and has not ended.
+    pub(crate) fn holds(&self, run: &Run) -> bool {
+        self.lock().active.contains_key(&run.id())
     }
 
     /// Takes in a transaction, which is counted until its [`Inside`] is dropped; `false` if it is outside.
     fn let_in(&self, caller: Option<&Arc<Run>>) -> bool {
+        let reaches = self.reaches(caller);
         let mut state = self.lock();
-        let inside = self.includes(&state, caller);
+        let inside = reaches && state.open;
         state.inside += usize::from(inside);
         inside
     }
@@ -316,32 +348,35 @@ impl Shared {
     /// Takes in a run that is being submitted, unless it is outside.
     pub(crate) fn enter(&self, run: &Arc<Run>) {
         let mut state = self.lock();
-        if self.includes(&state, run.parent.as_ref()) {
+        // Under the lock: whoever detaches a run looks for what is beneath it afterwards.
+        if state.open && self.reaches(run.parent.as_ref()) {
             state.active.insert(run.id(), Arc::clone(run));
         }
     }
 
     /// Stages a run that has completed; gives it back if the transaction has ended, or the run was detached.
-    pub(crate) fn stage(&self, staged: Staged) -> Option<Staged> {
+    pub(crate) fn stage(self: &Arc<Self>, staged: Staged) -> Option<Staged> {
         let mut state = self.lock();
         if !state.open || !state.active.contains_key(&staged.run.id()) {
             return Some(staged);
         }
-        state.staged.push(staged);
+        state.staged.push(Staged { within: Some(Arc::clone(self)), ..staged });
         None
     }
 
-    /// Lets go of a run that is detached.
-    pub(crate) fn let_go(&self, run: &Arc<Run>) {
-        let own = self.lock().active.remove(&run.id());
-        drop(own);
+    /// Lets go of a run that was detached, and of what is beneath it.
+    pub(crate) fn let_go(&self) {
+        let mut state = self.lock();
+        let gone: Vec<_> = state.active.extract_if(|_, run| !self.reaches(Some(run))).collect();
+        drop(state);
+        drop(gone);
         self.idle.notify_waiters();
     }
 
     /// Lets go of a run that has ended.
     pub(crate) fn leave(&self, run: &Arc<Run>, failed: bool) {
         let mut state = self.lock();
-        let own = state.active.remove(&run.id());
+        let Some(own) = state.active.remove(&run.id()) else { return };
         if let Some((attempt, why)) = state.suspects.remove(&run.id())
             && attempt == run.run_count()
         {
@@ -352,12 +387,15 @@ impl Shared {
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
-        if own.is_some() && failed && beside && !run.is_discarded() {
+        if failed && beside && !run.is_discarded() {
             state.failures.push(Arc::clone(run));
         }
+        let idle = state.active.is_empty();
         drop(state);
         drop(own);
-        self.idle.notify_waiters();
+        if idle {
+            self.idle.notify_waiters();
+        }
     }
 
     /// A result that was staged under that key, here or in a transaction around this one, and whose it is.
@@ -391,25 +429,32 @@ impl Shared {
                     state.open = false;
                     break;
                 }
-                state.active.values().cloned().collect()
+                if completed { Vec::new() } else { state.active.values().cloned().collect() }
             };
-            if !completed {
-                active.iter().for_each(|run| run.cancel(Stop::RolledBack));
-            }
+            active.iter().for_each(|run| run.cancel(Stop::RolledBack));
             drop(active);
             idle.await;
         }
         let mut state = self.lock();
         let staged = std::mem::take(&mut state.staged);
         let failures = std::mem::take(&mut state.failures);
-        let doomed = state.doomed.take();
-        drop(state);
-        let unobserved = failures.iter().find(|run| !run.is_observed()).and_then(|run| {
-            // From here on it is told by the transaction's own error.
-            failures.iter().for_each(|run| run.observe());
-            run.outcome().and_then(|outcome| outcome.as_ref().err().cloned())
-        });
-        Settled { staged, why: unobserved.map(Why::Unobserved).or(doomed.map(Why::Doomed)) }
+        Settled { staged, failures, doomed: state.doomed.take() }
+    }
+
+    /// Whether the attempt that opened it was given up, which a sync body may notice late.
+    fn is_given_up(&self) -> bool {
+        let over = |(run, attempt): &(Arc<Run>, u32)| {
+            run.is_cancelled() || run.has_ended() || run.is_closed() || run.run_count() != *attempt
+        };
+        self.opener.as_ref().is_some_and(over)
+    }
+
+    /// Lets go of what was put down for the runs inside: it may refer to them, and they to the transaction.
+    fn forget(&self) {
+        let values = std::mem::take(&mut self.lock().values);
+        if let Err(said) = panics::catch(|| drop(values)) {
+            tracing::error!(target: "orchestrator", "a value of {} {said}", self.title());
+        }
     }
 
     /// A rollback takes the transactions around it along: at once where they were opened in the same body, else when the
@@ -439,7 +484,7 @@ impl Shared {
     /// nothing more.
     fn place(self: &Arc<Self>) -> Place {
         let place = match &self.opener {
-            Some((run, attempt)) if !run.is_cancelled() && run.run_count() == *attempt => {
+            Some((run, attempt)) if !run.is_cancelled() && !run.has_ended() && run.run_count() == *attempt => {
                 Place::of(Arc::clone(run), *attempt)
             }
             _ => Place { orchestrator: Some(Arc::clone(&self.orchestrator)), ..Place::default() },
@@ -451,23 +496,28 @@ impl Shared {
 /// A transaction whose block is going on; dropped half-way, it is rolled back.
 struct Open(Option<Going>);
 
-/// What waits for a transaction: the run that opened it, and the transaction around it.
+/// A transaction, and the transaction around it, which waits.
 struct Going {
     shared: Arc<Shared>,
     #[expect(dead_code, reason = "held so that the transaction around this one waits")]
     inside: Option<Inside>,
-    #[expect(dead_code, reason = "held so that the run around the transaction waits")]
-    hold: Hold,
+}
+
+impl Going {
+    /// Makes the run that opened the transaction, or else the orchestrator, wait for its end. Not before its block has
+    /// ended: a block that nobody polls any more must keep nobody waiting.
+    fn hold(&self) -> Hold {
+        match &self.shared.opener {
+            Some((run, _)) => Hold::on_run(run),
+            None => Hold::on_orchestrator(&self.shared.orchestrator),
+        }
+    }
 }
 
 impl Open {
     fn new(shared: Arc<Shared>) -> Self {
-        let hold = match &shared.opener {
-            Some((run, _)) => Hold::on_run(run),
-            None => Hold::on_orchestrator(&shared.orchestrator),
-        };
         let inside = shared.around.clone().map(Inside);
-        Self(Some(Going { shared, inside, hold }))
+        Self(Some(Going { shared, inside }))
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -481,11 +531,11 @@ impl Open {
     {
         let going = self.0.take().expect("taken out here alone");
         let shared = Arc::clone(&going.shared);
-        let Settled { staged, why } = settled;
+        let given_up = || Why::Doomed("the attempt that it is part of is over".to_owned());
         let value = match outcome {
             Ok(value) => value,
             Err(error) => {
-                let failures = end::roll_back(going, staged).await;
+                let failures = end::roll_back(going, settled.staged).await;
                 return Err(if failures.is_empty() {
                     error
                 } else {
@@ -493,14 +543,21 @@ impl Open {
                 });
             }
         };
+        let why = settled.why().or_else(|| shared.is_given_up().then(given_up));
+        let staged = settled.staged;
         if let Some(why) = why {
             let failures = end::roll_back(going, staged).await;
             return Err(TransactionError::new(&shared, why, failures).into());
         }
         match (shared.mode, &shared.around) {
-            (CommitMode::Lazy, Some(around)) => around.lock().staged.extend(staged),
+            (CommitMode::Lazy, Some(around)) => {
+                if staged.is_empty() {
+                    shared.forget();
+                }
+                around.lock().staged.extend(staged);
+            }
             (CommitMode::Lazy, None) | (CommitMode::Eager, _) => end::commit(going, staged).await?,
-            (CommitMode::Off, _) if staged.is_empty() => {}
+            (CommitMode::Off, _) if staged.is_empty() => shared.forget(),
             (CommitMode::Off, _) => {
                 let failures = end::roll_back(going, staged).await;
                 if !failures.is_empty() {

@@ -1,6 +1,6 @@
 //! Transactions: what is committed, what is undone, in which order, and what the caller is told.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use orchestrator::prelude::*;
@@ -708,4 +708,238 @@ async fn many_runs_at_once_are_all_undone() {
     let runs = Orchestrator::current().task_runs(id).await.unwrap();
     let left = runs.iter().filter(|run| run.state.name == "Completed").count();
     assert_eq!((runs.len(), left), (501, 0));
+}
+
+#[task]
+async fn endless() {
+    std::future::pending().await
+}
+
+#[task]
+async fn bad() -> Result<(), String> {
+    Err("bad".into())
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn a_commit_by_hand_whose_future_is_dropped_fails_the_transaction_all_the_same() {
+    static DONE: Done = Done::new();
+    async fn commit(of: &u32) -> Result<(), String> {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        DONE.add(format!("commit {of}"));
+        if *of == 1 { Err("no commit".into()) } else { Ok(()) }
+    }
+    fn undo(of: &u32) {
+        DONE.add(format!("undo {of}"));
+    }
+    #[task(on_commit = commit, on_rollback = undo)]
+    async fn step(of: u32) -> u32 {
+        of
+    }
+    let outcome = transaction(async {
+        step(1).await?;
+        let current = Transaction::current().unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(20), current.commit()).await.is_err());
+        step(2).await?;
+        Ok::<(), TaskError>(())
+    });
+    assert_eq!(outcome.await.unwrap_err().to_string(), "a transaction was rolled back: its commit failed");
+    assert_eq!(DONE.take(), ["commit 1", "undo 1", "undo 2"]);
+    // One that is carried out beside the block is waited for.
+    #[flow]
+    async fn beside() -> Result<(), TaskError> {
+        transaction(async {
+            step(1).await?;
+            let current = Transaction::current().unwrap();
+            tokio::spawn(async move { current.commit().await }.in_current_run());
+            tokio::task::yield_now().await;
+            Ok::<(), TaskError>(())
+        })
+        .await
+    }
+    beside().await.unwrap_err();
+    assert_eq!(DONE.take(), ["commit 1", "undo 1"]);
+}
+
+#[orchestrator::test]
+async fn a_destructor_that_panics_loses_no_rollback() {
+    static DONE: Done = Done::new();
+    struct Value(u32);
+    impl Drop for Value {
+        fn drop(&mut self) {
+            assert!(self.0 != 2 || std::thread::panicking(), "no way out");
+        }
+    }
+    fn undo(of: &Arc<Value>) {
+        DONE.add(format!("undo {}", of.0));
+    }
+    #[task(on_rollback = undo)]
+    async fn step(of: u32) -> Arc<Value> {
+        Arc::new(Value(of))
+    }
+    let outcome = transaction(async {
+        for of in 1..4 {
+            step(of).wait().await;
+        }
+        bad().await
+    });
+    assert_eq!(outcome.await.unwrap_err().task_name(), "bad");
+    assert_eq!(DONE.take(), ["undo 3", "undo 2", "undo 1"]);
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn a_failure_that_nobody_is_told_of_fails_the_flow() {
+    #[flow]
+    async fn another_error() {
+        let block = async {
+            drop(bad());
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Err::<(), _>("another".to_owned())
+        };
+        assert_eq!(transaction(block).await.unwrap_err(), "another");
+    }
+    assert_eq!(another_error().await.unwrap_err().first_cause().task_name(), "bad");
+    #[flow]
+    async fn dropped() {
+        let block = transaction(async {
+            drop(bad());
+            endless().await
+        });
+        tokio::time::timeout(Duration::from_secs(1), block).await.unwrap_err();
+    }
+    assert_eq!(dropped().await.unwrap_err().first_cause().task_name(), "bad");
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn what_is_beneath_a_detached_run_is_outside_as_well() {
+    fn refuses(_: &u32) -> Result<(), String> {
+        Err("no commit".into())
+    }
+    #[task]
+    async fn outer() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        endless().await.unwrap();
+    }
+    #[task(on_commit = refuses)]
+    async fn alone() -> u32 {
+        1
+    }
+    #[flow]
+    async fn all() -> Result<(), TaskError> {
+        transaction(async {
+            drop(outer().detach());
+            let running = outer();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            drop(running.detach());
+            alone().detach().wait().await;
+            Ok::<(), TaskError>(())
+        })
+        .await
+    }
+    tokio::time::timeout(Duration::from_secs(60), all()).await.expect("it ends").unwrap();
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn a_transaction_that_nobody_polls_keeps_nobody_waiting() {
+    let orchestrator = Orchestrator::in_memory();
+    let program = orchestrator.scope(async {
+        let mut open = std::pin::pin!(transaction(async { endless().await }));
+        tokio::time::timeout(Duration::from_secs(1), open.as_mut()).await.unwrap_err();
+        Orchestrator::current().shutdown().await.unwrap();
+        assert!(open.await.unwrap_err().is_cancelled());
+    });
+    tokio::time::timeout(Duration::from_secs(60), program).await.expect("it ends");
+}
+
+#[orchestrator::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_body_that_was_given_up_commits_nothing() {
+    static DONE: Done = Done::new();
+    static GO_ON: std::sync::Barrier = std::sync::Barrier::new(2);
+    fn commit(_: &u32) {
+        DONE.add("commit");
+    }
+    fn undo(_: &u32) {
+        DONE.add("undo");
+    }
+    #[task(on_commit = commit, on_rollback = undo)]
+    async fn step() -> u32 {
+        1
+    }
+    #[task(timeout_secs = 0.05)]
+    fn late() {
+        let outcome = futures::executor::block_on(transaction(async {
+            step().await?;
+            GO_ON.wait();
+            Ok::<(), TaskError>(())
+        }));
+        DONE.add(outcome.unwrap_err().to_string());
+        GO_ON.wait();
+    }
+    let run = late();
+    // It is marked on time, while its body goes on.
+    assert!((&run).await.unwrap_err().is_timed_out());
+    GO_ON.wait();
+    GO_ON.wait();
+    assert_eq!(DONE.take(), ["undo", "a transaction was rolled back: the attempt that it is part of is over"]);
+}
+
+#[test]
+fn a_transaction_that_is_dropped_where_there_is_no_runtime_is_rolled_back() {
+    static DONE: Done = Done::new();
+    fn undo(_: &u32) {
+        DONE.add("undo");
+    }
+    #[task(on_rollback = undo)]
+    async fn step() -> u32 {
+        1
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let orchestrator = Orchestrator::in_memory();
+    runtime.block_on(orchestrator.scope(async {
+        let mut open = Box::pin(transaction(async {
+            step().await?;
+            endless().await
+        }));
+        for _ in 0..50 {
+            assert!(futures::poll!(open.as_mut()).is_pending());
+            tokio::task::yield_now().await;
+        }
+        std::thread::spawn(move || drop(open)).join().unwrap();
+        Orchestrator::current().shutdown().await.unwrap();
+    }));
+    assert_eq!(DONE.take(), ["undo"]);
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn a_staged_result_expires_from_its_completion() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_ttl = "1s")]
+    async fn step() {
+        CALLS.one();
+    }
+    transaction(async {
+        step().await?;
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        Ok::<(), TaskError>(())
+    })
+    .await
+    .unwrap();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    step().await.unwrap();
+    assert_eq!(CALLS.get(), 2);
+}
+
+#[orchestrator::test]
+async fn values_that_refer_to_the_transaction_are_let_go_of() {
+    let alive = Arc::new(());
+    let held = Arc::clone(&alive);
+    transaction(async {
+        let current = Transaction::current().unwrap();
+        current.set("itself", current.clone());
+        current.set("future", bad().tolerate());
+        current.set("alive", held);
+        Ok::<(), TaskError>(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(Arc::strong_count(&alive), 1);
 }

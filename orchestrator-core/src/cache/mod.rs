@@ -100,7 +100,8 @@ fn part(bytes: &mut Vec<u8>, part: &[u8]) {
 pub(crate) async fn find(run: &Run, key: CacheKey, call: &mut dyn Call) -> Result<(Erased, CacheReason), CacheReason> {
     let orchestrator = &run.scope.orchestrator;
     let now = orchestrator.clock.now();
-    if let Some((value, staged_by)) = run.transaction.as_ref().and_then(|transaction| transaction.staged_result(&key))
+    if let Some((value, staged_by)) =
+        run.transaction.as_ref().filter(|around| around.holds(run)).and_then(|around| around.staged_result(&key))
         && call.gives(&value)
         && let Some(run) = staged_by.as_task()
     {
@@ -154,17 +155,18 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    pub(crate) fn store(self, run: &Run, value: &Erased) {
-        persist::store(run, self.codec, value);
+    /// Puts away what the run gave when it completed, at `created`: in a transaction that was some time ago.
+    pub(crate) fn store(self, run: &Run, value: &Erased, created: Timestamp) {
+        persist::store(run, self.codec, value, created);
         if let Some(key) = self.cache {
-            insert(run, key, self.codec, value);
+            insert(run, key, self.codec, value, created);
         }
     }
 }
 
 /// Puts a result into the cache.
-pub(crate) fn insert(run: &Run, key: CacheKey, codec: Option<&'static Codec>, value: &Erased) {
-    if let Err(why) = put(run, Shelf::Cache, (key, run.options().cache_ttl()), codec, value) {
+pub(crate) fn insert(run: &Run, key: CacheKey, codec: Option<&'static Codec>, value: &Erased, created: Timestamp) {
+    if let Err(why) = put(run, Shelf::Cache, (key, run.options().cache_ttl()), codec, value, created) {
         tracing::warn!(target: "orchestrator", "the result of {} '{}' is not cached: {why}", run.kind(), run.name());
     }
 }
@@ -210,9 +212,9 @@ pub(crate) fn put(
     (key, ttl): (CacheKey, Option<Duration>),
     codec: Option<&'static Codec>,
     value: &Erased,
+    created: Timestamp,
 ) -> Result<(), String> {
     let orchestrator = &run.scope.orchestrator;
-    let created = orchestrator.clock.now();
     let expires = ttl.map(|ttl| created.after(ttl));
     let Some(id) = run.id().as_task() else { return Ok(()) };
     let record = |value| CacheRecord { key, task_key: run.def.key, run: id, created, expires, value };

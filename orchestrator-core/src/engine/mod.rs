@@ -105,7 +105,7 @@ async fn live(run: &Arc<Run>, call: Box<dyn Call>, outcome: &mut Option<Outcome>
         && run.transaction.is_none()
     {
         // Before the history says that the run completed.
-        persist::store(run, end.codec, value);
+        persist::store(run, end.codec, value, run.scope.orchestrator.clock.now());
     }
     run.conclude(end.state, end.message, end.outcome.as_ref().err());
     let result = end.outcome.as_ref().ok().cloned();
@@ -137,12 +137,13 @@ fn keep(
     let transaction = run.transaction.as_ref().filter(|_| run.visible);
     if transaction.is_none() && hooks.is_none() {
         if let Some(key) = cache {
-            cache::insert(run, key, codec, &result);
+            cache::insert(run, key, codec, &result, run.scope.orchestrator.clock.now());
         }
         return None;
     }
     let hooks = hooks.map(|hooks| *hooks).unwrap_or_default();
-    let staged = Staged { run: Arc::clone(run), result, hooks, kept: Kept { cache, codec } };
+    let completed = run.scope.orchestrator.clock.now();
+    let staged = Staged { run: Arc::clone(run), result, hooks, kept: Kept { cache, codec }, completed, within: None };
     let alone = match transaction {
         Some(transaction) => transaction.stage(staged)?,
         None => staged,

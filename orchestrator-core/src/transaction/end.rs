@@ -4,10 +4,10 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
-
 use super::error::{RollbackFailure, TransactionError, Why};
 use super::{Going, Shared, Staged};
+use crate::engine::panics;
+use crate::error::BodyError;
 use crate::hook::ResultHook;
 
 /// Calls the commit hooks, in the order in which the runs completed, and puts the results into the cache; rolls back if a
@@ -15,17 +15,18 @@ use crate::hook::ResultHook;
 pub(super) async fn commit(going: Going, staged: Vec<Staged>) -> Result<(), TransactionError> {
     let shared = Arc::clone(&going.shared);
     if staged.is_empty() {
+        Used::of(&shared).forget();
         return Ok(());
     }
+    let hold = going.hold();
     let ended = to_the_end(&shared, async move {
         let mut left = Unfinished { title: going.shared.title(), staged };
         let committed = commit_all(&going.shared, &mut left).await;
-        drop(left);
-        drop(going);
+        drop((left, going, hold));
         committed
     });
-    ended.await.unwrap_or_else(|| {
-        let why = Why::Doomed("the runtime was shut down while it was committed".to_owned());
+    ended.await.unwrap_or_else(|why| {
+        let why = Why::Doomed(format!("{why} while it was committed"));
         Err(TransactionError::new(&shared, why, Vec::new()))
     })
 }
@@ -35,42 +36,46 @@ pub(super) async fn roll_back(going: Going, staged: Vec<Staged>) -> Vec<Rollback
     let shared = Arc::clone(&going.shared);
     shared.doom_around();
     if staged.is_empty() {
+        shared.forget();
         return Vec::new();
     }
+    let hold = going.hold();
     let ended = to_the_end(&shared, async move {
         let failures = undo(&going.shared, &mut Unfinished { title: going.shared.title(), staged }).await;
-        drop(going);
+        drop((going, hold));
         failures
     });
-    ended.await.unwrap_or_default()
+    ended.await.unwrap_or_else(|why| {
+        vec![RollbackFailure { hook: "on_rollback", run: shared.title().into(), error: Arc::new(BodyError::new(why)) }]
+    })
 }
 
 /// Rolls back a transaction whose future was dropped.
 pub(super) fn abandon(going: Going) {
     going.shared.doom_around();
+    let hold = going.hold();
     let left = Abandoned(going);
-    let Some(handle) = handle(&left.0.shared) else { return };
+    let Some(handle) = left.0.shared.handle.clone() else { return };
     handle.spawn(async move {
         let left = left;
         let shared = &left.0.shared;
         let staged = shared.settle(false).await.staged;
         undo(shared, &mut Unfinished { title: shared.title(), staged }).await;
+        drop((left, hold));
     });
 }
 
-/// Where the transaction's hooks are driven.
-fn handle(shared: &Shared) -> Option<Handle> {
-    match &shared.opener {
-        Some((run, _)) => run.scope.handle.clone(),
-        None => Handle::try_current().ok(),
-    }
-}
-
-/// The outcome of a task of its own; `None` if the runtime dropped it.
-async fn to_the_end<R: Send + 'static>(shared: &Shared, work: impl Future<Output = R> + Send + 'static) -> Option<R> {
-    match handle(shared) {
-        Some(handle) => handle.spawn(work).await.ok(),
-        None => Some(work.await),
+/// The outcome of a task of its own, or why there is none.
+async fn to_the_end<R: Send + 'static>(
+    shared: &Shared,
+    work: impl Future<Output = R> + Send + 'static,
+) -> Result<R, &'static str> {
+    match &shared.handle {
+        Some(handle) => handle.spawn(work).await.map_err(|error| match error.is_panic() {
+            true => "the engine panicked",
+            false => "the runtime was shut down",
+        }),
+        None => Ok(work.await),
     }
 }
 
@@ -83,21 +88,27 @@ async fn commit_all(shared: &Arc<Shared>, left: &mut Unfinished) -> Result<(), T
                     "committing {}: {failure}; it is rolled back",
                     shared.title(),
                 );
+                // Whoever waits for this may not look at it, or may have gone.
+                shared.doom("its commit failed".to_owned());
                 shared.doom_around();
                 let failures = undo(shared, left).await;
                 return Err(TransactionError::new(shared, Why::Commit(failure), failures));
             }
         }
     }
-    for staged in left.staged.drain(..) {
-        staged.kept.store(&staged.run, &staged.result);
+    let mut used = Used::of(shared);
+    for staged in std::mem::take(&mut left.staged) {
+        staged.kept.store(&staged.run, &staged.result, staged.completed);
+        used.finish(staged);
     }
+    used.forget();
     stored(shared).await;
     Ok(())
 }
 
 async fn undo(shared: &Arc<Shared>, left: &mut Unfinished) -> Vec<RollbackFailure> {
     let mut failures = Vec::new();
+    let mut used = Used::of(shared);
     while let Some(staged) = left.staged.last() {
         let own = failures.len();
         for hook in staged.hooks.on_rollback.iter().rev() {
@@ -116,8 +127,11 @@ async fn undo(shared: &Arc<Shared>, left: &mut Unfinished) -> Vec<RollbackFailur
         };
         staged.run.roll_back(said);
         // Not before its hooks are through: what is left when this is dropped is reported.
-        drop(left.staged.pop());
+        if let Some(staged) = left.staged.pop() {
+            used.finish(staged);
+        }
     }
+    used.forget();
     stored(shared).await;
     failures
 }
@@ -151,12 +165,38 @@ impl Drop for Unfinished {
     }
 }
 
+/// The transactions whose values the hooks have seen.
+struct Used(Vec<Arc<Shared>>);
+
+impl Used {
+    fn of(shared: &Arc<Shared>) -> Self {
+        Self(vec![Arc::clone(shared)])
+    }
+
+    /// Lets go of a run that is committed or undone; the destructor of its result is code of the user.
+    fn finish(&mut self, mut staged: Staged) {
+        let known = |within: &Arc<Shared>| self.0.iter().any(|known| Arc::ptr_eq(known, within));
+        if let Some(within) = staged.within.take_if(|within| !known(within)) {
+            self.0.push(within);
+        }
+        let name = staged.run.name();
+        if let Err(said) = panics::catch(|| drop(staged)) {
+            tracing::error!(target: "orchestrator", "the destructor of what '{name}' gave {said}");
+        }
+    }
+
+    /// Lets go of the values, but for those of a block that goes on after a commit by hand.
+    fn forget(self) {
+        self.0.iter().filter(|shared| !shared.lock().open).for_each(|shared| shared.forget());
+    }
+}
+
 async fn call(shared: &Arc<Shared>, hook: &ResultHook, staged: &Staged) -> Result<(), RollbackFailure> {
-    hook.run(shared.place(), &staged.result).await.map_err(|failure| RollbackFailure {
-        hook: hook.name(),
-        run: staged.run.name(),
-        error: Arc::new(failure.0),
-    })
+    // Its values are those of the transaction that the run was staged in.
+    let within = staged.within.as_ref().unwrap_or(shared);
+    hook.run(shared.place().in_transaction(Arc::clone(within)), &staged.result)
+        .await
+        .map_err(|failure| RollbackFailure { hook: hook.name(), run: staged.run.name(), error: Arc::new(failure.0) })
 }
 
 /// Outside of any run nobody else waits for what is written at the end of a transaction.
