@@ -139,6 +139,27 @@ async fn a_pause_that_nobody_resumes_is_an_error() {
 }
 
 #[orchestrator::test(start_paused = true)]
+async fn the_time_of_a_pause_is_up_even_if_nobody_polls_it() {
+    #[flow]
+    async fn lets_go_of_its_pause() -> Result<(u32, bool), TaskError> {
+        let mut pause = std::pin::pin!(pause_flow_run().timeout(Duration::from_secs(60)));
+        assert!(pause.as_mut().now_or_never().is_none());
+        // Does not start before the pause is over.
+        let n = quick(5).await?;
+        Ok((n, pause.await.unwrap_err().is_timed_out()))
+    }
+    let started = tokio::time::Instant::now();
+    let run = lets_go_of_its_pause();
+    let id = run.run_id();
+    let ended = tokio::time::timeout(Duration::from_secs(3600), run).await;
+    assert_eq!(ended.expect("the pause ends by itself").unwrap(), (5, true));
+    assert_eq!(started.elapsed().as_secs(), 60);
+    assert_eq!(states(id).await, RESUMED);
+    let messages = Orchestrator::current().states(id).await.unwrap();
+    assert_eq!(messages[3].message.as_deref(), Some("the pause was not resumed within 60s"));
+}
+
+#[orchestrator::test(start_paused = true)]
 async fn a_pause_can_last_for_ever() {
     #[flow]
     async fn forever() -> Result<(), Error> {

@@ -17,6 +17,7 @@ use chrono::TimeDelta;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::task::AbortHandle;
 
 use crate::backend::record::Pause;
 use crate::context::Place;
@@ -92,7 +93,9 @@ fn parse_nothing(value: Value) -> Result<Input, serde_json::Error> {
 ///
 /// # Cancel safety
 ///
-/// Dropping it ends the pause: the flow run goes on, unless it was paused by others as well.
+/// Dropping it ends the pause: the flow run goes on, unless it was paused by others as well. A pause that is kept but not
+/// polled, as one that lost a `select!` by reference, goes on until it is resumed or its time is up; meanwhile the runs
+/// that the flow calls do not start.
 #[must_use = "nothing is paused until this is awaited"]
 pub struct PauseFlowRun<T = ()> {
     place: Place,
@@ -115,7 +118,7 @@ enum Stage {
 struct Waiting {
     flow: Arc<Run>,
     entry: Arc<Entry>,
-    timer: Option<Pin<Box<tokio::time::Sleep>>>,
+    timer: Option<AbortHandle>,
 }
 
 impl<T> std::fmt::Debug for PauseFlowRun<T> {
@@ -158,13 +161,12 @@ impl<T> PauseFlowRun<T> {
         let pause = Arc::new(Pause { since, until, message: self.message.take(), input_schema });
         let entry =
             Arc::new(Entry { pause, owner, parse: self.parse, answer: Default::default(), waker: Default::default() });
-        let timer = until.map(|_| {
-            // Whoever polls may be a thread that knows of no runtime.
-            let _runtime = flow.scope.handle.as_ref().map(|handle| handle.enter());
-            Box::pin(tokio::time::sleep(self.timeout))
-        });
         flow.scope.pauses.begin(&flow, &entry, message)?;
-        Ok(Waiting { flow, entry, timer })
+        let mut waiting = Waiting { flow, entry, timer: None };
+        if until.is_some() {
+            waiting.end_after(self.timeout);
+        }
+        Ok(waiting)
     }
 }
 
@@ -215,38 +217,51 @@ impl<T> Future for PauseFlowRun<T> {
             this.stage = Stage::Waiting(this.begin()?);
         }
         let Stage::Waiting(waiting) = &mut this.stage else { panic!("a pause was polled after it was over") };
-        let Poll::Ready(answer) = waiting.poll(cx, this.timeout) else { return Poll::Pending };
+        let Poll::Ready(answer) = waiting.poll(cx) else { return Poll::Pending };
         this.stage = Stage::Done;
         Poll::Ready(answer.map(this.take))
     }
 }
 
 impl Waiting {
-    fn poll(&mut self, cx: &mut Context<'_>, timeout: Duration) -> Poll<Answer> {
-        self.entry.waker.register(cx.waker());
-        let time_is_up = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
-        if time_is_up {
-            self.timer = None;
-            // Whoever resumes it at the same moment may have been first: then the answer is there, or about to be.
-            if self.end(&format!("the pause was not resumed within {timeout:?}")) {
-                let said = format!("flow run '{}' was not resumed within {timeout:?}", self.flow.name());
-                return Poll::Ready(Err(Error::new(ErrorKind::TimedOut(said))));
-            }
-        }
-        let answer = lock(&self.entry.answer).take();
-        answer.map_or(Poll::Pending, Poll::Ready)
+    /// Ends the pause when its time is up, whether or not anybody polls it then: whoever let go of it without dropping
+    /// it may wait for what it keeps from starting.
+    fn end_after(&mut self, timeout: Duration) {
+        let (flow, entry) = (Arc::downgrade(&self.flow), Arc::downgrade(&self.entry));
+        // Whoever polls may be a thread that knows of no runtime.
+        let handle = self.flow.scope.handle.clone().expect("a flow run that executes its body has a runtime");
+        let runtime = handle.enter();
+        let time_is_up = tokio::time::sleep(timeout);
+        drop(runtime);
+        let timer = handle.spawn(async move {
+            time_is_up.await;
+            let (Some(flow), Some(entry)) = (flow.upgrade(), entry.upgrade()) else { return };
+            let said = || format!("flow run '{}' was not resumed within {timeout:?}", flow.name());
+            let answer = || Some(Err(Error::new(ErrorKind::TimedOut(said()))));
+            end(&flow, &entry, &format!("the pause was not resumed within {timeout:?}"), answer);
+        });
+        self.timer = Some(timer.abort_handle());
     }
 
-    /// Ends the pause; `false` if it is over already.
-    fn end(&self, why: &str) -> bool {
-        self.flow.scope.pauses.end(&self.flow, |entry| Arc::ptr_eq(entry, &self.entry), why, || None) > 0
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Answer> {
+        self.entry.waker.register(cx.waker());
+        let answer = lock(&self.entry.answer).take();
+        answer.map_or(Poll::Pending, Poll::Ready)
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.end("the pause was dropped");
+        if let Some(timer) = &self.timer {
+            timer.abort();
+        }
+        end(&self.flow, &self.entry, "the pause was dropped", || None);
     }
+}
+
+/// Ends one pause, unless it is over already.
+fn end(flow: &Arc<Run>, entry: &Arc<Entry>, why: &str, answer: impl FnMut() -> Option<Answer>) {
+    flow.scope.pauses.end(flow, |other| Arc::ptr_eq(other, entry), why, answer);
 }
 
 /// The body of the run is executed from now on.
