@@ -747,7 +747,7 @@ impl Run {
         let orchestrator = &self.scope.orchestrator;
         let Some(shut_down) = parent.children().hand_over(self, &orchestrator.roots) else { return };
         self.leave_transaction();
-        orchestrator.limits.detached();
+        orchestrator.limits.detached(self);
         parent.child_went();
         if shut_down {
             self.cancel_tree(Stop::ShutDown);

@@ -11,6 +11,7 @@ mod table;
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::error::{Error, ErrorKind};
 use crate::explain::{LimitWait, SlotHolder};
 use crate::orchestrator::Orchestrator;
 use crate::run::Run;
-use crate::sync::{AtomicWaker, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, AtomicWaker, Mutex, MutexGuard};
 use table::{Grant, Outside, Parts, Setting, Standing, Table};
 
 pub use acquire::{Acquiring, RateLimited, concurrency, rate_limit};
@@ -30,7 +31,12 @@ pub use acquire::{Acquiring, RateLimited, concurrency, rate_limit};
 /// All limits of one orchestrator.
 pub(crate) struct Limits {
     shared: Arc<Shared>,
+    /// Whether there is any limit by tag, for a look without the lock.
+    by_tag: AtomicBool,
 }
+
+/// The name of a limit by tag begins with this.
+const TAG: &str = "tag:";
 
 pub(crate) struct Shared {
     table: Mutex<Table>,
@@ -82,13 +88,14 @@ fn refused(said: String) -> Error {
 
 impl Limits {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { shared: Arc::new(Shared { table: Mutex::default(), clock }) }
+        Self { shared: Arc::new(Shared { table: Mutex::default(), clock }), by_tag: AtomicBool::new(false) }
     }
 
     /// Creates or changes a limit.
     fn set(&self, name: &str, setting: Setting) {
         let now = self.shared.clock.now();
         self.shared.settle(|table| table.set(name, setting, now));
+        self.note_tag(name);
     }
 
     /// Creates a limit unless there is one of that name.
@@ -96,16 +103,23 @@ impl Limits {
         let now = self.shared.clock.now();
         let setting = Setting { slots, decay: None, active: true };
         self.shared.settle(|table| if table.knows(name) { Outside::default() } else { table.set(name, setting, now) });
+        self.note_tag(name);
+    }
+
+    fn note_tag(&self, name: &str) {
+        if name.starts_with(TAG) {
+            self.by_tag.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Asks for one slot of each limit that is named after one of the tags.
     pub(crate) fn add_tags(&self, tags: &[Box<str>], wants: &mut Wants) {
-        if tags.is_empty() {
+        if tags.is_empty() || !self.by_tag.load(Ordering::SeqCst) {
             return;
         }
         let table = self.shared.lock();
         for tag in tags {
-            let name = format!("tag:{tag}");
+            let name = format!("{TAG}{tag}");
             if table.knows(&name) {
                 wants.add(&name, 1);
             }
@@ -166,9 +180,9 @@ impl Limits {
         standings.into_iter().map(LimitWait::from).collect()
     }
 
-    /// A run that may wait for slots, or beneath which others do, is part of nothing any more.
-    pub(crate) fn detached(&self) {
-        self.shared.lock().recount();
+    /// The run, which may wait for slots, or beneath which others may, is part of nothing any more.
+    pub(crate) fn detached(&self, run: &Arc<Run>) {
+        self.shared.lock().recount(run);
     }
 
     /// Every limit, by name.

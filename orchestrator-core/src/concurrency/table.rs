@@ -280,8 +280,11 @@ impl Table {
         (wants.iter().map(take).collect(), Outside { wake: promoted, ..Outside::default() })
     }
 
-    /// Counts anew who waits beneath whom: a run was detached.
-    pub(super) fn recount(&mut self) {
+    /// Counts anew who waits beneath whom, if anybody waits beneath that run, which was detached.
+    pub(super) fn recount(&mut self, detached: &Arc<Run>) {
+        if !self.beneath.any(&Arc::downgrade(detached)) {
+            return;
+        }
         let mut beneath = Beneath::default();
         self.requests.values().filter_map(|request| request.run.as_ref()).for_each(|run| beneath.add(run));
         self.beneath = beneath;
