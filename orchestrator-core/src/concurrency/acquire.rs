@@ -49,7 +49,8 @@ use crate::terminal::short;
 ///
 /// # Cancel safety
 ///
-/// Dropping the future leaves the queue; nothing is held.
+/// Dropping the future leaves the queue; nothing is held. One that is kept but not polled, as after a `select!` by
+/// reference, keeps its place, and everybody behind it waits until it is polled or dropped.
 pub fn concurrency<S: Into<String>>(limits: impl IntoNames<S>, slots: u32) -> Acquiring {
     let mut wants = Wants::new();
     for name in limits.into_names() {
@@ -70,7 +71,8 @@ pub fn concurrency<S: Into<String>>(limits: impl IntoNames<S>, slots: u32) -> Ac
 ///
 /// # Cancel safety
 ///
-/// Dropping the future leaves the queue; nothing is taken.
+/// Dropping the future leaves the queue; nothing is taken. One that is kept but not polled, as after a `select!` by
+/// reference, keeps its place, and everybody behind it waits until it is polled or dropped.
 pub fn rate_limit(limit: impl AsRef<str>) -> RateLimited {
     let mut wants = Wants::new();
     wants.add(limit.as_ref(), 1);

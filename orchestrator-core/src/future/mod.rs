@@ -92,6 +92,10 @@ macro_rules! run_future {
 
             /// Waits until the run has ended, however it ended, and gives its final state.
             ///
+            /// A body that asks for the end of a run which waits for that body's own run would wait for ever. Awaiting
+            /// the result is an error there; this gives the state that the run is in, which is not
+            /// [terminal](State::is_terminal) then.
+            ///
             /// # Cancel safety
             ///
             /// Dropping the wait does nothing to the run.

@@ -70,6 +70,9 @@ impl Drop for Wait {
 }
 
 /// A wait for the end of a run, whatever it is; made by `wait`.
+///
+/// In the body of a run for which the awaited one waits itself, this is ready at once, with a state that is not
+/// [terminal](State::is_terminal): it would wait for ever.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct WaitState(Wait);
@@ -219,6 +222,9 @@ tuples! {
 }
 
 /// Waits until every one of the runs has ended, however it ended.
+///
+/// Except for those that wait for the very run in whose body this is called: waiting for them would never end, and they
+/// are passed over.
 ///
 /// # Cancel safety
 ///
