@@ -748,6 +748,8 @@ impl Run {
         let Some(shut_down) = parent.children().hand_over(self, &orchestrator.roots) else { return };
         self.leave_transaction();
         orchestrator.limits.detached(self);
+        // It may wait for something that only concerns runs of the flow.
+        self.signal();
         parent.child_went();
         if shut_down {
             self.cancel_tree(Stop::ShutDown);

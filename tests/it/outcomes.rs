@@ -170,6 +170,55 @@ async fn a_flow_that_waits_only_for_a_run_that_is_detached_ends() {
     left.detach();
 }
 
+#[orchestrator::test(start_paused = true)]
+async fn a_detached_run_is_not_held_up_by_a_pause_of_its_flow() {
+    #[task]
+    async fn quick(n: u32) -> u32 {
+        n
+    }
+    #[flow]
+    async fn pauses() -> Result<(), orchestrator::Error> {
+        let mut pause = std::pin::pin!(pause_flow_run().into_future());
+        assert!(futures::poll!(&mut pause).is_pending());
+        let (begins, waits) = (quick(1), quick(2));
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(waits.state().name, "Pending");
+        assert_eq!(waits.detach().await.unwrap(), 2, "from now on it is on its own");
+        assert_eq!(begins.state().name, "Pending");
+        pause.await
+    }
+    let run = pauses();
+    let id = run.run_id();
+    while run.state().name != "Paused" || tasks(id).await != ["quick-0: Pending", "quick-1: Completed"] {
+        tokio::task::yield_now().await;
+    }
+    Orchestrator::current().resume_paused(id, ()).await.unwrap();
+    run.await.unwrap();
+    assert_eq!(tasks(id).await, ["quick-0: Completed", "quick-1: Completed"]);
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn a_detached_run_needs_no_place_among_the_tasks_of_its_flow() {
+    #[task]
+    async fn quick(n: u32) -> u32 {
+        n
+    }
+    #[flow(max_concurrent_tasks = 1)]
+    async fn narrow() -> Result<(), TaskError> {
+        let holds = endless();
+        let waits = quick(1);
+        while waits.state().name != "AwaitingConcurrencySlot" {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(waits.detach().await?, 1);
+        holds.cancel();
+        Ok(())
+    }
+    tokio::time::timeout(std::time::Duration::from_secs(5), narrow()).await.unwrap().unwrap();
+}
+
 #[orchestrator::test]
 async fn a_detached_run_that_has_failed_fails_nobody() {
     #[flow]

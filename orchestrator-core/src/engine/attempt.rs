@@ -41,6 +41,16 @@ pub(crate) async fn unless_cancelled<F: Future>(run: &Run, future: F) -> Option<
     .await
 }
 
+/// The outcome of a future, or `None` as soon as the run is no longer part of the one that called it.
+pub(super) async fn while_attached<F: Future>(run: &Run, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        // Whoever detaches the run wakes the driver.
+        if run.above().is_none() { Poll::Ready(None) } else { future.as_mut().poll(cx).map(Some) }
+    })
+    .await
+}
+
 /// Ready when every run that this one started has ended.
 pub(super) async fn children_ended(run: &Run) {
     if run.children_ended() {

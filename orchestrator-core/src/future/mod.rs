@@ -83,8 +83,9 @@ macro_rules! run_future {
             /// is cancelled or times out.
             ///
             /// From now on the run is on its own, like one that was submitted outside of any flow: a signal still
-            /// cancels it, and [`shutdown`](crate::Orchestrator::shutdown) cancels it and waits for it. The history
-            /// keeps where it came from.
+            /// cancels it, and [`shutdown`](crate::Orchestrator::shutdown) cancels it and waits for it. Neither a pause of
+            /// the flow nor its `max_concurrent_tasks` holds it up; an attempt that has begun counts there until it
+            /// ends. The history keeps where it came from.
             pub fn detach(self) -> Self {
                 self.as_run().detach();
                 self

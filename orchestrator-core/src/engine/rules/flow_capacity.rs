@@ -5,14 +5,15 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::{Holding, Verdict};
-use crate::engine::attempt::unless_cancelled;
+use crate::engine::attempt::{unless_cancelled, while_attached};
 use crate::run::{Run, Waits};
 use crate::state::StateName;
 
-/// The flow's capacity, if the run counts against it: a task within a task is part of what its parent was let in for.
+/// The flow's capacity, if the run counts against it: a task within a task is part of what its parent was let in for, and
+/// one that is detached is not the flow's any more. One that is detached during an attempt keeps its place until that ends.
 pub(super) fn asked(run: &Arc<Run>) -> Option<(Arc<Semaphore>, usize)> {
     let (capacity, size) = run.scope.capacity.as_ref()?;
-    let top = !run.is_flow() && run.visible && run.parent.as_ref().is_some_and(|parent| parent.is_flow());
+    let top = !run.is_flow() && run.visible && run.above().is_some_and(|parent| parent.is_flow());
     top.then(|| (Arc::clone(capacity), *size))
 }
 
@@ -24,9 +25,9 @@ pub(super) async fn apply(capacity: Arc<Semaphore>, size: usize, run: &Arc<Run>,
     let message = format!("the flow runs at most {size} tasks at a time");
     run.enter(StateName::AwaitingConcurrencySlot, Some(message.into()));
     let _noted = run.waits_for(Waits::FlowCapacity);
-    match unless_cancelled(run, capacity.acquire_owned()).await {
+    match unless_cancelled(run, while_attached(run, capacity.acquire_owned())).await {
         Some(permit) => {
-            holding.taken.flow = Some(permit.expect("the flow's semaphore is never closed"));
+            holding.taken.flow = permit.map(|permit| permit.expect("the flow's semaphore is never closed"));
             Verdict::Accept
         }
         None => Verdict::Cancelled,
