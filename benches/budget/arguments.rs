@@ -12,7 +12,7 @@ usage: cargo bench --bench budget -- [OPTIONS]
   --json PATH   write the JSON there rather than after the table
   --help        this text
 
-exit status: 1 if anything costs more than five times its budget, 2 if the call was wrong, 3 if something hangs";
+exit status: 1 if anything costs more than five times its budget (ten times with --quick), 2 if the call was wrong, 3 if something hangs";
 
 /// What is to be done.
 pub(crate) enum Arguments {
