@@ -68,7 +68,7 @@ pub(crate) enum Cause {
     /// A child's failure that nobody looked at.
     Unobserved(TaskError),
     /// A failure for which a transaction was rolled back, and what went wrong with that.
-    AndRollback(TaskError, String),
+    AndRollback(TaskError, TransactionError),
     /// A sentence about several failures, and the first of them.
     Several(String, TaskError),
 }
@@ -144,7 +144,8 @@ impl Failure {
             Cause::Body(error) => chain(error.as_dyn()),
             Cause::Upstream(error) => format!("upstream {error}"),
             Cause::Unobserved(error) => format!("nobody awaited a run that did not complete: {error}"),
-            Cause::AndRollback(error, failures) => {
+            Cause::AndRollback(error, transaction) => {
+                let failures = transaction.failures();
                 format!("{}; the rollback of its transaction is incomplete: {failures}", error.0.reason())
             }
         }
@@ -313,10 +314,14 @@ macro_rules! run_error {
                 loop {
                     match &failure.cause {
                         Cause::Body(error) => return error.downcast_ref(),
-                        Cause::Upstream(error)
-                        | Cause::Unobserved(error)
-                        | Cause::AndRollback(error, _)
-                        | Cause::Several(_, error) => {
+                        Cause::Upstream(error) | Cause::Unobserved(error) | Cause::Several(_, error) => {
+                            failure = &error.0;
+                        }
+                        Cause::AndRollback(error, transaction) => {
+                            let transaction: &(dyn StdError + 'static) = transaction;
+                            if let Some(found) = transaction.downcast_ref() {
+                                return Some(found);
+                            }
                             failure = &error.0;
                         }
                         Cause::Said(_) => return None,

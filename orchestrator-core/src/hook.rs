@@ -239,16 +239,19 @@ fn look(run: &Run) -> Seen {
     Seen { run: record, state }
 }
 
-fn report(run: &Run, hook: &Hook, failure: &HookFailure) {
+fn report(run: &Arc<Run>, hook: &Hook, failure: &HookFailure) {
     let state = run.state().name;
-    panics::shield(|| {
-        tracing::error!(
-            target: "orchestrator",
-            "{} '{}': the hook '{}' for {state} {failure}; the run stays as it is",
-            run.kind(),
-            run.name(),
-            hook.name,
-        );
+    // Told as part of the run, so that its log has it.
+    Place::of(Arc::clone(run), run.run_count()).within(|| {
+        panics::shield(|| {
+            tracing::error!(
+                target: "orchestrator",
+                "{} '{}': the hook '{}' for {state} {failure}; the run stays as it is",
+                run.kind(),
+                run.name(),
+                hook.name,
+            );
+        });
     });
 }
 

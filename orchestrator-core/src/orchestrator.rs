@@ -263,6 +263,9 @@ impl Orchestrator {
 
     /// Asks a run of this process, and every run that it started, to end; waits until it has.
     ///
+    /// A run that cancels itself, or one that it is part of, is not waited for: its body is stopped at its next await. A
+    /// result that it gives before stands.
+    ///
     /// # Errors
     ///
     /// If no run of that id is active in this process.

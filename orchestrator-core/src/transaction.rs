@@ -25,7 +25,7 @@ use crate::cache::Kept;
 use crate::clock::Timestamp;
 use crate::context::{self, Place, Placed};
 use crate::engine::panics;
-use crate::error::BodyError;
+use crate::error::{BodyError, Error, FlowError, TaskError, chain};
 use crate::hook::ResultHooks;
 use crate::id::RunId;
 use crate::orchestrator::{Inner, Orchestrator};
@@ -461,7 +461,8 @@ impl Shared {
     /// attempt of the run in between turns out to be its last.
     fn doom_around(&self) {
         let Some(around) = &self.around else { return };
-        let why = format!("{} inside it was rolled back", self.title());
+        let because = self.lock().doomed.clone().map(|why| format!(": {why}")).unwrap_or_default();
+        let why = format!("{} inside it was rolled back{because}", self.title());
         match (&self.opener, &around.opener) {
             (Some((run, attempt)), other) if other.as_ref().is_none_or(|(opener, _)| !Arc::ptr_eq(opener, run)) => {
                 around.lock().suspects.insert(run.id(), (*attempt, why));
@@ -535,6 +536,9 @@ impl Open {
         let value = match outcome {
             Ok(value) => value,
             Err(error) => {
+                if let Some(said) = said(&error) {
+                    shared.doom(said);
+                }
                 let failures = end::roll_back(going, settled.staged).await;
                 return Err(if failures.is_empty() {
                     error
@@ -546,6 +550,7 @@ impl Open {
         let why = settled.why().or_else(|| shared.is_given_up().then(given_up));
         let staged = settled.staged;
         if let Some(why) = why {
+            shared.doom(why.to_string());
             let failures = end::roll_back(going, staged).await;
             return Err(TransactionError::new(&shared, why, failures).into());
         }
@@ -568,6 +573,16 @@ impl Open {
         }
         Ok(value)
     }
+}
+
+/// What an error of a type that is known here says.
+fn said(error: &dyn Any) -> Option<String> {
+    let task = error.downcast_ref::<TaskError>().map(ToString::to_string);
+    let flow = || error.downcast_ref::<FlowError>().map(ToString::to_string);
+    let own = || error.downcast_ref::<Error>().map(ToString::to_string);
+    let text = || error.downcast_ref::<String>().cloned();
+    let anyhow = || error.downcast_ref::<anyhow::Error>().map(|error| chain(&**error));
+    task.or_else(flow).or_else(own).or_else(text).or_else(anyhow)
 }
 
 impl Drop for Open {

@@ -188,7 +188,10 @@ async fn the_rollback_of_a_child_takes_its_parents_with_it() {
     })
     .await
     .unwrap_err();
-    assert_eq!(error.to_string(), "a transaction was rolled back: a transaction inside it was rolled back");
+    assert_eq!(
+        error.to_string(),
+        "a transaction was rolled back: a transaction inside it was rolled back: task run 'step-2' failed: bad c is bad"
+    );
     assert_eq!(
         DONE.take(),
         [
@@ -320,6 +323,8 @@ async fn a_failing_hook_on_rollback_stops_nothing_and_is_told() {
         assert!(text.contains(part), "{text}");
     }
     assert_eq!(error.task_name(), "broken");
+    let rollback: &orchestrator::TransactionError = error.downcast_ref().unwrap();
+    assert_eq!(rollback.rollback_errors().count(), 5);
     let anyhow = transaction(async {
         step(1).await?;
         anyhow::bail!("block") as anyhow::Result<()>

@@ -31,6 +31,17 @@ pub(super) enum Why {
     Doomed(String),
 }
 
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Block(error) => f.write_str(&chain(error.as_dyn())),
+            Self::Unobserved(error) => write!(f, "nobody awaited a run that did not complete: {error}"),
+            Self::Commit(failure) => failure.fmt(f),
+            Self::Doomed(why) => f.write_str(why),
+        }
+    }
+}
+
 /// A hook that failed while a transaction ended.
 #[derive(Clone)]
 pub(super) struct RollbackFailure {
@@ -80,7 +91,7 @@ impl TransactionError {
     }
 
     /// What went wrong with the rollback, as the end of a sentence.
-    fn failures(&self) -> String {
+    pub(crate) fn failures(&self) -> String {
         let failures: Vec<_> = self.0.failures.iter().map(ToString::to_string).collect();
         failures.join("; ")
     }
@@ -90,12 +101,9 @@ impl fmt::Display for TransactionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Rollback { title, why, failures } = &*self.0;
         match why {
-            Why::Block(error) => f.write_str(&chain(error.as_dyn()))?,
-            Why::Unobserved(error) => {
-                write!(f, "{title} was rolled back: nobody awaited a run that did not complete: {error}")?;
-            }
-            Why::Commit(failure) => write!(f, "{title} was rolled back while it was committed: {failure}")?,
-            Why::Doomed(why) => write!(f, "{title} was rolled back: {why}")?,
+            Why::Block(_) => write!(f, "{why}")?,
+            Why::Commit(_) => write!(f, "{title} was rolled back while it was committed: {why}")?,
+            Why::Unobserved(_) | Why::Doomed(_) => write!(f, "{title} was rolled back: {why}")?,
         }
         if !failures.is_empty() {
             write!(f, "; its rollback is incomplete: {}", self.failures())?;
@@ -128,7 +136,7 @@ impl From<TransactionError> for TaskError {
             Some(task) if error.0.failures.is_empty() => task,
             Some(task) => {
                 let (kind, run) = (task.0.kind, task.0.run.clone());
-                Self::new(kind, run, Cause::AndRollback(task, error.failures()))
+                Self::new(kind, run, Cause::AndRollback(task, error))
             }
             None => Self::new(crate::error::FailureKind::Failed, None, Cause::Body(BodyError::new(error))),
         }
