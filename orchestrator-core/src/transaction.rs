@@ -452,9 +452,7 @@ impl Shared {
     /// Lets go of what was put down for the runs inside: it may refer to them, and they to the transaction.
     fn forget(&self) {
         let values = std::mem::take(&mut self.lock().values);
-        if let Err(said) = panics::catch(|| drop(values)) {
-            tracing::error!(target: "orchestrator", "a value of {} {said}", self.title());
-        }
+        panics::contain(&format!("a value of {}", self.title()), || drop(values));
     }
 
     /// A rollback takes the transactions around it along: at once where they were opened in the same body, else when the

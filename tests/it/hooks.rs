@@ -1,33 +1,14 @@
 //! Hooks on states: who is called, when, how often, and what their failures do.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use orchestrator::prelude::*;
 
-use crate::door::{Calls, states};
-
-/// What the hooks of one test saw, in order.
-#[derive(Default)]
-struct Seen(Mutex<Vec<String>>);
-
-impl Seen {
-    const fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
-    }
-
-    fn add(&self, text: impl Into<String>) {
-        self.0.lock().unwrap().push(text.into());
-    }
-
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().unwrap())
-    }
-}
+use crate::door::{Calls, Notes, states};
 
 #[orchestrator::test]
 async fn hooks_are_called_in_the_order_given_and_see_run_and_state() {
-    static SEEN: Seen = Seen::new();
+    static SEEN: Notes = Notes::new();
     fn first(run: &TaskRun, state: &State) {
         SEEN.add(format!("first {} {} {} {}", run.name, run.run_count, run.state.name, state.name));
     }
@@ -61,7 +42,7 @@ async fn hooks_are_called_in_the_order_given_and_see_run_and_state() {
 
 #[orchestrator::test(start_paused = true)]
 async fn running_hooks_are_called_for_each_attempt_and_failure_hooks_once() {
-    static SEEN: Seen = Seen::new();
+    static SEEN: Notes = Notes::new();
     fn running(run: &TaskRun, state: &State) {
         SEEN.add(format!("{} {}", state.name, run.run_count));
     }
@@ -105,7 +86,7 @@ async fn running_hooks_are_called_for_each_attempt_and_failure_hooks_once() {
 
 #[orchestrator::test]
 async fn a_cached_result_completes_and_a_run_that_is_not_ready_has_no_hooks() {
-    static SEEN: Seen = Seen::new();
+    static SEEN: Notes = Notes::new();
     fn seen(run: &TaskRun, state: &State) {
         SEEN.add(format!("{} {}", run.task_name, state.name));
     }
@@ -131,7 +112,7 @@ async fn a_cached_result_completes_and_a_run_that_is_not_ready_has_no_hooks() {
 
 #[orchestrator::test]
 async fn cancellation_hooks_are_called_once_whenever_the_run_was_cancelled() {
-    static SEEN: Seen = Seen::new();
+    static SEEN: Notes = Notes::new();
     fn cancelled(run: &TaskRun, state: &State) {
         SEEN.add(format!("{} {} {}", run.name, state.name, run.run_count));
     }
@@ -199,7 +180,7 @@ async fn a_hook_that_fails_or_panics_is_logged_and_the_others_are_called() {
 
 #[orchestrator::test(start_paused = true)]
 async fn flows_have_hooks_too() {
-    static SEEN: Seen = Seen::new();
+    static SEEN: Notes = Notes::new();
     fn seen(run: &FlowRun, state: &State) {
         SEEN.add(format!("{} {} {}", run.flow_name, state.name, run.parameters));
     }
@@ -235,7 +216,7 @@ async fn flows_have_hooks_too() {
 
 #[orchestrator::test]
 async fn a_hook_knows_its_run_and_may_submit_others() {
-    static SEEN: Seen = Seen::new();
+    static SEEN: Notes = Notes::new();
     #[task]
     async fn notify(of: String) {
         SEEN.add(format!("notified of {of}"));
@@ -261,7 +242,7 @@ async fn a_hook_knows_its_run_and_may_submit_others() {
 
 #[test]
 fn crash_hooks_are_called_when_the_runtime_goes_away() {
-    static SEEN: Seen = Seen::new();
+    static SEEN: Notes = Notes::new();
     fn crashed(run: &TaskRun, state: &State) {
         SEEN.add(format!("{} {}", run.name, state.name));
     }

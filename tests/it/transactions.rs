@@ -1,34 +1,17 @@
 //! Transactions: what is committed, what is undone, in which order, and what the caller is told.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator::prelude::*;
 use orchestrator::{CommitMode, Transaction};
 
-use crate::door::{Calls, last_message, states, tasks};
-
-/// What the hooks of one test did, in order.
-struct Done(Mutex<Vec<String>>);
-
-impl Done {
-    const fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
-    }
-
-    fn add(&self, text: impl Into<String>) {
-        self.0.lock().unwrap().push(text.into());
-    }
-
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().unwrap())
-    }
-}
+use crate::door::{Calls, Notes, last_message, states, tasks};
 
 /// A task `step` whose hooks put down what they do in `DONE`.
 macro_rules! steps {
     () => {
-        static DONE: Done = Done::new();
+        static DONE: Notes = Notes::new();
         fn commit_first(of: &String) {
             DONE.add(format!("commit {of} first"));
         }
@@ -249,7 +232,7 @@ async fn with_the_mode_off_only_what_is_committed_by_hand_stays() {
 
 #[orchestrator::test]
 async fn a_commit_by_hand_that_fails_fails_the_transaction_even_if_its_error_is_ignored() {
-    static DONE: Done = Done::new();
+    static DONE: Notes = Notes::new();
     fn commit(of: &u32) -> Result<(), String> {
         Err(format!("{of} cannot"))
     }
@@ -287,7 +270,7 @@ async fn a_rollback_by_hand_is_an_error() {
 
 #[orchestrator::test]
 async fn a_failing_hook_on_rollback_stops_nothing_and_is_told() {
-    static DONE: Done = Done::new();
+    static DONE: Notes = Notes::new();
     fn undo(of: &u32) -> Result<(), String> {
         DONE.add(format!("undo {of}"));
         if of % 2 == 1 { Err(format!("{of} is stuck")) } else { Ok(()) }
@@ -338,7 +321,7 @@ async fn a_failing_hook_on_rollback_stops_nothing_and_is_told() {
 
 #[orchestrator::test]
 async fn a_failing_hook_on_commit_rolls_back() {
-    static DONE: Done = Done::new();
+    static DONE: Notes = Notes::new();
     fn commit(of: &u32) -> Result<(), String> {
         DONE.add(format!("commit {of}"));
         if *of == 2 { Err("cannot".into()) } else { Ok(()) }
@@ -379,7 +362,7 @@ async fn values_are_seen_inside_and_not_outside() {
     async fn look() -> Option<u32> {
         Transaction::current().unwrap().get("depth")
     }
-    static SEEN: Done = Done::new();
+    static SEEN: Notes = Notes::new();
     fn undo(_: &u32) {
         SEEN.add(format!("{:?}", Transaction::current().unwrap().get::<String>("who")));
     }
@@ -589,7 +572,7 @@ async fn a_panic_in_the_block_rolls_back() {
 
 #[orchestrator::test(start_paused = true)]
 async fn a_rollback_that_has_begun_is_carried_through() {
-    static DONE: Done = Done::new();
+    static DONE: Notes = Notes::new();
     async fn undo(of: &u32) {
         tokio::time::sleep(Duration::from_secs(10)).await;
         DONE.add(format!("undo {of}"));
@@ -727,7 +710,7 @@ async fn bad() -> Result<(), String> {
 
 #[orchestrator::test(start_paused = true)]
 async fn a_commit_by_hand_whose_future_is_dropped_fails_the_transaction_all_the_same() {
-    static DONE: Done = Done::new();
+    static DONE: Notes = Notes::new();
     async fn commit(of: &u32) -> Result<(), String> {
         tokio::time::sleep(Duration::from_millis(100)).await;
         DONE.add(format!("commit {of}"));
@@ -767,7 +750,7 @@ async fn a_commit_by_hand_whose_future_is_dropped_fails_the_transaction_all_the_
 
 #[orchestrator::test]
 async fn a_destructor_that_panics_loses_no_rollback() {
-    static DONE: Done = Done::new();
+    static DONE: Notes = Notes::new();
     struct Value(u32);
     impl Drop for Value {
         fn drop(&mut self) {
@@ -857,7 +840,7 @@ async fn a_transaction_that_nobody_polls_keeps_nobody_waiting() {
 
 #[orchestrator::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sync_body_that_was_given_up_commits_nothing() {
-    static DONE: Done = Done::new();
+    static DONE: Notes = Notes::new();
     static GO_ON: std::sync::Barrier = std::sync::Barrier::new(2);
     fn commit(_: &u32) {
         DONE.add("commit");
@@ -889,7 +872,7 @@ async fn a_sync_body_that_was_given_up_commits_nothing() {
 
 #[test]
 fn a_transaction_that_is_dropped_where_there_is_no_runtime_is_rolled_back() {
-    static DONE: Done = Done::new();
+    static DONE: Notes = Notes::new();
     fn undo(_: &u32) {
         DONE.add("undo");
     }

@@ -145,7 +145,7 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
     let claim = claim.filter(|_| completed);
     let persists = completed && persist::identity(run).is_some();
     let codec = if claim.is_some() || persists { call.codec() } else { None };
-    let hooks = Some(call.result_hooks()).filter(|hooks| completed && !hooks.is_empty()).map(Box::new);
+    let hooks = completed.then(|| call.result_hooks()).filter(|hooks| !hooks.is_empty()).map(Box::new);
     panics::let_go(call);
     if run.def.hooks.of(state).is_empty() && hooks.is_none() {
         closed(run).await;

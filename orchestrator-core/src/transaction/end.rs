@@ -180,9 +180,7 @@ impl Used {
             self.0.push(within);
         }
         let name = staged.run.name();
-        if let Err(said) = panics::catch(|| drop(staged)) {
-            tracing::error!(target: "orchestrator", "the destructor of what '{name}' gave {said}");
-        }
+        panics::contain(&format!("the destructor of what '{name}' gave"), || drop(staged));
     }
 
     /// Lets go of the values, but for those of a block that goes on after a commit by hand.
