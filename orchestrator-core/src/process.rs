@@ -12,7 +12,8 @@ pub(crate) fn this_process() -> &'static Process {
     PROCESS.get_or_init(|| {
         let host = gethostname::gethostname().to_string_lossy().into_owned();
         let pid = std::process::id();
-        Process { host, pid, namespace: namespace().unwrap_or(0), started: start_of(pid).unwrap_or(0) }
+        let (namespace, started) = (namespace().unwrap_or(0), start_of(pid).unwrap_or(0));
+        Process { host, pid, namespace, started, session: 0 }
     })
 }
 

@@ -20,7 +20,7 @@ use crate::state::{State, Transition};
 pub use look::{CacheLook, CacheReason};
 
 /// The version of the stored form that this library writes.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// The identity of a run: what is known when it is submitted, and never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct Process {
     pub namespace: u64,
     /// When the process was started, as the system counts it: a process id is used again. 0 where it does not tell.
     pub started: u64,
+    /// Tells the orchestrators of one process apart. 0 for one that shares its store with no other process.
+    pub session: u64,
 }
 
 /// Something that happened, on its way to the backend.
@@ -246,6 +248,8 @@ pub struct FlowRun {
     pub name: String,
     /// The flow's display name.
     pub flow_name: String,
+    /// Where the flow's function stands: its module path and name.
+    pub flow_key: String,
     /// The state it was in last.
     pub state: State,
     /// How often its body was started.
@@ -383,6 +387,7 @@ impl FlowRun {
             id: info.id.as_flow().expect("a flow run has a flow run's id"),
             name,
             flow_name: info.function.to_owned(),
+            flow_key: info.key.to_owned(),
             state,
             run_count,
             upstream: upstream.to_vec(),

@@ -60,7 +60,7 @@ impl Actor {
     }
 
     fn new(id: RunId, name: &str, within: Option<&Self>) -> Self {
-        static PROCESS: Process = Process { host: String::new(), pid: 1, namespace: 2, started: 1 };
+        static PROCESS: Process = Process { host: String::new(), pid: 1, namespace: 2, started: 1, session: 0 };
         let info = RunInfo {
             id,
             key: "tests::function",

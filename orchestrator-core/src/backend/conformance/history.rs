@@ -261,8 +261,13 @@ fn texts(backend: &Arc<dyn StateBackend>) {
 
 fn functions_and_processes(backend: &Arc<dyn StateBackend>) {
     // A backend may keep them for good, so that a leak of a few bytes per check is as it would be.
-    let elsewhere: &'static Process =
-        Box::leak(Box::new(Process { host: "elsewhere".to_owned(), pid: u32::MAX, namespace: 2, started: 1 }));
+    let elsewhere: &'static Process = Box::leak(Box::new(Process {
+        host: "elsewhere".to_owned(),
+        pid: u32::MAX,
+        namespace: 2,
+        started: 1,
+        session: 0,
+    }));
     let runs = [
         task(0),
         RunInfo { key: "other::load", ..task(1) },
@@ -281,8 +286,13 @@ fn functions_and_processes(backend: &Arc<dyn StateBackend>) {
 }
 
 fn orphans(backend: &Arc<dyn StateBackend>) {
-    let elsewhere: &'static Process =
-        Box::leak(Box::new(Process { host: "elsewhere".to_owned(), pid: 1, namespace: 2, started: u64::MAX }));
+    let elsewhere: &'static Process = Box::leak(Box::new(Process {
+        host: "elsewhere".to_owned(),
+        pid: 1,
+        namespace: 2,
+        started: u64::MAX,
+        session: 0,
+    }));
     let (flow, ended) = (flow(0), task(1));
     let running = task_of(&flow, 2);
     let foreign = RunInfo { process: elsewhere, ..task(3) };

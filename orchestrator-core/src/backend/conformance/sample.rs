@@ -12,7 +12,7 @@ use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::{State, StateName, Transition};
 
 static PROCESS: LazyLock<Process> =
-    LazyLock::new(|| Process { host: "machine".to_owned(), pid: 4711, namespace: 2, started: 1 });
+    LazyLock::new(|| Process { host: "machine".to_owned(), pid: 4711, namespace: 2, started: 1, session: 0 });
 
 /// A moment, so many microseconds after the time at which all cases begin.
 pub(super) fn at(micros: i64) -> Timestamp {

@@ -87,7 +87,7 @@ impl RunHistory for SqliteBackend {
     fn unfinished(&self, host: &str) -> Result<Vec<(RunId, Process)>, BackendError> {
         let select = |table| {
             format!(
-                "SELECT run.id, process.pid, process.namespace, process.started FROM process
+                "SELECT run.id, process.pid, process.namespace, process.started, process.session FROM process
                 CROSS JOIN {table} AS run ON run.process = process.no AND run.end_time IS NULL
                 WHERE process.host = ?1 ORDER BY run.id"
             )
@@ -99,7 +99,8 @@ impl RunHistory for SqliteBackend {
                 let process = |row: &Row<'_>| {
                     let namespace = row.get::<_, i64>(2)?.cast_unsigned();
                     let started = row.get::<_, i64>(3)?.cast_unsigned();
-                    Ok((row.get(0)?, Process { host: host.to_owned(), pid: row.get(1)?, namespace, started }))
+                    let session = row.get::<_, i64>(4)?.cast_unsigned();
+                    Ok((row.get(0)?, Process { host: host.to_owned(), pid: row.get(1)?, namespace, started, session }))
                 };
                 for row in connection.prepare(&select("flow_run"))?.query_map([host], process)? {
                     let (id, process) = row?;
@@ -149,6 +150,7 @@ fn flow_runs(connection: &Connection, filter: &str, values: impl Params) -> rusq
             id: FlowRunId::from_uuid(run.id),
             name: run.name,
             flow_name: run.function,
+            flow_key: row.get(18)?,
             state: run.state,
             run_count: run.run_count,
             upstream: run.upstream,

@@ -40,7 +40,7 @@ fn by_hand(path: &Path, sql: &str) {
 
 fn run(id: RunId) -> Event {
     let process: &'static Process =
-        Box::leak(Box::new(Process { host: "machine".to_owned(), pid: 1, namespace: 2, started: 1 }));
+        Box::leak(Box::new(Process { host: "machine".to_owned(), pid: 1, namespace: 2, started: 1, session: 0 }));
     let at = Timestamp::from_micros(1_000);
     let info = RunInfo {
         id,

@@ -283,11 +283,13 @@ impl Numbers {
         if let Some(number) = self.processes.get(process) {
             return Ok(*number);
         }
-        let values = params![process.host, process.pid, process.namespace.cast_signed(), process.started.cast_signed()];
-        let insert =
-            "INSERT INTO process (host, pid, namespace, started) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
+        let Process { host, pid, namespace, started, session } = process;
+        let values = params![host, pid, namespace.cast_signed(), started.cast_signed(), session.cast_signed()];
+        let insert = "INSERT INTO process (host, pid, namespace, started, session) VALUES (?1, ?2, ?3, ?4, ?5)
+            ON CONFLICT DO NOTHING";
         transaction.execute(insert, values)?;
-        let select = "SELECT no FROM process WHERE host = ?1 AND pid = ?2 AND namespace = ?3 AND started = ?4";
+        let select = "SELECT no FROM process
+            WHERE host = ?1 AND pid = ?2 AND namespace = ?3 AND started = ?4 AND session = ?5";
         let number = transaction.query_row(select, values, |row| row.get(0))?;
         self.processes.insert(process, number);
         Ok(number)

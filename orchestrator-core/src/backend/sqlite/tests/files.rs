@@ -37,7 +37,7 @@ fn a_file_of_each_older_format_is_brought_up_to_date() {
     let folder = folder();
     for version in 1..FORMAT_VERSION {
         let path = folder.path().join(format!("{version}.db"));
-        let tables = schema::MIGRATIONS[..version as usize].concat();
+        let tables = schema::MIGRATIONS[..version as usize].concat().concat();
         let mark = format!("PRAGMA application_id = {}; PRAGMA user_version = {version};", schema::APPLICATION_ID);
         by_hand(&path, &(tables + &mark));
         let task = new_task();

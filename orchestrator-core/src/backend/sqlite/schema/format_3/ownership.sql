@@ -1,0 +1,19 @@
+-- Each orchestrator that uses the file has a row: several in one process are told apart by their session.
+CREATE TABLE owner (
+    no INTEGER PRIMARY KEY,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    namespace INTEGER NOT NULL,
+    started INTEGER NOT NULL,
+    session INTEGER NOT NULL,
+    -- Until when it says that it is there; NULL if it never said so.
+    lease_until INTEGER,
+    -- When it left, or was found to be gone. Nothing that it writes later is taken.
+    ended INTEGER,
+    UNIQUE (host, pid, namespace, started, session)
+) STRICT;
+INSERT INTO owner (no, host, pid, namespace, started, session)
+    SELECT no, host, pid, namespace, started, 0 FROM process;
+DROP TABLE process;
+ALTER TABLE owner RENAME TO process;
+CREATE INDEX process_present ON process (no) WHERE ended IS NULL;
