@@ -35,14 +35,14 @@ pub use orchestrator_core::{
     WaitState, all_completed, as_completed, join_all, wait_all,
 };
 pub use orchestrator_core::{BackendError, Error, FlowError, Result, TaskError};
-pub use orchestrator_core::{CacheKey, CacheLook, CacheReason};
+pub use orchestrator_core::{CacheEntry, CacheKey, CacheLook, CacheQuery, CacheReason};
 pub use orchestrator_core::{CachePolicy, Configured, Delay, registered};
 pub use orchestrator_core::{Clock, Orchestrator, OrchestratorBuilder, SystemClock, Timestamp, TokioClock};
 pub use orchestrator_core::{CommitMode, Transaction, TransactionBuilder, TransactionError, transaction};
 pub use orchestrator_core::{Explanation, LimitWait, RunRef, SlotHolder, Why};
 pub use orchestrator_core::{
     FlowRun, FlowRunId, FlowRunQuery, LogLine, ParseIdError, Pause, RunId, State, StateName, StateType, TaskRun,
-    TaskRunId, Transition,
+    TaskRunId, TaskRunQuery, Transition,
 };
 pub use orchestrator_core::{
     Gather, Gathered, Input, IntoInput, IntoMapInput, Ready, Unmapped, gather, ready, unmapped,

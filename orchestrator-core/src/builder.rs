@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::memory::MemoryBackend;
-use crate::backend::sqlite::SqliteBackend;
+use crate::backend::sqlite::{SqliteBackend, SqliteOptions};
 use crate::backend::{BackendError, DatabaseUrl, StateBackend};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind};
@@ -47,6 +47,8 @@ pub struct OrchestratorBuilder {
     blocking_threads: Option<usize>,
     cancel_grace: Option<Duration>,
     strict: Option<bool>,
+    existing: bool,
+    look_only: bool,
     signals: bool,
     terminal: bool,
     log: Option<String>,
@@ -129,6 +131,19 @@ impl OrchestratorBuilder {
         self
     }
 
+    /// Whether a database that is not there is an error, instead of being made.
+    pub const fn existing_only(mut self, existing: bool) -> Self {
+        self.existing = existing;
+        self
+    }
+
+    /// Whether the orchestrator only looks at what others do, and runs nothing itself: it leaves the upkeep of the store
+    /// to them, and makes no database where there is none.
+    pub const fn look_only(mut self, look: bool) -> Self {
+        self.look_only = look;
+        self
+    }
+
     /// Whether Ctrl-C and SIGTERM cancel the runs in order. The orchestrator made from the environment does so.
     pub const fn handle_signals(mut self, handle: bool) -> Self {
         self.signals = handle;
@@ -159,11 +174,12 @@ impl OrchestratorBuilder {
             return Err(wrong);
         }
         let url = builder.url()?;
+        let create = !(builder.existing || builder.look_only);
         let backend = match tokio::runtime::Handle::try_current() {
-            Ok(_) => {
-                tokio::task::spawn_blocking(move || open(&url)).await.map_err(|_| Error::new(ErrorKind::ShutDown))?
-            }
-            Err(_) => open(&url),
+            Ok(_) => tokio::task::spawn_blocking(move || open(&url, create))
+                .await
+                .map_err(|_| Error::new(ErrorKind::ShutDown))?,
+            Err(_) => open(&url, create),
         };
         Ok(builder.finish(backend?))
     }
@@ -185,7 +201,7 @@ impl OrchestratorBuilder {
         for wrong in builder.complete() {
             tracing::error!(target: "orchestrator", "{wrong}; going on with the default");
         }
-        let backend = builder.url().and_then(|url| open(&url).map_err(Error::from)).unwrap_or_else(|error| {
+        let backend = builder.url().and_then(|url| open(&url, true).map_err(Error::from)).unwrap_or_else(|error| {
             if builder.strict == Some(true) {
                 tracing::error!(target: "orchestrator", "{error}. The program stops, because ORCHESTRATOR_STRICT is set");
                 std::process::exit(1);
@@ -340,9 +356,9 @@ impl Environment<'_> {
     }
 }
 
-fn open(url: &DatabaseUrl) -> Result<Arc<dyn StateBackend>, BackendError> {
+fn open(url: &DatabaseUrl, create: bool) -> Result<Arc<dyn StateBackend>, BackendError> {
     Ok(match url {
         DatabaseUrl::Memory => Arc::new(MemoryBackend::new()),
-        DatabaseUrl::Sqlite(path) => Arc::new(SqliteBackend::open(path)?),
+        DatabaseUrl::Sqlite(path) => Arc::new(SqliteBackend::open_with(path, SqliteOptions::new().create(create))?),
     })
 }

@@ -27,6 +27,7 @@ mod narrate;
 mod terminal;
 mod orchestrator;
 mod explain;
+mod search;
 mod builder;
 mod signals;
 mod process;
@@ -38,7 +39,10 @@ mod error;
 #[cfg(all(test, feature = "interleavings"))]
 mod interleavings;
 
-pub use backend::record::{CacheKey, CacheLook, CacheReason, FlowRun, FlowRunQuery, LogLine, Pause, TaskRun};
+pub use backend::record::{
+    CacheEntry, CacheKey, CacheLook, CacheQuery, CacheReason, FlowRun, FlowRunQuery, LogLine, Pause, TaskRun,
+    TaskRunQuery,
+};
 pub use backend::{BackendError, StateBackend};
 pub use builder::OrchestratorBuilder;
 pub use clock::{Clock, SystemClock, Timestamp, TokioClock};

@@ -162,6 +162,13 @@ impl Orchestrator {
         slot.get_or_insert_with(OrchestratorBuilder::from_environment).clone()
     }
 
+    /// The orchestrator in scope, or the installed one; none is made.
+    #[must_use]
+    pub fn try_current() -> Option<Self> {
+        let scope = Place::current().inner().cloned().map(Self::from_inner);
+        scope.or_else(|| PROCESS_DEFAULT.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
     /// Runs a future under this orchestrator: every run that it submits belongs to it.
     pub fn scope<F: Future>(&self, future: F) -> Placed<F> {
         let place = Place { orchestrator: Some(Arc::clone(&self.inner)), ..Place::default() };
@@ -181,7 +188,7 @@ impl Orchestrator {
     }
 
     /// Asks the backend, which knows all that happened so far.
-    async fn ask<R: Send + 'static>(
+    pub(crate) async fn ask<R: Send + 'static>(
         &self,
         question: impl FnOnce(&dyn StateBackend, &Inner) -> Result<R, BackendError> + Send + 'static,
     ) -> Result<R, Error> {

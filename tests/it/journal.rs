@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use orchestrator::backend::memory::MemoryBackend;
-use orchestrator::backend::record::{CacheHit, CacheKey, Event, Process};
+use orchestrator::backend::record::{CacheEntry, CacheHit, CacheKey, CacheQuery, Event, Process};
 use orchestrator::backend::{
-    BackendError, BackendErrorKind, CacheIndex, EventStore, ResultIndex, RunHistory, StateBackend,
+    BackendError, BackendErrorKind, CacheCare, CacheIndex, EventStore, ResultIndex, RunHistory, RunSearch, StateBackend,
 };
 use orchestrator::prelude::*;
-use orchestrator::{Explanation, FlowRunId, FlowRunQuery, LogLine, RunId, TaskRunId, Timestamp, Why};
+use orchestrator::{
+    Explanation, FlowRunId, FlowRunQuery, LogLine, RunId, StateName, TaskRunId, TaskRunQuery, Timestamp, Why,
+};
 
 use crate::door::Calls;
 
@@ -75,9 +77,41 @@ impl RunHistory for Gated {
     }
 }
 
+impl RunSearch for Gated {
+    fn runs_called(&self, text: &str, at_most: usize) -> Result<Vec<RunId>, BackendError> {
+        self.inner.runs_called(text, at_most)
+    }
+
+    fn find_task_runs(&self, query: &TaskRunQuery, now: Timestamp) -> Result<Vec<TaskRun>, BackendError> {
+        self.inner.find_task_runs(query, now)
+    }
+
+    fn count_task_runs(&self, flow_run: FlowRunId) -> Result<Vec<(StateName, u64)>, BackendError> {
+        self.inner.count_task_runs(flow_run)
+    }
+
+    fn logs_after(&self, run: RunId, after: u64, at_most: usize) -> Result<Vec<(u64, LogLine)>, BackendError> {
+        self.inner.logs_after(run, after, at_most)
+    }
+}
+
 impl CacheIndex for Gated {
     fn cached(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
         self.inner.cached(key)
+    }
+}
+
+impl CacheCare for Gated {
+    fn cache_entries(&self, query: &CacheQuery) -> Result<Vec<CacheEntry>, BackendError> {
+        self.inner.cache_entries(query)
+    }
+
+    fn remove_cached(&self, keys: &[CacheKey]) -> Result<u64, BackendError> {
+        self.inner.remove_cached(keys)
+    }
+
+    fn clear_cache(&self, task_key: Option<&str>) -> Result<u64, BackendError> {
+        self.inner.clear_cache(task_key)
     }
 }
 

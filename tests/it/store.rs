@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use orchestrator::backend::record::{CacheHit, CacheKey, Event, Process};
+use orchestrator::backend::record::{CacheEntry, CacheHit, CacheKey, CacheQuery, Event, Process};
 use orchestrator::backend::sqlite::{SqliteBackend, SqliteOptions};
 use orchestrator::backend::{
-    BackendError, BackendErrorKind, CacheIndex, EventStore, ResultIndex, RunHistory, StateBackend,
+    BackendError, BackendErrorKind, CacheCare, CacheIndex, EventStore, ResultIndex, RunHistory, RunSearch, StateBackend,
 };
 use orchestrator::prelude::*;
-use orchestrator::{FlowRunId, FlowRunQuery, LogLine, RunId, TaskRunId, Timestamp, Why};
+use orchestrator::{FlowRunId, FlowRunQuery, LogLine, RunId, StateName, TaskRunId, TaskRunQuery, Timestamp, Why};
 
 use crate::door::Calls;
 
@@ -310,8 +310,40 @@ impl RunHistory for Broken {
     }
 }
 
+impl RunSearch for Broken {
+    fn runs_called(&self, _text: &str, _at_most: usize) -> Result<Vec<RunId>, BackendError> {
+        broken()
+    }
+
+    fn find_task_runs(&self, _query: &TaskRunQuery, _now: Timestamp) -> Result<Vec<TaskRun>, BackendError> {
+        broken()
+    }
+
+    fn count_task_runs(&self, _flow_run: FlowRunId) -> Result<Vec<(StateName, u64)>, BackendError> {
+        broken()
+    }
+
+    fn logs_after(&self, _run: RunId, _after: u64, _at_most: usize) -> Result<Vec<(u64, LogLine)>, BackendError> {
+        broken()
+    }
+}
+
 impl CacheIndex for Broken {
     fn cached(&self, _key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+        broken()
+    }
+}
+
+impl CacheCare for Broken {
+    fn cache_entries(&self, _query: &CacheQuery) -> Result<Vec<CacheEntry>, BackendError> {
+        broken()
+    }
+
+    fn remove_cached(&self, _keys: &[CacheKey]) -> Result<u64, BackendError> {
+        broken()
+    }
+
+    fn clear_cache(&self, _task_key: Option<&str>) -> Result<u64, BackendError> {
         broken()
     }
 }

@@ -8,6 +8,7 @@ mod listing;
 mod replay;
 mod results;
 mod sample;
+mod searching;
 mod together;
 
 #[cfg(test)]
@@ -28,7 +29,15 @@ type Case = fn(&Arc<dyn StateBackend>);
 ///
 /// If the backend fails in any case; the message names each of them.
 pub fn check(make: impl Fn() -> Arc<dyn StateBackend>) {
-    let suites = [history::CASES, listing::CASES, replay::CASES, caching::CASES, results::CASES, together::CASES];
+    let suites = [
+        history::CASES,
+        listing::CASES,
+        replay::CASES,
+        caching::CASES,
+        results::CASES,
+        searching::CASES,
+        together::CASES,
+    ];
     let failures: Vec<String> = suites
         .concat()
         .into_iter()
@@ -49,11 +58,14 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 mod tests {
     use super::*;
     use crate::backend::memory::MemoryBackend;
-    use crate::backend::record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, LogLine, Process, TaskRun};
-    use crate::backend::{BackendError, CacheIndex, EventStore, ResultIndex, RunHistory};
+    use crate::backend::record::{
+        CacheEntry, CacheHit, CacheKey, CacheQuery, Event, FlowRun, FlowRunQuery, LogLine, Process, TaskRun,
+        TaskRunQuery,
+    };
+    use crate::backend::{BackendError, CacheCare, CacheIndex, EventStore, ResultIndex, RunHistory, RunSearch};
     use crate::clock::Timestamp;
     use crate::id::{FlowRunId, RunId, TaskRunId};
-    use crate::state::State;
+    use crate::state::{State, StateName};
 
     /// A backend that takes everything and keeps nothing.
     #[derive(Debug)]
@@ -95,9 +107,41 @@ mod tests {
         }
     }
 
+    impl RunSearch for Forgetful {
+        fn runs_called(&self, text: &str, at_most: usize) -> Result<Vec<RunId>, BackendError> {
+            self.0.runs_called(text, at_most)
+        }
+
+        fn find_task_runs(&self, query: &TaskRunQuery, now: Timestamp) -> Result<Vec<TaskRun>, BackendError> {
+            self.0.find_task_runs(query, now)
+        }
+
+        fn count_task_runs(&self, flow_run: FlowRunId) -> Result<Vec<(StateName, u64)>, BackendError> {
+            self.0.count_task_runs(flow_run)
+        }
+
+        fn logs_after(&self, run: RunId, after: u64, at_most: usize) -> Result<Vec<(u64, LogLine)>, BackendError> {
+            self.0.logs_after(run, after, at_most)
+        }
+    }
+
     impl CacheIndex for Forgetful {
         fn cached(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
             self.0.cached(key)
+        }
+    }
+
+    impl CacheCare for Forgetful {
+        fn cache_entries(&self, query: &CacheQuery) -> Result<Vec<CacheEntry>, BackendError> {
+            self.0.cache_entries(query)
+        }
+
+        fn remove_cached(&self, keys: &[CacheKey]) -> Result<u64, BackendError> {
+            self.0.remove_cached(keys)
+        }
+
+        fn clear_cache(&self, task_key: Option<&str>) -> Result<u64, BackendError> {
+            self.0.clear_cache(task_key)
         }
     }
 

@@ -4,10 +4,11 @@
 //! the engine, and read models are built only when someone reads.
 
 mod run;
+mod search;
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use smallvec::SmallVec;
@@ -35,8 +36,12 @@ pub struct MemoryBackend {
     tasks: ById<TaskRunId, Run>,
     /// The task runs of each flow run, in the order of their first events.
     tasks_of: ById<FlowRunId, Vec<TaskRunId>>,
-    logs: ById<RunId, Vec<LogRecord>>,
-    cache: DashMap<CacheKey, CacheHit>,
+    /// Each line with its number.
+    logs: ById<RunId, Vec<(u64, LogRecord)>>,
+    /// How many log lines there were.
+    lines: AtomicU64,
+    /// Each result with the key of its task.
+    cache: DashMap<CacheKey, (&'static str, CacheHit)>,
     results: DashMap<CacheKey, CacheHit>,
     /// How many more results may be put into the cache before expired ones are searched for.
     prune_in: AtomicUsize,
@@ -85,12 +90,12 @@ impl MemoryBackend {
     }
 
     fn insert_cached(&self, record: &CacheRecord) {
-        let CacheRecord { key, run, created, expires, ref value, .. } = *record;
-        self.cache.insert(key, CacheHit { run, created, expires, value: value.clone() });
+        let CacheRecord { key, task_key, run, created, expires, ref value } = *record;
+        self.cache.insert(key, (task_key, CacheHit { run, created, expires, value: value.clone() }));
         // There is no clock here: what had expired when this result was made is expired for everyone.
         let left = |left: usize| Some(left.checked_sub(1).unwrap_or_else(|| self.cache.len().max(PRUNE_EVERY)));
         if self.prune_in.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) == Ok(0) {
-            self.cache.retain(|_, hit| hit.is_fresh(created));
+            self.cache.retain(|_, (_, hit)| hit.is_fresh(created));
         }
     }
 }
@@ -122,7 +127,10 @@ impl EventStore for MemoryBackend {
                 Event::Renamed { run, name } => self.amend(*run, |run| run.name = Some(Arc::clone(name))),
                 Event::Upstream { run, upstream } => self.amend(*run, |run| run.upstream = Some(upstream.clone())),
                 Event::Orphaned { run, at, message } => self.orphan(*run, *at, message),
-                Event::Log(record) => self.logs.entry(record.run).or_default().push(record.clone()),
+                Event::Log(record) => {
+                    let number = self.lines.fetch_add(1, Ordering::Relaxed) + 1;
+                    self.logs.entry(record.run).or_default().push((number, record.clone()));
+                }
                 Event::Cached(record) => self.insert_cached(record),
                 Event::Persisted(record) => self.insert_result(record),
             }
@@ -178,8 +186,11 @@ impl RunHistory for MemoryBackend {
     }
 
     fn logs(&self, run: RunId) -> Result<Vec<LogLine>, BackendError> {
-        let mut lines: Vec<LogLine> =
-            self.logs.get(&run).map(|records| records.iter().map(log_line).collect()).unwrap_or_default();
+        let mut lines: Vec<LogLine> = self
+            .logs
+            .get(&run)
+            .map(|records| records.iter().map(|(_, record)| log_line(record)).collect())
+            .unwrap_or_default();
         lines.sort_by_key(|line| line.timestamp);
         Ok(lines)
     }
@@ -187,7 +198,7 @@ impl RunHistory for MemoryBackend {
 
 impl CacheIndex for MemoryBackend {
     fn cached(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
-        Ok(self.cache.get(key).map(|hit| hit.clone()))
+        Ok(self.cache.get(key).map(|entry| entry.1.clone()))
     }
 }
 

@@ -1,11 +1,12 @@
 //! Where history and cache are kept.
 //!
-//! A [`StateBackend`] is a store behind four narrow traits, one per concern. All methods are plain functions that
+//! A [`StateBackend`] is a store behind narrow traits, one per concern. All methods are plain functions that
 //! may block: events are appended from the journal's own thread, one batch at a time, and reads are made on the
 //! blocking pool. Nothing outside this folder knows how anything is stored.
 
 pub mod memory;
 pub mod record;
+mod search;
 pub mod sqlite;
 
 #[cfg(any(test, feature = "test-util"))]
@@ -18,6 +19,8 @@ use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId};
 use crate::state::State;
 use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, LogLine, Process, TaskRun};
+
+pub use search::{CacheCare, RunSearch};
 
 /// Takes events.
 pub trait EventStore {
@@ -109,7 +112,7 @@ pub trait ResultIndex {
 
 /// A store for history, cache and results.
 pub trait StateBackend:
-    EventStore + RunHistory + CacheIndex + ResultIndex + Send + Sync + fmt::Debug + 'static
+    EventStore + RunHistory + RunSearch + CacheIndex + CacheCare + ResultIndex + Send + Sync + fmt::Debug + 'static
 {
     /// Whether the store lives in this process and never blocks: it is then called in place, and holds cached values
     /// as they are.
@@ -139,6 +142,8 @@ pub enum BackendErrorKind {
     Full,
     /// The store cannot be opened or written: permissions, a missing folder, a read-only file system.
     Unavailable,
+    /// There is no store yet, and none was to be made.
+    Missing,
     /// The store's content is not what it should be.
     Corrupt,
     /// A newer version of this library wrote the store.
@@ -175,7 +180,10 @@ impl BackendError {
     pub const fn is_transient(&self) -> bool {
         match self.kind {
             BackendErrorKind::Busy | BackendErrorKind::Full | BackendErrorKind::Other => true,
-            BackendErrorKind::Unavailable | BackendErrorKind::Corrupt | BackendErrorKind::NewerFormat { .. } => false,
+            BackendErrorKind::Unavailable
+            | BackendErrorKind::Missing
+            | BackendErrorKind::Corrupt
+            | BackendErrorKind::NewerFormat { .. } => false,
         }
     }
 }
@@ -186,6 +194,7 @@ impl fmt::Display for BackendError {
         match self.kind {
             BackendErrorKind::Busy => f.write_str(": another process holds it"),
             BackendErrorKind::Full => f.write_str(": no space is left"),
+            BackendErrorKind::Missing => f.write_str(": there is none yet"),
             BackendErrorKind::Corrupt => f.write_str(": its content is damaged, or it is no database of ours"),
             BackendErrorKind::NewerFormat { found } => write!(
                 f,

@@ -4,6 +4,7 @@
 //! [`FORMAT_VERSION`]; a backend refuses a store that a newer version wrote.
 
 mod look;
+mod query;
 
 use std::any::Any;
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::{State, Transition};
 
 pub use look::{CacheLook, CacheReason};
+pub use query::{CacheEntry, CacheQuery, TaskRunQuery};
 
 /// The version of the stored form that this library writes.
 pub const FORMAT_VERSION: u32 = 3;
@@ -435,12 +437,14 @@ pub struct FlowRunQuery {
     pub(crate) flow: Option<String>,
     pub(crate) kind: Option<crate::state::StateType>,
     pub(crate) within: Option<Duration>,
+    pub(crate) enclosing: Option<FlowRunId>,
+    pub(crate) active: bool,
     pub(crate) limit: usize,
 }
 
 impl Default for FlowRunQuery {
     fn default() -> Self {
-        Self { flow: None, kind: None, within: None, limit: 200 }
+        Self { flow: None, kind: None, within: None, enclosing: None, active: false, limit: 200 }
     }
 }
 
@@ -468,6 +472,18 @@ impl FlowRunQuery {
         self
     }
 
+    /// Only runs that belong to this flow run themselves: subflows that it or its tasks called.
+    pub fn inside(mut self, flow_run: FlowRunId) -> Self {
+        self.enclosing = Some(flow_run);
+        self
+    }
+
+    /// Only runs that have not ended.
+    pub fn active(mut self) -> Self {
+        self.active = true;
+        self
+    }
+
     /// At most that many runs.
     pub fn limit(mut self, runs: usize) -> Self {
         self.limit = runs;
@@ -490,6 +506,18 @@ impl FlowRunQuery {
     #[must_use]
     pub const fn period(&self) -> Option<Duration> {
         self.within
+    }
+
+    /// The flow run that runs must belong to.
+    #[must_use]
+    pub const fn enclosing(&self) -> Option<FlowRunId> {
+        self.enclosing
+    }
+
+    /// Whether runs must not have ended.
+    #[must_use]
+    pub const fn is_active(&self) -> bool {
+        self.active
     }
 
     /// How many runs to list at most.

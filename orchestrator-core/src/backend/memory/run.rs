@@ -7,7 +7,9 @@ use std::time::Duration;
 use dashmap::mapref::entry::Entry;
 use smallvec::SmallVec;
 
-use crate::backend::record::{CacheLook, FlowRun, FlowRunQuery, Pause, Process, RunEvent, RunInfo, TaskRun, Times};
+use crate::backend::record::{
+    CacheLook, FlowRun, FlowRunQuery, Pause, Process, RunEvent, RunInfo, TaskRun, TaskRunQuery, Times,
+};
 use crate::backend::{BackendError, BackendErrorKind};
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId};
@@ -106,6 +108,33 @@ impl Run {
         query.flow_name().is_none_or(|name| info.function == name)
             && query.state_type().is_none_or(|kind| last.name.kind() == kind)
             && query.period().is_none_or(|period| now.since(first.at) <= period)
+            && query.enclosing().is_none_or(|flow_run| info.flow_run == Some(flow_run))
+            && !(query.is_active() && last.name.kind().is_terminal())
+    }
+
+    pub(super) fn matches_task(&self, query: &TaskRunQuery, now: Timestamp) -> bool {
+        let (Some(info), Some(first), Some(last)) = (&self.info, self.transitions.first(), self.transitions.last())
+        else {
+            return false;
+        };
+        query.flow_run().is_none_or(|flow_run| info.flow_run == Some(flow_run))
+            && query.wanted_name().is_none_or(|name| info.function == name || self.name(info) == name)
+            && query.state_type().is_none_or(|kind| last.name.kind() == kind)
+            && query.period().is_none_or(|period| now.since(first.at) <= period)
+    }
+
+    pub(super) fn shown_name(&self) -> Option<String> {
+        self.transitions.first()?;
+        self.info.as_ref().map(|info| self.name(info))
+    }
+
+    pub(super) fn state_name(&self) -> Option<StateName> {
+        self.info.as_ref()?;
+        self.transitions.last().map(|last| last.name)
+    }
+
+    pub(super) fn flow_run(&self) -> Option<FlowRunId> {
+        self.info.as_ref()?.flow_run
     }
 
     pub(super) fn created(&self) -> Option<Timestamp> {

@@ -4,12 +4,14 @@
 //! other. Any number of processes may use the file at a time.
 
 mod cache;
+mod care;
 mod error;
 mod look;
 mod packed;
 mod read;
 mod result;
 mod schema;
+mod search;
 mod write;
 
 #[cfg(test)]
@@ -37,13 +39,14 @@ const RETRY_EVERY: Duration = Duration::from_millis(5);
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct SqliteOptions {
+    create: bool,
     max_bytes: Option<u64>,
     busy_timeout: Duration,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { max_bytes: None, busy_timeout: Duration::from_secs(5) }
+        Self { create: true, max_bytes: None, busy_timeout: Duration::from_secs(5) }
     }
 }
 
@@ -51,6 +54,12 @@ impl SqliteOptions {
     /// A file of any size, and five seconds' patience with other processes.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Whether a file that is not there is made, with its folder; `true` if not set.
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
     }
 
     /// The size that this process does not let the file grow beyond, rounded down to whole pages; a file that is
@@ -99,7 +108,12 @@ impl SqliteBackend {
     /// is not changed.
     pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, BackendError> {
         let path = path.as_ref().to_path_buf();
-        create_folder(&path)?;
+        if options.create {
+            create_folder(&path)?;
+        } else if !path.exists() {
+            let doing = format!("open the database {}", path.display());
+            return Err(BackendError::new(BackendErrorKind::Missing, doing));
+        }
         let connection = open_to_write(&path, &options)?;
         let (writer, readers) = (Mutex::new(Writer::new(connection)), Mutex::default());
         Ok(Self { path, options, writer, readers })
@@ -157,7 +171,8 @@ fn create_folder(path: &Path) -> Result<(), BackendError> {
 fn open_to_write(path: &Path, options: &SqliteOptions) -> Result<Connection, BackendError> {
     let name = path.display().to_string();
     let doing = || format!("open the database {name}");
-    let mut connection = Connection::open_with_flags(path, flags() | OpenFlags::SQLITE_OPEN_CREATE).doing(doing)?;
+    let create = if options.create { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
+    let mut connection = Connection::open_with_flags(path, flags() | create).doing(doing)?;
     connection.busy_timeout(options.busy_timeout).doing(doing)?;
 
     // Until the file is known to be ours, not even its write-ahead log is folded in when the connection is closed.

@@ -30,16 +30,25 @@ impl RunHistory for SqliteBackend {
         let limit = i64::try_from(query.max()).unwrap_or(i64::MAX);
         let state =
             query.state_type().map_or_else(String::new, |kind| format!("AND run.state IN ({})", names_of(kind)));
-        let rest = format!("AND run.created >= ?2 {state} ORDER BY run.created DESC, run.id DESC LIMIT ?3");
+        let enclosing = query.enclosing().map(|id| id.as_uuid().into_bytes());
+        let enclosed = if enclosing.is_some() { "AND run.flow_run = ?4" } else { "AND ?4 IS NULL" };
+        let active = if query.is_active() { "AND run.end_time IS NULL" } else { "" };
+        let rest = format!(
+            "AND run.created >= ?2 {state} {enclosed} {active} ORDER BY run.created DESC, run.id DESC LIMIT ?3"
+        );
         let newest = |connection: &Connection| {
             let Some(name) = query.flow_name() else {
-                return flow_runs(connection, &format!("?1 IS NULL {rest}"), params![None::<i64>, oldest, limit]);
+                return flow_runs(
+                    connection,
+                    &format!("?1 IS NULL {rest}"),
+                    params![None::<i64>, oldest, limit, enclosing],
+                );
             };
             // One function after the other, so that the index gives the order.
             let mut runs = Vec::new();
             for function in functions(connection, name)? {
                 let filter = format!("run.function = ?1 {rest}");
-                runs.extend(flow_runs(connection, &filter, params![function, oldest, limit])?);
+                runs.extend(flow_runs(connection, &filter, params![function, oldest, limit, enclosing])?);
             }
             runs.sort_by_key(|run| Reverse((run.created, run.id)));
             runs.truncate(query.max());
@@ -137,7 +146,7 @@ impl RunHistory for SqliteBackend {
 }
 
 impl SqliteBackend {
-    fn reading(&self, what: std::fmt::Arguments<'_>) -> String {
+    pub(super) fn reading(&self, what: std::fmt::Arguments<'_>) -> String {
         format!("read {what} from the database {}", self.path.display())
     }
 }
@@ -168,7 +177,7 @@ fn flow_runs(connection: &Connection, filter: &str, values: impl Params) -> rusq
     })
 }
 
-fn task_runs(connection: &Connection, filter: &str, values: impl Params) -> rusqlite::Result<Vec<TaskRun>> {
+pub(super) fn task_runs(connection: &Connection, filter: &str, values: impl Params) -> rusqlite::Result<Vec<TaskRun>> {
     runs(connection, "task_run", ", run.cache_key, run.cache_reason", filter, values, |row| {
         let run = RunRow::read(row)?;
         let key = row.get::<_, Option<[u8; 32]>>(21)?.map(CacheKey);
@@ -269,17 +278,17 @@ impl RunRow {
 }
 
 /// The numbers of the functions of that display name.
-fn functions(connection: &Connection, name: &str) -> rusqlite::Result<Vec<i64>> {
+pub(super) fn functions(connection: &Connection, name: &str) -> rusqlite::Result<Vec<i64>> {
     let mut statement = connection.prepare_cached("SELECT no FROM function WHERE name = ?1")?;
     statement.query_map([name], |row| row.get(0))?.collect()
 }
 
 /// The names of that type's states, as a list in SQL.
-fn names_of(kind: StateType) -> String {
+pub(super) fn names_of(kind: StateType) -> String {
     let names = StateName::ALL.into_iter().filter(|name| name.kind() == kind);
     names.map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
 }
 
-fn time(micros: i64) -> DateTime<Utc> {
+pub(super) fn time(micros: i64) -> DateTime<Utc> {
     Timestamp::from_micros(micros).to_datetime()
 }

@@ -31,6 +31,11 @@ impl Writer {
         Self { connection, numbers: Numbers::default(), cache: CacheWriter::default() }
     }
 
+    /// The connection, for what is not an event.
+    pub(super) const fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
     pub(super) fn append(&mut self, batch: &[Event]) -> rusqlite::Result<()> {
         let stored = self.store(batch);
         if stored.is_err() {

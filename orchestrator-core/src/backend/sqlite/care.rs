@@ -1,0 +1,80 @@
+//! Looks after cached results.
+
+use rusqlite::{TransactionBehavior, params};
+use uuid::Uuid;
+
+use super::error::Doing;
+use super::read::time;
+use super::{SqliteBackend, lock};
+use crate::backend::record::{CacheEntry, CacheKey, CacheQuery};
+use crate::backend::{BackendError, CacheCare};
+use crate::id::TaskRunId;
+
+/// So many results are removed in one transaction: others write in between.
+const STEP: i64 = 500;
+
+impl CacheCare for SqliteBackend {
+    fn cache_entries(&self, query: &CacheQuery) -> Result<Vec<CacheEntry>, BackendError> {
+        let select = "SELECT key, task_key, run, created, expires, length(value), format, type_name FROM cache
+            WHERE key >= ?1 AND lower(hex(key)) LIKE ?2 || '%' AND (?3 IS NULL OR task_key = ?3)
+            ORDER BY created DESC, key LIMIT ?4";
+        let digits = query.digits();
+        if !digits.bytes().all(|c| c.is_ascii_hexdigit()) {
+            return Ok(Vec::new());
+        }
+        // The index is looked up from whole bytes on.
+        let low: Vec<u8> =
+            (0..digits.len() / 2).filter_map(|n| u8::from_str_radix(&digits[2 * n..2 * n + 2], 16).ok()).collect();
+        let limit = i64::try_from(query.max()).unwrap_or(i64::MAX);
+        self.read(
+            || self.reading(format_args!("the cached results")),
+            |connection| {
+                let mut statement = connection.prepare_cached(select)?;
+                let entries = statement.query_map(params![low, digits, query.wanted_task(), limit], |row| {
+                    Ok(CacheEntry {
+                        key: CacheKey(row.get(0)?),
+                        task_key: row.get(1)?,
+                        run: TaskRunId::from_uuid(Uuid::from_bytes(row.get(2)?)),
+                        created: time(row.get(3)?),
+                        expires: row.get::<_, Option<i64>>(4)?.map(time),
+                        bytes: Some(row.get::<_, i64>(5)?.unsigned_abs()),
+                        format: row.get(6)?,
+                        type_name: row.get(7)?,
+                    })
+                })?;
+                entries.collect()
+            },
+        )
+    }
+
+    fn remove_cached(&self, keys: &[CacheKey]) -> Result<u64, BackendError> {
+        let remove = |connection: &mut rusqlite::Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut removed = 0;
+            for key in keys {
+                removed += transaction.prepare_cached("DELETE FROM cache WHERE key = ?1")?.execute([key.0])? as u64;
+            }
+            transaction.commit().map(|()| removed)
+        };
+        remove(lock(&self.writer).connection()).doing(|| self.clearing())
+    }
+
+    fn clear_cache(&self, task_key: Option<&str>) -> Result<u64, BackendError> {
+        let delete = "DELETE FROM cache WHERE rowid IN
+            (SELECT rowid FROM cache WHERE ?1 IS NULL OR task_key = ?1 LIMIT ?2)";
+        let mut removed = 0;
+        loop {
+            let step = lock(&self.writer).connection().execute(delete, params![task_key, STEP]);
+            match step.doing(|| self.clearing())? as u64 {
+                0 => return Ok(removed),
+                step => removed += step,
+            }
+        }
+    }
+}
+
+impl SqliteBackend {
+    fn clearing(&self) -> String {
+        format!("remove cached results from the database {}", self.path.display())
+    }
+}
