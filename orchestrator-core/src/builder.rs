@@ -16,6 +16,11 @@ use crate::orchestrator::{Orchestrator, Parts};
 /// What is printed where nobody says anything.
 const DEFAULT_LOG: &str = "info";
 
+/// How long a lease is where nobody says anything.
+const LEASE: Duration = Duration::from_secs(30);
+/// A shorter one would be over whenever the machine is busy.
+const SHORTEST_LEASE: Duration = Duration::from_millis(100);
+
 /// Options of an [`Orchestrator`]; what is not set comes from the environment.
 ///
 /// | variable | meaning | default |
@@ -30,6 +35,7 @@ const DEFAULT_LOG: &str = "info";
 /// | `ORCHESTRATOR_BLOCKING_THREADS` | sync bodies that run at the same time | 4 for each core, at least 16 |
 /// | `ORCHESTRATOR_CANCEL_GRACE_SECS` | time that a sync body is given to notice its cancellation | 30 |
 /// | `ORCHESTRATOR_STRICT` | `true`: a run whose history cannot be stored fails | `false` |
+/// | `ORCHESTRATOR_LEASE_SECS` | silence after which other processes take this one for gone | 30 |
 /// | `ORCHESTRATOR_LOG_CAPTURE` | which log lines of bodies are kept with their runs | `info` |
 /// | `ORCHESTRATOR_LOG`, `RUST_LOG` | what is printed, as filter directives; `off` for nothing | `info` |
 #[derive(Debug, Default)]
@@ -49,6 +55,7 @@ pub struct OrchestratorBuilder {
     strict: Option<bool>,
     existing: bool,
     look_only: bool,
+    lease: Option<Duration>,
     signals: bool,
     terminal: bool,
     log: Option<String>,
@@ -144,6 +151,13 @@ impl OrchestratorBuilder {
         self
     }
 
+    /// For how long this process may be silent before others take it for gone, where they share a store with it and
+    /// cannot see for themselves that it works: because it runs on another machine, or is stopped.
+    pub const fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
     /// Whether Ctrl-C and SIGTERM cancel the runs in order. The orchestrator made from the environment does so.
     pub const fn handle_signals(mut self, handle: bool) -> Self {
         self.signals = handle;
@@ -224,20 +238,6 @@ impl OrchestratorBuilder {
         {
             observers.extend(terminal.observers());
         }
-        if !backend.in_process() {
-            match crate::process::end_orphans(&*backend, &*clock) {
-                Ok(0) => {}
-                Ok(runs) => tracing::warn!(
-                    target: "orchestrator",
-                    "{runs} runs of processes that went away are marked as crashed in {}",
-                    backend.location(),
-                ),
-                Err(error) => tracing::warn!(
-                    target: "orchestrator",
-                    "cannot look for runs of processes that went away: {error}",
-                ),
-            }
-        }
         let defaults = Defaults::default();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Orchestrator::from_parts(Parts {
@@ -255,6 +255,7 @@ impl OrchestratorBuilder {
             workers: self.blocking_threads.unwrap_or_else(|| (4 * cores).max(16)),
             strict: self.strict.unwrap_or(false),
             signals: self.signals,
+            lease: self.lease.unwrap_or(LEASE),
         })
     }
 
@@ -278,6 +279,10 @@ impl OrchestratorBuilder {
         self.blocking_threads = self.blocking_threads.or_else(threads);
         self.cancel_grace = self.cancel_grace.or_else(|| environment.seconds("ORCHESTRATOR_CANCEL_GRACE_SECS"));
         self.strict = self.strict.or_else(|| environment.get("ORCHESTRATOR_STRICT", "`true` or `false`"));
+        self.lease = self.lease.or_else(|| environment.seconds("ORCHESTRATOR_LEASE_SECS"));
+        if let Some(lease) = self.lease.take_if(|lease| *lease < SHORTEST_LEASE) {
+            wrong.push(config(format!("the lease is {lease:?}: expected at least {SHORTEST_LEASE:?}")));
+        }
         if let Some(jitter) = self.retry_jitter.take_if(|jitter| !(jitter.is_finite() && *jitter >= 0.0)) {
             wrong.push(config(format!("the retry jitter is {jitter}: expected a number from 0 up")));
         }
@@ -306,7 +311,7 @@ fn config(said: String) -> Error {
 }
 
 /// The variables that this library reads.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "ORCHESTRATOR_HOME",
     "ORCHESTRATOR_DATABASE_URL",
     "ORCHESTRATOR_RETRIES",
@@ -317,6 +322,7 @@ const VARIABLES: [&str; 13] = [
     "ORCHESTRATOR_BLOCKING_THREADS",
     "ORCHESTRATOR_CANCEL_GRACE_SECS",
     "ORCHESTRATOR_STRICT",
+    "ORCHESTRATOR_LEASE_SECS",
     "ORCHESTRATOR_LOG",
     "ORCHESTRATOR_LOG_CAPTURE",
     // Read by this repository's tests alone.

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use crate::backend::record::Event;
 use crate::backend::{BackendError, BackendErrorKind, StateBackend};
 use crate::cache::Fresh;
+use crate::keeper::Membership;
 use crate::observe::Observer;
 
 /// Events that may wait for the backend before runs that have not begun wait for room.
@@ -34,6 +35,8 @@ pub(crate) struct Journal {
 
 struct Shared {
     backend: Arc<dyn StateBackend>,
+    /// In whose name the backend is given events, if others use it too.
+    membership: Option<Arc<Membership>>,
     observers: Vec<Arc<dyn Observer>>,
     /// Told of what is settled.
     fresh: Arc<Fresh>,
@@ -80,10 +83,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Journal {
-    pub(crate) fn new(backend: Arc<dyn StateBackend>, observers: Vec<Arc<dyn Observer>>, fresh: Arc<Fresh>) -> Self {
+    pub(crate) fn new(
+        backend: Arc<dyn StateBackend>,
+        membership: Option<Arc<Membership>>,
+        observers: Vec<Arc<dyn Observer>>,
+        fresh: Arc<Fresh>,
+    ) -> Self {
         let in_process = backend.in_process();
         let shared = Arc::new(Shared {
             backend,
+            membership,
             observers,
             fresh,
             queue: Mutex::default(),
@@ -299,7 +308,11 @@ impl Shared {
 
     /// A store that panics must not take the writer along, for which others wait.
     fn append(&self, batch: &[Event]) -> Result<(), BackendError> {
-        let stored = panic::catch_unwind(AssertUnwindSafe(|| self.backend.append(batch)));
+        let owner = self.membership.as_ref().and_then(|membership| membership.owner());
+        let stored = panic::catch_unwind(AssertUnwindSafe(|| match owner {
+            Some(owner) => self.backend.append_as(owner, batch),
+            None => self.backend.append(batch),
+        }));
         stored.unwrap_or_else(|_| {
             Err(BackendError::new(BackendErrorKind::Unavailable, format!("write to {}", self.backend.location()))
                 .because("the state backend panicked"))

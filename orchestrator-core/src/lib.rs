@@ -21,6 +21,7 @@ mod cache;
 mod persist;
 mod future;
 mod journal;
+mod keeper;
 pub mod backend;
 mod observe;
 mod narrate;

@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::backend::memory::MemoryBackend;
 use crate::backend::record::{FlowRun, FlowRunQuery, LogLine, Process, TaskRun};
-use crate::backend::{BackendError, StateBackend};
+use crate::backend::{BackendError, OwnerNo, StateBackend};
 use crate::builder::OrchestratorBuilder;
 use crate::cache::{Flights, Fresh, Reader};
 use crate::clock::Clock;
@@ -17,6 +18,7 @@ use crate::context::{Place, Placed};
 use crate::error::{Error, ErrorKind};
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::journal::Journal;
+use crate::keeper::Keeper;
 use crate::observe::Observer;
 use crate::options::Defaults;
 use crate::run::{Children, Run, Stop};
@@ -59,6 +61,8 @@ pub(crate) struct Inner {
     /// Runs that no other run started.
     pub(crate) roots: Children,
     pub(crate) process: &'static Process,
+    /// What the orchestrator is in a store that it shares with others. Dropped after the journal, which may still write.
+    pub(crate) keeper: Option<Keeper>,
     /// Whether a run whose history cannot be stored fails.
     pub(crate) strict: bool,
     /// Whether signals cancel the runs.
@@ -96,6 +100,7 @@ pub(crate) struct Parts {
     pub(crate) workers: usize,
     pub(crate) strict: bool,
     pub(crate) signals: bool,
+    pub(crate) lease: Duration,
 }
 
 impl Orchestrator {
@@ -112,10 +117,13 @@ impl Orchestrator {
 
     pub(crate) fn from_parts(parts: Parts) -> Self {
         crate::engine::panics::install_hook();
-        let Parts { backend, clock, defaults, observers, workers, strict, signals } = parts;
+        let Parts { backend, clock, defaults, observers, workers, strict, signals, lease } = parts;
         let fresh = Arc::new(Fresh::default());
+        let keeper = Keeper::start(&backend, &clock, lease);
+        let membership = keeper.as_ref().map(|keeper| Arc::clone(keeper.membership()));
         let inner = Inner {
-            journal: Journal::new(Arc::clone(&backend), observers.clone(), Arc::clone(&fresh)),
+            process: membership.as_ref().map_or_else(crate::process::this_process, |member| member.process()),
+            journal: Journal::new(Arc::clone(&backend), membership, observers.clone(), Arc::clone(&fresh)),
             limits: Limits::new(Arc::clone(&clock)),
             reader: Reader::new(Arc::clone(&backend)),
             backend,
@@ -126,7 +134,7 @@ impl Orchestrator {
             observers,
             workers: Arc::new(Semaphore::new(workers.clamp(1, Semaphore::MAX_PERMITS))),
             roots: Children::default(),
-            process: crate::process::this_process(),
+            keeper,
             strict,
             signals,
             outside: Mutex::default(),
@@ -340,6 +348,9 @@ impl Orchestrator {
         }
         self.ask(|_, inner| {
             inner.journal.close();
+            if let Some(keeper) = &inner.keeper {
+                keeper.leave();
+            }
             Ok(())
         })
         .await?;
@@ -354,6 +365,13 @@ impl Orchestrator {
 }
 
 impl Inner {
+    /// The orchestrator's number in the store that it shares with others; `None` if there are none, or as long as it
+    /// could not be entered.
+    #[expect(dead_code, reason = "for what is held in the name of the orchestrator")]
+    pub(crate) fn owner(&self) -> Option<OwnerNo> {
+        self.keeper.as_ref()?.membership().owner()
+    }
+
     /// What runs outside of flows share on that runtime.
     pub(crate) fn root_scope(self: &Arc<Self>, handle: Option<Handle>) -> Arc<Scope> {
         let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,10 +1,10 @@
 //! The process that this code runs in, and whether another one is still there.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::OnceLock;
 
-use crate::backend::record::{Event, Process};
-use crate::backend::{BackendError, StateBackend};
-use crate::clock::Clock;
+use crate::backend::record::Process;
 
 /// The machine and process that this code runs in.
 pub(crate) fn this_process() -> &'static Process {
@@ -12,53 +12,90 @@ pub(crate) fn this_process() -> &'static Process {
     PROCESS.get_or_init(|| {
         let host = gethostname::gethostname().to_string_lossy().into_owned();
         let pid = std::process::id();
-        let (namespace, started) = (namespace().unwrap_or(0), start_of(pid).unwrap_or(0));
+        let (namespace, started) = (namespace().unwrap_or(0), Stat::of(pid).map_or(0, |stat| stat.started));
         Process { host, pid, namespace, started, session: 0 }
     })
 }
 
-/// When a process of this machine was started, in the system's ticks since it was booted; `None` if there is no such
-/// process, or if the system does not tell.
-fn start_of(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may contain anything; the 20th field after it is the start (proc_pid_stat(5), field 22).
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+/// One more orchestrator of this process, told from the others by its session.
+pub(crate) fn new_session() -> &'static Process {
+    // The keys of a `RandomState` are random, and no two of them are alike.
+    let session = RandomState::new().build_hasher().finish().max(1);
+    // Runs refer to it as long as there is anything that remembers them.
+    Box::leak(Box::new(Process { session, ..this_process().clone() }))
+}
+
+/// What has become of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is there, and has its turns, however few.
+    Alive,
+    /// It is there, and was stopped: it does nothing before it is told to go on.
+    Stopped,
+    /// It is no more.
+    Gone,
+    /// It cannot be seen from here: it is on another machine or in another namespace, or the system does not tell.
+    Unknown,
+}
+
+/// What has become of that process.
+pub(crate) fn fate(process: &Process) -> Fate {
+    let own = this_process();
+    let namespaces = !cfg!(target_os = "linux") || own.namespace != 0;
+    if process.host != own.host || process.namespace != own.namespace || !namespaces {
+        return Fate::Unknown;
+    }
+    // Asked first, because a system may hide what it shows of the processes of others.
+    if !exists(process.pid) {
+        return Fate::Gone;
+    }
+    match Stat::of(process.pid) {
+        // Its number was given to another one.
+        Some(stat) if process.started != 0 && stat.started != process.started => Fate::Gone,
+        // It has ended, and its parent has not asked how; unless only its first thread has.
+        Some(Stat { state: 'Z' | 'X' | 'x', threads: 0 | 1, .. }) => Fate::Gone,
+        Some(Stat { state: 'T' | 't', .. }) => Fate::Stopped,
+        Some(_) => Fate::Alive,
+        None => Fate::Unknown,
+    }
+}
+
+#[cfg(unix)]
+fn exists(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
+#[cfg(not(unix))]
+fn exists(_pid: u32) -> bool {
+    true
+}
+
+/// What the system tells of a process of this machine.
+struct Stat {
+    state: char,
+    threads: u64,
+    /// When it was started, in the system's ticks since it was booted.
+    started: u64,
+}
+
+impl Stat {
+    /// `None` if there is no such process, or if the system does not tell.
+    fn of(pid: u32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may contain anything. The fields after it count from 3 in proc_pid_stat(5).
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let threads = fields.nth(16)?.parse().ok()?;
+        let started = fields.nth(1)?.parse().ok()?;
+        Some(Self { state, threads, started })
+    }
 }
 
 /// The namespace of the process ids that this process sees.
 fn namespace() -> Option<u64> {
     let link = std::fs::read_link("/proc/self/ns/pid").ok()?;
     link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
-}
-
-/// Ends the runs in the store that belong to processes of this machine which are no more. Says how many there were.
-///
-/// # Errors
-///
-/// If the store cannot be read or written.
-pub(crate) fn end_orphans(backend: &dyn StateBackend, clock: &dyn Clock) -> Result<usize, BackendError> {
-    let own = this_process();
-    // Where the system does not tell, no process can be told from a later one of the same id.
-    if own.started == 0 || own.namespace == 0 {
-        return Ok(0);
-    }
-    let now = clock.now();
-    let is_gone =
-        |process: &Process| process.namespace == own.namespace && start_of(process.pid) != Some(process.started);
-    let orphaned: Vec<Event> = backend
-        .unfinished(&own.host)?
-        .into_iter()
-        .filter(|(_, process)| is_gone(process))
-        .map(|(run, Process { host, pid, .. })| Event::Orphaned {
-            run,
-            at: now,
-            message: Arc::from(format!("its process {pid} on {host} went away")),
-        })
-        .collect();
-    if !orphaned.is_empty() {
-        backend.append(&orphaned)?;
-    }
-    Ok(orphaned.len())
 }
 
 #[cfg(test)]
@@ -70,7 +107,46 @@ mod tests {
     fn a_process_is_known_by_its_start() {
         let own = this_process();
         assert_ne!(own.started, 0);
-        assert_eq!(start_of(own.pid), Some(own.started));
-        assert_eq!(start_of(u32::MAX), None);
+        assert_eq!(fate(own), Fate::Alive);
+        assert_eq!(fate(&Process { started: own.started + 1, ..own.clone() }), Fate::Gone);
+        assert_eq!(fate(&Process { pid: u32::MAX, ..own.clone() }), Fate::Gone);
+        assert_eq!(fate(&Process { namespace: own.namespace + 1, ..own.clone() }), Fate::Unknown);
+        assert_eq!(fate(&Process { host: "elsewhere".to_owned(), ..own.clone() }), Fate::Unknown);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_that_is_stopped_or_dead_is_told_from_one_that_works() {
+        use std::process::{Command, Stdio};
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().expect("start a process");
+        let pid = child.id();
+        let started = Stat::of(pid).expect("it is there").started;
+        let process = Process { pid, started, ..this_process().clone() };
+        assert_eq!(fate(&process), Fate::Alive);
+        let signal = |name: &str| {
+            let status = Command::new("kill").args([name, &pid.to_string()]).status().expect("send a signal");
+            assert!(status.success());
+        };
+        let until = |expected: Fate| {
+            while fate(&process) != expected {
+                std::thread::yield_now();
+            }
+        };
+        signal("-STOP");
+        until(Fate::Stopped);
+        signal("-CONT");
+        until(Fate::Alive);
+        signal("-KILL");
+        // Nobody has asked yet how it ended.
+        until(Fate::Gone);
+        child.wait().expect("ask how it ended");
+        assert_eq!(fate(&process), Fate::Gone);
+    }
+
+    #[test]
+    fn sessions_differ() {
+        let (one, other) = (new_session(), new_session());
+        assert_ne!(one.session, other.session);
+        assert_eq!(Process { session: 0, ..one.clone() }, *this_process());
     }
 }

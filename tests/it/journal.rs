@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use orchestrator::backend::memory::MemoryBackend;
-use orchestrator::backend::record::{CacheEntry, CacheHit, CacheKey, CacheQuery, Event, Process};
+use orchestrator::backend::record::{CacheEntry, CacheHit, CacheKey, CacheQuery, Event};
 use orchestrator::backend::{
     BackendError, BackendErrorKind, CacheCare, CacheIndex, EventStore, ResultIndex, RunHistory, RunSearch, StateBackend,
 };
@@ -66,10 +66,6 @@ impl RunHistory for Gated {
 
     fn states(&self, run: RunId) -> Result<Vec<State>, BackendError> {
         self.inner.states(run)
-    }
-
-    fn unfinished(&self, host: &str) -> Result<Vec<(RunId, Process)>, BackendError> {
-        self.inner.unfinished(host)
     }
 
     fn logs(&self, run: RunId) -> Result<Vec<LogLine>, BackendError> {

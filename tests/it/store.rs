@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use orchestrator::backend::record::{CacheEntry, CacheHit, CacheKey, CacheQuery, Event, Process};
+use orchestrator::backend::record::{CacheEntry, CacheHit, CacheKey, CacheQuery, Event};
 use orchestrator::backend::sqlite::{SqliteBackend, SqliteOptions};
 use orchestrator::backend::{
     BackendError, BackendErrorKind, CacheCare, CacheIndex, EventStore, ResultIndex, RunHistory, RunSearch, StateBackend,
@@ -298,10 +298,6 @@ impl RunHistory for Broken {
     }
 
     fn states(&self, _run: RunId) -> Result<Vec<State>, BackendError> {
-        broken()
-    }
-
-    fn unfinished(&self, _host: &str) -> Result<Vec<(RunId, Process)>, BackendError> {
         broken()
     }
 

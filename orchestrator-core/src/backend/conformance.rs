@@ -5,6 +5,7 @@
 mod caching;
 mod history;
 mod listing;
+mod ownership;
 mod replay;
 mod results;
 mod sample;
@@ -37,6 +38,7 @@ pub fn check(make: impl Fn() -> Arc<dyn StateBackend>) {
         results::CASES,
         searching::CASES,
         together::CASES,
+        ownership::CASES,
     ];
     let failures: Vec<String> = suites
         .concat()
@@ -59,8 +61,7 @@ mod tests {
     use super::*;
     use crate::backend::memory::MemoryBackend;
     use crate::backend::record::{
-        CacheEntry, CacheHit, CacheKey, CacheQuery, Event, FlowRun, FlowRunQuery, LogLine, Process, TaskRun,
-        TaskRunQuery,
+        CacheEntry, CacheHit, CacheKey, CacheQuery, Event, FlowRun, FlowRunQuery, LogLine, TaskRun, TaskRunQuery,
     };
     use crate::backend::{BackendError, CacheCare, CacheIndex, EventStore, ResultIndex, RunHistory, RunSearch};
     use crate::clock::Timestamp;
@@ -96,10 +97,6 @@ mod tests {
 
         fn states(&self, run: RunId) -> Result<Vec<State>, BackendError> {
             self.0.states(run)
-        }
-
-        fn unfinished(&self, host: &str) -> Result<Vec<(RunId, Process)>, BackendError> {
-            self.0.unfinished(host)
         }
 
         fn logs(&self, run: RunId) -> Result<Vec<LogLine>, BackendError> {

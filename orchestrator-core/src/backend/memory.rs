@@ -14,7 +14,7 @@ use dashmap::DashMap;
 use smallvec::SmallVec;
 
 use super::record::{
-    CacheHit, CacheKey, CacheRecord, Event, FlowRun, FlowRunQuery, LogLine, LogRecord, Process, RunEvent, TaskRun,
+    CacheHit, CacheKey, CacheRecord, Event, FlowRun, FlowRunQuery, LogLine, LogRecord, RunEvent, TaskRun,
 };
 use super::{BackendError, CacheIndex, EventStore, ResultIndex, RunHistory, StateBackend};
 use crate::clock::Timestamp;
@@ -76,13 +76,6 @@ impl MemoryBackend {
         }
     }
 
-    fn orphan(&self, run: RunId, at: Timestamp, message: &Arc<str>) {
-        match run {
-            RunId::Flow(id) => self.flows.get_mut(&id).map(|mut run| run.orphan(at, message)),
-            RunId::Task(id) => self.tasks.get_mut(&id).map(|mut run| run.orphan(at, message)),
-        };
-    }
-
     fn insert_result(&self, record: &CacheRecord) {
         let CacheRecord { key, run, created, ref value, .. } = *record;
         let hit = CacheHit { run, created, expires: None, value: value.clone() };
@@ -126,7 +119,6 @@ impl EventStore for MemoryBackend {
                 }
                 Event::Renamed { run, name } => self.amend(*run, |run| run.name = Some(Arc::clone(name))),
                 Event::Upstream { run, upstream } => self.amend(*run, |run| run.upstream = Some(upstream.clone())),
-                Event::Orphaned { run, at, message } => self.orphan(*run, *at, message),
                 Event::Log(record) => {
                     let number = self.lines.fetch_add(1, Ordering::Relaxed) + 1;
                     self.logs.entry(record.run).or_default().push((number, record.clone()));
@@ -163,18 +155,6 @@ impl RunHistory for MemoryBackend {
         let mut runs: Vec<TaskRun> = ids.into_iter().filter_map(|id| self.tasks.get(&id)?.to_task_run()).collect();
         runs.sort_by_key(|run| (run.created, run.id));
         Ok(runs)
-    }
-
-    fn unfinished(&self, host: &str) -> Result<Vec<(RunId, Process)>, BackendError> {
-        let mut found = Vec::new();
-        for entry in &self.flows {
-            found.extend(entry.value().unfinished(host).map(|process| (RunId::Flow(*entry.key()), process)));
-        }
-        for entry in &self.tasks {
-            found.extend(entry.value().unfinished(host).map(|process| (RunId::Task(*entry.key()), process)));
-        }
-        found.sort_unstable_by_key(|(id, _)| (id.as_task().is_some(), id.as_uuid()));
-        Ok(found)
     }
 
     fn task_run(&self, id: TaskRunId) -> Result<Option<TaskRun>, BackendError> {

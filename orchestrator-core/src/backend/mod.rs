@@ -5,8 +5,10 @@
 //! blocking pool. Nothing outside this folder knows how anything is stored.
 
 pub mod memory;
+mod ownership;
 pub mod record;
 mod search;
+mod shared;
 pub mod sqlite;
 
 #[cfg(any(test, feature = "test-util"))]
@@ -18,7 +20,10 @@ use std::path::PathBuf;
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId};
 use crate::state::State;
-use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, LogLine, Process, TaskRun};
+use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, LogLine, TaskRun};
+
+pub use ownership::{Owner, OwnerNo, Ownership};
+pub use shared::Shared;
 
 pub use search::{CacheCare, RunSearch};
 
@@ -34,6 +39,17 @@ pub trait EventStore {
     ///
     /// If the batch could not be stored; [`BackendError::is_transient`] says whether trying again may help.
     fn append(&self, batch: &[Event]) -> Result<(), BackendError>;
+
+    /// The same on behalf of an orchestrator that shares the store with others, which may have found it gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append), and if the orchestrator was found to be gone, or has left
+    /// ([`Fenced`](BackendErrorKind::Fenced)): then nothing was stored, and nothing will be.
+    fn append_as(&self, owner: OwnerNo, batch: &[Event]) -> Result<(), BackendError> {
+        let _ = owner;
+        self.append(batch)
+    }
 }
 
 /// Answers questions about runs.
@@ -72,14 +88,6 @@ pub trait RunHistory {
     ///
     /// If the store cannot be read.
     fn states(&self, run: RunId) -> Result<Vec<State>, BackendError>;
-
-    /// The runs that have not ended and belong to processes on that machine, with their processes: flow runs first,
-    /// each kind in the order of submission.
-    ///
-    /// # Errors
-    ///
-    /// If the store cannot be read.
-    fn unfinished(&self, host: &str) -> Result<Vec<(RunId, Process)>, BackendError>;
 
     /// The log lines of a run, oldest first.
     ///
@@ -120,6 +128,11 @@ pub trait StateBackend:
         false
     }
 
+    /// What only a store has that several processes share; `None` for any other.
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
+    }
+
     /// Where the store is, for people: `memory`, or a path.
     fn location(&self) -> String;
 }
@@ -151,6 +164,8 @@ pub enum BackendErrorKind {
         /// The version of the stored form found.
         found: u32,
     },
+    /// The orchestrator that wrote was found to be gone by another one, or has left: nothing that it writes is taken.
+    Fenced,
     /// Anything else.
     Other,
 }
@@ -183,7 +198,8 @@ impl BackendError {
             BackendErrorKind::Unavailable
             | BackendErrorKind::Missing
             | BackendErrorKind::Corrupt
-            | BackendErrorKind::NewerFormat { .. } => false,
+            | BackendErrorKind::NewerFormat { .. }
+            | BackendErrorKind::Fenced => false,
         }
     }
 }
@@ -200,6 +216,9 @@ impl fmt::Display for BackendError {
                 f,
                 ": it has format {found}, written by a newer version of orchestrator; this version reads up to {}",
                 record::FORMAT_VERSION
+            ),
+            BackendErrorKind::Fenced => f.write_str(
+                ": this process was suspended for so long that it lost its lease, and its runs were marked as crashed",
             ),
             BackendErrorKind::Unavailable | BackendErrorKind::Other => Ok(()),
         }?;

@@ -112,15 +112,6 @@ pub enum Event {
         /// What it waits for.
         pause: Arc<Pause>,
     },
-    /// The process that a run belonged to is gone: sent by whoever noticed. Adds Crashed, unless the run has ended.
-    Orphaned {
-        /// The run.
-        run: RunId,
-        /// When it was noticed.
-        at: Timestamp,
-        /// How it was noticed.
-        message: Arc<str>,
-    },
     /// A log line was captured.
     Log(LogRecord),
     /// A result is to be kept in the cache.

@@ -24,7 +24,6 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("what a paused flow run waits for is there while it is paused", pauses),
     ("texts may hold anything", texts),
     ("functions and processes are not mixed up", functions_and_processes),
-    ("a run whose process went away is found, and ends as crashed once", orphans),
     ("log lines come back in order", logs),
     ("unknown runs are no error", unknown_runs),
     ("an amendment alone does not make a run", an_amendment_is_no_run),
@@ -232,10 +231,8 @@ fn pauses(backend: &Arc<dyn StateBackend>) {
     assert_eq!(backend.flow(&run).pause, None, "it goes on");
     backend.give(&[paused(&run, &pause("again", 5, None)), event(&run, 4, &[(StateName::Paused, 5)])]);
     assert_eq!(backend.flow(&run).pause.and_then(|pause| pause.message).as_deref(), Some("again"));
-    let found = backend.unfinished("machine").expect("read what has not ended");
-    assert_eq!(found.iter().map(|(run, _)| *run).collect::<Vec<_>>(), [run.id]);
-    backend.give(&[Event::Orphaned { run: run.id, at: at(9), message: "it went away".into() }]);
-    assert_eq!((backend.flow(&run).pause, &*backend.flow(&run).state.name), (None, "Crashed"));
+    backend.give(&[event(&run, 5, &[(StateName::Crashed, 6)])]);
+    assert_eq!(backend.flow(&run).pause, None, "it has ended");
 }
 
 fn texts(backend: &Arc<dyn StateBackend>) {
@@ -283,50 +280,6 @@ fn functions_and_processes(backend: &Arc<dyn StateBackend>) {
         assert_eq!(read.version.as_deref(), run.version);
         assert_eq!((&*read.host, read.pid), (&*run.process.host, run.process.pid));
     }
-}
-
-fn orphans(backend: &Arc<dyn StateBackend>) {
-    let elsewhere: &'static Process = Box::leak(Box::new(Process {
-        host: "elsewhere".to_owned(),
-        pid: 1,
-        namespace: 2,
-        started: u64::MAX,
-        session: 0,
-    }));
-    let (flow, ended) = (flow(0), task(1));
-    let running = task_of(&flow, 2);
-    let foreign = RunInfo { process: elsewhere, ..task(3) };
-    let begun = [(StateName::Pending, 0), (StateName::Running, 1)];
-    backend.give(&[
-        event(&flow, 0, &begun),
-        success(&ended, 1),
-        event(&running, 0, &[(StateName::Pending, 2)]),
-        event(&foreign, 0, &begun),
-    ]);
-    let found = |host| {
-        let found = backend.unfinished(host).expect("read what has not ended");
-        found.into_iter().map(|(run, process)| (run, process.pid, process.started)).collect::<Vec<_>>()
-    };
-    assert_eq!(found("machine"), [(flow.id, 4711, 1), (running.id, 4711, 1)]);
-    assert_eq!(found("elsewhere"), [(foreign.id, 1, u64::MAX)]);
-    assert_eq!(found("nowhere"), []);
-    let unknown = task(9);
-    let gone = [&flow, &ended, &running, &unknown].map(|run| Event::Orphaned {
-        run: run.id,
-        at: at(1),
-        message: "it went away".into(),
-    });
-    backend.give(&gone);
-    backend.give(&gone);
-    assert_eq!(found("machine"), []);
-    let names = |run: &RunInfo| backend.history(run).into_iter().map(|state| state.name).collect::<Vec<_>>();
-    assert_eq!(names(&flow), ["Pending", "Running", "Crashed"]);
-    assert_eq!(names(&running), ["Pending", "Crashed"]);
-    assert_eq!(names(&ended), ["Pending", "Running", "Completed"]);
-    let last = backend.history(&flow).pop().expect("three states");
-    assert_eq!((last.timestamp, last.message.as_deref()), (at(2).to_datetime(), Some("it went away")));
-    assert_eq!(backend.task(&running).end_time, Some(at(3).to_datetime()));
-    assert!(backend.states(unknown.id).expect("read states").is_empty());
 }
 
 fn logs(backend: &Arc<dyn StateBackend>) {

@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::{State, StateName, Transition};
 
-static PROCESS: LazyLock<Process> =
+pub(super) static PROCESS: LazyLock<Process> =
     LazyLock::new(|| Process { host: "machine".to_owned(), pid: 4711, namespace: 2, started: 1, session: 0 });
 
 /// A moment, so many microseconds after the time at which all cases begin.

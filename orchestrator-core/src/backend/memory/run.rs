@@ -2,13 +2,12 @@
 
 use std::hash::Hash;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dashmap::mapref::entry::Entry;
 use smallvec::SmallVec;
 
 use crate::backend::record::{
-    CacheLook, FlowRun, FlowRunQuery, Pause, Process, RunEvent, RunInfo, TaskRun, TaskRunQuery, Times,
+    CacheLook, FlowRun, FlowRunQuery, Pause, RunEvent, RunInfo, TaskRun, TaskRunQuery, Times,
 };
 use crate::backend::{BackendError, BackendErrorKind};
 use crate::clock::Timestamp;
@@ -83,21 +82,6 @@ impl Run {
         if let Some(look) = &event.cache {
             self.amend().cache = Some(Arc::clone(look));
         }
-    }
-
-    /// Ends a run whose process is gone.
-    pub(super) fn orphan(&mut self, at: Timestamp, message: &Arc<str>) {
-        let Some(last) = self.transitions.last().filter(|last| !last.name.kind().is_terminal()) else { return };
-        let at = at.max(last.at.after(Duration::from_micros(1)));
-        self.transitions.push(Transition { name: StateName::Crashed, at, message: Some(Arc::clone(message)) });
-        self.next_seq += 1;
-    }
-
-    /// The run's process, if that is on this machine and the run has not ended.
-    pub(super) fn unfinished(&self, host: &str) -> Option<Process> {
-        let process = self.info.as_ref()?.process;
-        let goes_on = self.transitions.last().is_some_and(|last| !last.name.kind().is_terminal());
-        (goes_on && process.host == host).then(|| process.clone())
     }
 
     pub(super) fn matches(&self, query: &FlowRunQuery, now: Timestamp) -> bool {

@@ -7,6 +7,8 @@ mod cache;
 mod care;
 mod error;
 mod look;
+mod orphans;
+mod ownership;
 mod packed;
 mod read;
 mod result;
@@ -22,10 +24,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::record::Event;
-use super::{BackendError, BackendErrorKind, EventStore, StateBackend};
+use super::{BackendError, BackendErrorKind, EventStore, OwnerNo, Shared, StateBackend};
 use error::Doing;
 use write::Writer;
 
@@ -87,6 +89,8 @@ pub struct SqliteBackend {
     writer: Mutex<Writer>,
     /// Connections that nobody reads from at the moment.
     readers: Mutex<Vec<Connection>>,
+    /// Writes what must not wait for batches; opened when it is needed.
+    aside: Mutex<Option<Connection>>,
 }
 
 impl SqliteBackend {
@@ -115,8 +119,8 @@ impl SqliteBackend {
             return Err(BackendError::new(BackendErrorKind::Missing, doing));
         }
         let connection = open_to_write(&path, &options)?;
-        let (writer, readers) = (Mutex::new(Writer::new(connection)), Mutex::default());
-        Ok(Self { path, options, writer, readers })
+        let writer = Mutex::new(Writer::new(connection));
+        Ok(Self { path, options, writer, readers: Mutex::default(), aside: Mutex::default() })
     }
 
     /// Reads on a connection of its own; `doing` says what for, and is only called for an error.
@@ -138,6 +142,32 @@ impl SqliteBackend {
         answer
     }
 
+    fn writing(&self) -> String {
+        format!("write to the database {}", self.path.display())
+    }
+
+    /// Writes on the connection that is not the journal's, in a transaction; one that is not committed is rolled back.
+    fn write_aside<T, S: Into<String>>(
+        &self,
+        doing: impl Fn() -> S,
+        work: impl FnOnce(Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, BackendError> {
+        let mut aside = lock(&self.aside);
+        let connection = match &mut *aside {
+            Some(connection) => connection,
+            none => none.insert(self.open_aside().doing(&doing)?),
+        };
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(&doing)?;
+        work(transaction).doing(doing)
+    }
+
+    fn open_aside(&self) -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(&self.path, flags())?;
+        connection.busy_timeout(self.options.busy_timeout)?;
+        prepare_to_write(&connection, &self.options)?;
+        Ok(connection)
+    }
+
     fn open_to_read(&self) -> rusqlite::Result<Connection> {
         let connection = Connection::open_with_flags(&self.path, flags())?;
         connection.busy_timeout(self.options.busy_timeout)?;
@@ -148,11 +178,24 @@ impl SqliteBackend {
 
 impl EventStore for SqliteBackend {
     fn append(&self, batch: &[Event]) -> Result<(), BackendError> {
-        lock(&self.writer).append(batch).doing(|| format!("write to the database {}", self.path.display()))
+        lock(&self.writer).append(batch, None).doing(|| self.writing()).map(drop)
+    }
+
+    fn append_as(&self, owner: OwnerNo, batch: &[Event]) -> Result<(), BackendError> {
+        match lock(&self.writer).append(batch, Some(owner)).doing(|| self.writing())? {
+            true => Ok(()),
+            false => Err(BackendError::new(BackendErrorKind::Fenced, self.writing())),
+        }
     }
 }
 
+impl Shared for SqliteBackend {}
+
 impl StateBackend for SqliteBackend {
+    fn shared(&self) -> Option<&dyn Shared> {
+        Some(self)
+    }
+
     fn location(&self) -> String {
         self.path.display().to_string()
     }
@@ -184,17 +227,20 @@ fn open_to_write(path: &Path, options: &SqliteOptions) -> Result<Connection, Bac
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).doing(doing)?;
 
     use_write_ahead_log(&connection, options.busy_timeout).doing(doing)?;
-    connection.pragma_update(None, "synchronous", "NORMAL").doing(doing)?;
-    connection.pragma_update(None, "foreign_keys", false).doing(doing)?;
-    // Folding the log in less often than SQLite would spares a page that is written again and again.
-    connection.pragma_update(None, "wal_autocheckpoint", 4000).doing(doing)?;
-    connection.pragma_update(None, "journal_size_limit", 64 << 20).doing(doing)?;
     schema::migrate(&mut connection, &name)?;
-    connection.set_prepared_statement_cache_capacity(32);
-    if let Some(bytes) = options.max_bytes {
-        limit(&connection, bytes).doing(doing)?;
-    }
+    prepare_to_write(&connection, options).doing(doing)?;
     Ok(connection)
+}
+
+/// Settings that belong to a connection, not to the file.
+fn prepare_to_write(connection: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "foreign_keys", false)?;
+    // Folding the log in less often than SQLite would spares a page that is written again and again.
+    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    options.max_bytes.map_or(Ok(()), |bytes| limit(connection, bytes))
 }
 
 fn flags() -> OpenFlags {

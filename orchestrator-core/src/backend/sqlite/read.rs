@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::SqliteBackend;
 use super::look::Reason;
 use super::packed::{Json, Name, Paused, Reference, References, States, Tags};
-use crate::backend::record::{CacheKey, CacheLook, FlowRun, FlowRunQuery, LogLine, Process, TaskRun};
+use crate::backend::record::{CacheKey, CacheLook, FlowRun, FlowRunQuery, LogLine, TaskRun};
 use crate::backend::{BackendError, RunHistory};
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId, TaskRunId};
@@ -89,37 +89,6 @@ impl RunHistory for SqliteBackend {
                 let mut statement = connection.prepare_cached(&select)?;
                 let states = statement.query_map([run.as_uuid().as_bytes()], |row| Ok(row.get::<_, States>(0)?.0))?;
                 Ok(states.collect::<rusqlite::Result<Vec<_>>>()?.concat())
-            },
-        )
-    }
-
-    fn unfinished(&self, host: &str) -> Result<Vec<(RunId, Process)>, BackendError> {
-        let select = |table| {
-            format!(
-                "SELECT run.id, process.pid, process.namespace, process.started, process.session FROM process
-                CROSS JOIN {table} AS run ON run.process = process.no AND run.end_time IS NULL
-                WHERE process.host = ?1 ORDER BY run.id"
-            )
-        };
-        self.read(
-            || self.reading(format_args!("the runs that have not ended")),
-            |connection| {
-                let mut found = Vec::new();
-                let process = |row: &Row<'_>| {
-                    let namespace = row.get::<_, i64>(2)?.cast_unsigned();
-                    let started = row.get::<_, i64>(3)?.cast_unsigned();
-                    let session = row.get::<_, i64>(4)?.cast_unsigned();
-                    Ok((row.get(0)?, Process { host: host.to_owned(), pid: row.get(1)?, namespace, started, session }))
-                };
-                for row in connection.prepare(&select("flow_run"))?.query_map([host], process)? {
-                    let (id, process) = row?;
-                    found.push((FlowRunId::from_uuid(Uuid::from_bytes(id)).into(), process));
-                }
-                for row in connection.prepare(&select("task_run"))?.query_map([host], process)? {
-                    let (id, process) = row?;
-                    found.push((TaskRunId::from_uuid(Uuid::from_bytes(id)).into(), process));
-                }
-                Ok(found)
             },
         )
     }

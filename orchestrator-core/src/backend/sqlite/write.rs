@@ -1,22 +1,20 @@
 //! Appends batches of events, one transaction each.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
 
 use super::cache::CacheWriter;
 use super::look::Reason;
 use super::packed::{Paused, Reference, References, Tags, pack};
-use super::result;
+use super::{ownership, result};
+use crate::backend::OwnerNo;
 use crate::backend::record::{Event, LogRecord, Process, RunEvent, RunInfo};
-use crate::clock::Timestamp;
 use crate::id::RunId;
-use crate::state::{StateName, StateType, Transition};
+use crate::state::{StateType, Transition};
 
 /// A run's row takes up states until it has so many: a longer history would be rewritten with every event.
-const STATES_IN_ROW: u32 = 32;
+pub(super) const STATES_IN_ROW: u32 = 32;
 
 /// The connection that writes, and what it need not look up again.
 #[derive(Debug)]
@@ -36,8 +34,9 @@ impl Writer {
         &mut self.connection
     }
 
-    pub(super) fn append(&mut self, batch: &[Event]) -> rusqlite::Result<()> {
-        let stored = self.store(batch);
+    /// Stores a batch, unless the orchestrator in whose name it comes has ended; says whether it did.
+    pub(super) fn append(&mut self, batch: &[Event], by: Option<OwnerNo>) -> rusqlite::Result<bool> {
+        let stored = self.store(batch, by);
         if stored.is_err() {
             // Numbers that were given out in a transaction that was rolled back are not in the file.
             self.numbers = Numbers::default();
@@ -45,8 +44,13 @@ impl Writer {
         stored
     }
 
-    fn store(&mut self, batch: &[Event]) -> rusqlite::Result<()> {
+    fn store(&mut self, batch: &[Event], by: Option<OwnerNo>) -> rusqlite::Result<bool> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if let Some(owner) = by
+            && ownership::is_fenced(&transaction, owner)?
+        {
+            return Ok(false);
+        }
         let mut tasks = RunTable::new(&transaction, "task_run")?;
         let mut flows = RunTable::new(&transaction, "flow_run")?;
         for event in batch {
@@ -61,14 +65,13 @@ impl Writer {
                 Event::Upstream { run, upstream } => {
                     amend(&transaction, *run, "upstream", &References::to_bytes(upstream))?;
                 }
-                Event::Orphaned { run, at, message } => orphan(&transaction, *run, *at, message)?,
                 Event::Log(line) => log(&transaction, line)?,
                 Event::Cached(record) => self.cache.store(&transaction, record)?,
                 Event::Persisted(record) => result::store(&transaction, record)?,
             }
         }
         drop((tasks, flows));
-        transaction.commit()
+        transaction.commit().map(|()| true)
     }
 }
 
@@ -79,30 +82,6 @@ fn amend(transaction: &Transaction<'_>, run: RunId, column: &str, value: &dyn To
         ON CONFLICT (run) DO UPDATE SET {column} = excluded.{column}"
     );
     transaction.prepare_cached(&upsert)?.execute(params![run.as_uuid().as_bytes(), value]).map(drop)
-}
-
-/// Ends a run whose process is gone, unless it has ended.
-fn orphan(transaction: &Transaction<'_>, run: RunId, at: Timestamp, message: &Arc<str>) -> rusqlite::Result<()> {
-    let table = match run {
-        RunId::Task(_) => "task_run",
-        RunId::Flow(_) => "flow_run",
-    };
-    let id = run.as_uuid().into_bytes();
-    let select = format!("SELECT next_seq, state_at FROM {table} WHERE id = ?1 AND end_time IS NULL");
-    let known =
-        transaction.query_row(&select, [id], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, i64>(1)?))).optional()?;
-    let Some((next_seq, last)) = known else { return Ok(()) };
-    let at = at.max(Timestamp::from_micros(last).after(Duration::from_micros(1)));
-    let crashed = Transition { name: StateName::Crashed, at, message: Some(Arc::clone(message)) };
-    let mut text = String::new();
-    pack(std::slice::from_ref(&crashed), &mut text);
-    let insert = "INSERT INTO history (run, first_seq, states) VALUES (?1, ?2, ?3)";
-    transaction.execute(insert, params![id, next_seq, text])?;
-    let update = format!(
-        "UPDATE {table} SET next_seq = ?2, state = ?3, state_at = ?4, message = ?5, end_time = ?4 WHERE id = ?1"
-    );
-    let values = params![id, next_seq + 1, crashed.name.as_str(), at.as_micros(), crashed.message];
-    transaction.execute(&update, values).map(drop)
 }
 
 fn log(transaction: &Transaction<'_>, line: &LogRecord) -> rusqlite::Result<()> {

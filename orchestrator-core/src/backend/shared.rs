@@ -1,0 +1,6 @@
+//! What a store has to do if several processes share it.
+
+use super::ownership::Ownership;
+
+/// A store that any number of processes use at a time; see [`StateBackend::shared`](super::StateBackend::shared).
+pub trait Shared: Ownership {}

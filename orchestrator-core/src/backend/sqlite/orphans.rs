@@ -1,0 +1,46 @@
+//! Ends the runs of an orchestrator that is gone: all of them by one statement each table, however many there are.
+
+use rusqlite::{Transaction, params};
+
+use super::write::STATES_IN_ROW;
+use crate::backend::OwnerNo;
+use crate::clock::Timestamp;
+use crate::state::StateName;
+
+/// Marks the runs of an orchestrator that have not ended as Crashed, and says how many there were.
+pub(super) fn end(
+    transaction: &Transaction<'_>,
+    owner: OwnerNo,
+    at: Timestamp,
+    message: &str,
+) -> rusqlite::Result<usize> {
+    let flows = end_in(transaction, "flow_run", owner, at, message)?;
+    Ok(flows + end_in(transaction, "task_run", owner, at, message)?)
+}
+
+fn end_in(
+    transaction: &Transaction<'_>,
+    table: &str,
+    owner: OwnerNo,
+    at: Timestamp,
+    message: &str,
+) -> rusqlite::Result<usize> {
+    // Later than the run's last state, as every state is.
+    let time = "max(?2, state_at + 1)";
+    // What `pack` would write.
+    let line = format!("'[\"Crashed\",' || {time} || ?3");
+    let rest = format!(",{}]\n", serde_json::Value::from(message));
+    let unfinished = "process = ?1 AND end_time IS NULL";
+    let long = format!(
+        "INSERT INTO history (run, first_seq, states)
+        SELECT id, next_seq, {line} FROM {table} WHERE {unfinished} AND next_seq >= {STATES_IN_ROW}"
+    );
+    transaction.execute(&long, params![owner.0, at.as_micros(), rest])?;
+    let update = format!(
+        "UPDATE {table} SET
+            states = iif(next_seq < {STATES_IN_ROW}, states || {line}, states), next_seq = next_seq + 1,
+            state = ?4, state_at = {time}, message = ?5, end_time = {time}
+        WHERE {unfinished}"
+    );
+    transaction.execute(&update, params![owner.0, at.as_micros(), rest, StateName::Crashed.as_str(), message])
+}

@@ -1,0 +1,164 @@
+//! The orchestrators that use the file. What they write here has a connection of its own: a heartbeat does not wait for
+//! the batches of the journal.
+
+use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, params};
+
+use super::{SqliteBackend, orphans};
+use crate::backend::record::Process;
+use crate::backend::{BackendError, BackendErrorKind, Owner, OwnerNo, Ownership};
+use crate::clock::Timestamp;
+use crate::id::RunId;
+
+impl Ownership for SqliteBackend {
+    fn join(&self, process: &Process, until: Timestamp) -> Result<OwnerNo, BackendError> {
+        let Process { host, pid, namespace, started, session } = process;
+        let upsert = "INSERT INTO process (host, pid, namespace, started, session, lease_until)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            ON CONFLICT (host, pid, namespace, started, session) DO UPDATE SET lease_until = excluded.lease_until
+            WHERE ended IS NULL RETURNING no";
+        let (namespace, started, session) = (namespace.cast_signed(), started.cast_signed(), session.cast_signed());
+        let until = until.as_micros();
+        let joined = self.write_aside(
+            || self.writing(),
+            |transaction| {
+                let values = params![host, pid, namespace, started, session, until];
+                let no = transaction.query_row(upsert, values, |row| row.get(0)).optional()?;
+                transaction.commit()?;
+                Ok(no)
+            },
+        )?;
+        joined.map(OwnerNo).ok_or_else(|| self.fenced())
+    }
+
+    fn renew(&self, owner: OwnerNo, until: Timestamp) -> Result<(), BackendError> {
+        let update = "UPDATE process SET lease_until = ?2 WHERE no = ?1 AND ended IS NULL";
+        let renewed = self.write_aside(
+            || self.writing(),
+            |transaction| {
+                let changes = transaction.prepare_cached(update)?.execute(params![owner.0, until.as_micros()])?;
+                transaction.commit().map(|()| changes > 0)
+            },
+        )?;
+        if renewed { Ok(()) } else { Err(self.fenced()) }
+    }
+
+    fn leave(&self, owner: OwnerNo, now: Timestamp) -> Result<(), BackendError> {
+        self.write_aside(
+            || self.writing(),
+            |transaction| {
+                end(&transaction, owner, now)?;
+                transaction.commit()
+            },
+        )
+    }
+
+    fn owners(&self) -> Result<Vec<Owner>, BackendError> {
+        self.read(
+            || self.reading(format_args!("who uses the database")),
+            |connection| {
+                // Each owner of unfinished runs is looked up in the index by a step of its own, however many runs it has.
+                let others = |table| {
+                    format!(
+                        "WITH RECURSIVE owner (no) AS (
+                            SELECT min(process) FROM {table} WHERE end_time IS NULL
+                            UNION ALL
+                            SELECT (SELECT min(process) FROM {table} WHERE end_time IS NULL AND process > owner.no)
+                            FROM owner WHERE owner.no IS NOT NULL
+                        ) SELECT no FROM owner WHERE no IS NOT NULL"
+                    )
+                };
+                select(
+                    connection,
+                    &format!(
+                        "no IN (SELECT no FROM process WHERE ended IS NULL UNION SELECT * FROM ({}) UNION SELECT * FROM ({}))
+                        ORDER BY no",
+                        others("task_run"),
+                        others("flow_run"),
+                    ),
+                    [],
+                )
+            },
+        )
+    }
+
+    fn owner(&self, no: OwnerNo) -> Result<Option<Owner>, BackendError> {
+        self.read(
+            || self.reading(format_args!("who uses the database")),
+            |connection| Ok(select(connection, "no = ?1", [no.0])?.pop()),
+        )
+    }
+
+    fn owner_of(&self, run: RunId) -> Result<Option<Owner>, BackendError> {
+        let table = match run {
+            RunId::Task(_) => "task_run",
+            RunId::Flow(_) => "flow_run",
+        };
+        self.read(
+            || self.reading(format_args!("whose run {run} is")),
+            |connection| {
+                let filter = format!("no = (SELECT process FROM {table} WHERE id = ?1)");
+                Ok(select(connection, &filter, [run.as_uuid().into_bytes()])?.pop())
+            },
+        )
+    }
+
+    fn expel(&self, owner: &Owner, at: Timestamp, message: &str) -> Result<Option<usize>, BackendError> {
+        self.write_aside(
+            || format!("end the runs of a process that is gone in the database {}", self.path.display()),
+            |transaction| {
+                let seen = "SELECT ended IS NOT NULL, lease_until IS ?2 FROM process WHERE no = ?1";
+                let lease = owner.lease_until.map(Timestamp::as_micros);
+                let look = |row: &Row<'_>| Ok((row.get::<_, bool>(0)?, row.get::<_, bool>(1)?));
+                let first = match transaction.query_row(seen, params![owner.no.0, lease], look).optional()? {
+                    Some((false, true)) => true,
+                    // It has renewed its lease, or is not known.
+                    Some((false, false)) | None => return Ok(None),
+                    Some((true, _)) => false,
+                };
+                if first {
+                    end(&transaction, owner.no, at)?;
+                }
+                let runs = orphans::end(&transaction, owner.no, at, message)?;
+                transaction.commit()?;
+                Ok((first || runs > 0).then_some(runs))
+            },
+        )
+    }
+}
+
+impl SqliteBackend {
+    fn fenced(&self) -> BackendError {
+        BackendError::new(BackendErrorKind::Fenced, self.writing())
+    }
+}
+
+/// Whether nothing is taken of what an orchestrator writes; asked in the transaction that would take it.
+pub(super) fn is_fenced(transaction: &Transaction<'_>, owner: OwnerNo) -> rusqlite::Result<bool> {
+    let select = "SELECT ended IS NOT NULL FROM process WHERE no = ?1";
+    let ended = transaction.prepare_cached(select)?.query_row([owner.0], |row| row.get(0)).optional()?;
+    Ok(ended.unwrap_or(true))
+}
+
+/// From now on the orchestrator writes nothing and holds nothing.
+fn end(transaction: &Transaction<'_>, owner: OwnerNo, at: Timestamp) -> rusqlite::Result<()> {
+    let update = "UPDATE process SET ended = ?2 WHERE no = ?1 AND ended IS NULL";
+    transaction.execute(update, params![owner.0, at.as_micros()]).map(drop)
+}
+
+fn select(connection: &Connection, filter: &str, values: impl Params) -> rusqlite::Result<Vec<Owner>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT no, host, pid, namespace, started, session, lease_until, ended FROM process WHERE {filter}"
+    ))?;
+    let time = |micros: Option<i64>| micros.map(Timestamp::from_micros);
+    let owners = statement.query_map(values, |row| {
+        let process = Process {
+            host: row.get(1)?,
+            pid: row.get(2)?,
+            namespace: row.get::<_, i64>(3)?.cast_unsigned(),
+            started: row.get::<_, i64>(4)?.cast_unsigned(),
+            session: row.get::<_, i64>(5)?.cast_unsigned(),
+        };
+        Ok(Owner { no: OwnerNo(row.get(0)?), process, lease_until: time(row.get(6)?), ended: time(row.get(7)?) })
+    })?;
+    owners.collect()
+}

@@ -1,0 +1,144 @@
+//! The part of an orchestrator in a store that several processes share: it says now and then that it is there, looks for
+//! those that are gone, and finds out when it was found to be gone itself.
+//!
+//! All of that is done by a thread of its own, which waits for nothing that runs or their history do.
+
+mod gone;
+mod membership;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::backend::record::Process;
+use crate::backend::{BackendError, BackendErrorKind, OwnerNo, Shared, StateBackend};
+use crate::clock::{Clock, SystemClock};
+use crate::engine::panics;
+use gone::Watch;
+pub(crate) use membership::Membership;
+
+/// How often the thread looks whether there is something to do.
+const POLL: Duration = Duration::from_millis(100);
+/// A lease is renewed so many times before it is over.
+const BEATS: u32 = 6;
+/// And at least so often.
+const LONGEST_BEAT: Duration = Duration::from_secs(5);
+
+/// Keeps an orchestrator's lease; dropping it leaves.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    state: Arc<State>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct State {
+    backend: Arc<dyn StateBackend>,
+    clock: Arc<dyn Clock>,
+    lease: Duration,
+    membership: Arc<Membership>,
+    watch: Mutex<Watch>,
+}
+
+impl Keeper {
+    /// Enters an orchestrator in its store, and ends what others have left there; `None` if the store is shared by none.
+    ///
+    /// Trouble with the store is reported, and tried again later.
+    pub(crate) fn start(backend: &Arc<dyn StateBackend>, clock: &Arc<dyn Clock>, lease: Duration) -> Option<Self> {
+        backend.shared()?;
+        let state = Arc::new(State {
+            backend: Arc::clone(backend),
+            clock: Arc::clone(clock),
+            lease,
+            membership: Arc::new(Membership::new(crate::process::new_session())),
+            watch: Mutex::default(),
+        });
+        if let Err(error) = state.renew() {
+            tracing::warn!(
+                target: "orchestrator",
+                "cannot tell other processes that this one is there: {error}. It is tried again",
+            );
+        }
+        state.look();
+        let keeping = Arc::clone(&state);
+        let thread = std::thread::Builder::new()
+            .name("orchestrator-keeper".to_owned())
+            .spawn(move || keeping.keep())
+            .expect("the system has a thread for the keeper");
+        Some(Self { state, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(crate) fn membership(&self) -> &Arc<Membership> {
+        &self.state.membership
+    }
+
+    /// Looks whether another orchestrator is gone, and ends it if so; says whether it has ended.
+    ///
+    /// For whoever waits for something that it holds; blocks.
+    #[expect(dead_code, reason = "for those who wait for slots of other processes")]
+    pub(crate) fn look_at(&self, owner: OwnerNo) -> Result<bool, BackendError> {
+        self.state.shared().owner(owner)?.map_or(Ok(true), |owner| self.state.look_at(&owner))
+    }
+
+    /// Leaves the store: from now on nothing is taken of what the orchestrator writes.
+    pub(crate) fn leave(&self) {
+        self.state.membership.stop();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else { return };
+        if thread.thread().id() != std::thread::current().id() {
+            let _ = thread.join();
+        }
+        let State { membership, .. } = &*self.state;
+        let Some(owner) = membership.owner() else { return };
+        let left = panics::shield(|| self.state.shared().leave(owner, SystemClock.now()));
+        if let Some(Err(error)) = left {
+            // Whoever looks next finds that the process is gone, or that it does not renew its lease.
+            tracing::debug!(target: "orchestrator", "cannot tell other processes that this one leaves: {error}");
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl State {
+    fn shared(&self) -> &dyn Shared {
+        self.backend.shared().expect("a store that is shared stays so")
+    }
+
+    fn process(&self) -> &'static Process {
+        self.membership.process()
+    }
+
+    /// The thread's life.
+    fn keep(&self) {
+        let beat = (self.lease / BEATS).min(LONGEST_BEAT);
+        let mut next = Instant::now() + beat;
+        while self.membership.sleep(POLL.min(beat)) {
+            if Instant::now() < next || self.membership.is_fenced() {
+                continue;
+            }
+            // What is missed, because the store is busy or full, is tried again in a moment.
+            if panics::shield(|| self.renew()).is_some_and(|renewed| renewed.is_ok()) {
+                next = Instant::now() + beat;
+                panics::shield(|| self.look());
+            }
+        }
+    }
+
+    /// Says that the orchestrator is there.
+    fn renew(&self) -> Result<(), BackendError> {
+        let until = SystemClock.now().after(self.lease);
+        let renewed = match self.membership.owner() {
+            Some(owner) => self.shared().renew(owner, until),
+            None => self.shared().join(self.process(), until).map(|owner| self.membership.joined(owner)),
+        };
+        if renewed.as_ref().is_err_and(|error| error.kind() == BackendErrorKind::Fenced) {
+            self.membership.fence();
+        }
+        renewed
+    }
+}
