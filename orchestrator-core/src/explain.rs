@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Local, Utc};
 
-use crate::backend::record::Pause;
+use crate::backend::record::{Pause, Process};
 use crate::error::Error;
 use crate::id::RunId;
 use crate::orchestrator::Orchestrator;
@@ -64,6 +64,15 @@ pub enum Why {
     Journal,
     /// Another run computes the same cached result.
     SameKey(RunRef),
+    /// A run of another process computes the same cached result.
+    SameKeyElsewhere {
+        /// The run.
+        run_id: RunId,
+        /// Its name.
+        name: String,
+        /// The process.
+        process: Process,
+    },
     /// Its body has ended, and it waits for the runs that it started.
     Children(Vec<RunRef>),
     /// It waits for nothing any more, and begins in a moment.
@@ -135,6 +144,8 @@ pub struct SlotHolder {
     pub slots: u32,
     /// Since when.
     pub since: DateTime<Utc>,
+    /// The process that it is part of, if that is another one, or another orchestrator of this one.
+    pub process: Option<Process>,
 }
 
 impl Orchestrator {
@@ -163,7 +174,12 @@ impl Orchestrator {
         // A run that has ended is in the history by now: its parent lets go of it only after that.
         if let Some(run) = self.inner().active_run(run_id).filter(|run| run.visible) {
             let state = run.state();
-            let why = why(&run, &state);
+            let mut why = why(&run, &state);
+            if let Why::Slots(waits) | Why::Running { slots: waits, .. } = &mut why
+                && !waits.is_empty()
+            {
+                *waits = self.inner().limits.all_waits_of(&run).await?;
+            }
             return Ok(Explanation { run_id, name: run.name().to_string(), state, why });
         }
         let (name, state, host, pid) = match run_id {
@@ -206,6 +222,10 @@ fn why(run: &Arc<Run>, state: &State) -> Why {
         Waits::Journal => return Why::Journal,
         Waits::Flight(other) => {
             return other.upgrade().map_or(Why::Starting, |other| Why::SameKey(RunRef::of(&other)));
+        }
+        Waits::Elsewhere(by) => {
+            let (name, process) = (by.run_name.clone(), by.process.clone());
+            return Why::SameKeyElsewhere { run_id: by.run.into(), name, process };
         }
         Waits::Children => return Why::Children(refs(run.active_children())),
     }
@@ -283,6 +303,9 @@ impl fmt::Display for Explanation {
             Why::Thread => f.write_str("waits for a thread of the blocking pool"),
             Why::Journal => f.write_str("waits for the store, which lags behind what was recorded"),
             Why::SameKey(run) => write!(f, "waits for {run} and computes the same cached result"),
+            Why::SameKeyElsewhere { name, process, .. } => {
+                write!(f, "waits for '{name}'{}, which computes the same cached result", of(process))
+            }
             Why::Children(runs) => write!(f, "has run its body, and waits for {}", several(runs)),
             Why::Starting => f.write_str("waits for nothing, and begins in a moment"),
             Why::Running { since, attempt, slots } => {
@@ -353,9 +376,25 @@ impl fmt::Display for LimitWait {
 impl fmt::Display for SlotHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
-            Some(name) => write!(f, "'{name}' since {}", clock(self.since)),
-            None => write!(f, "code outside of any run since {}", clock(self.since)),
+            Some(name) => write!(f, "'{name}'")?,
+            None => f.write_str("code outside of any run")?,
         }
+        if let Some(process) = &self.process {
+            f.write_str(&of(process))?;
+        }
+        write!(f, " since {}", clock(self.since))
+    }
+}
+
+/// Whose something is that is not part of this orchestrator.
+fn of(Process { host, pid, .. }: &Process) -> String {
+    let own = crate::process::this_process();
+    if own.host != *host {
+        format!(" of process {pid} on {host}")
+    } else if own.pid != *pid {
+        format!(" of process {pid}")
+    } else {
+        " of another orchestrator of this process".to_owned()
     }
 }
 

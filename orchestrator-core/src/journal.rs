@@ -51,12 +51,23 @@ struct Shared {
     length: AtomicUsize,
     room: Notify,
     /// Number of the last event that the backend has, or that was given up.
-    settled: AtomicU64,
+    settled: Settled,
     lost: AtomicU64,
     /// Whether the last batch was lost.
     failing: AtomicBool,
     /// Why events were lost first.
     loss: OnceLock<String>,
+}
+
+/// How far the backend is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settled(Arc<AtomicU64>);
+
+impl Settled {
+    /// The number of the last event that the backend has, or that was given up.
+    pub(crate) fn settled(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 #[derive(Default)]
@@ -101,7 +112,7 @@ impl Journal {
             storing: Mutex::default(),
             length: AtomicUsize::new(0),
             room: Notify::new(),
-            settled: AtomicU64::new(0),
+            settled: Settled::default(),
             lost: AtomicU64::new(0),
             failing: AtomicBool::new(false),
             loss: OnceLock::new(),
@@ -190,7 +201,12 @@ impl Journal {
 
     /// The number of the last event that the backend has.
     pub(crate) fn settled(&self) -> u64 {
-        self.shared.settled.load(Ordering::Acquire)
+        self.shared.settled.settled()
+    }
+
+    /// The same, for those who do not hold on to the journal.
+    pub(crate) fn settlement(&self) -> Settled {
+        self.shared.settled.clone()
     }
 
     /// How many events were lost, and why the first ones.
@@ -226,7 +242,7 @@ impl Shared {
         let target = queue.pushed;
         queue.urgent = queue.urgent.max(target);
         self.work.notify_one();
-        let open = |queue: &mut Queue| self.settled.load(Ordering::Acquire) < target && !queue.finished;
+        let open = |queue: &mut Queue| self.settled.settled() < target && !queue.finished;
         drop(self.done.wait_while(queue, open).unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -243,7 +259,7 @@ impl Shared {
                 self.done.notify_all();
                 return;
             }
-            let settled = self.settled.load(Ordering::Acquire);
+            let settled = self.settled.settled();
             if queue.events.len() < BATCH && queue.urgent <= settled && !queue.closed {
                 queue.sleeping = true;
                 let waited = self.work.wait_timeout_while(queue, LINGER, |queue| {
@@ -281,7 +297,7 @@ impl Shared {
         {
             self.give_up(&batch, &error);
         }
-        self.settled.store(last, Ordering::Release);
+        self.settled.0.store(last, Ordering::Release);
         self.room.notify_waiters();
         // Whoever looked at the number before it changed holds the lock until it waits.
         drop(lock(&self.queue));

@@ -9,11 +9,11 @@ use tokio::sync::Semaphore;
 
 use crate::backend::memory::MemoryBackend;
 use crate::backend::record::{FlowRun, FlowRunQuery, LogLine, Process, TaskRun};
-use crate::backend::{BackendError, OwnerNo, StateBackend};
+use crate::backend::{BackendError, StateBackend};
 use crate::builder::OrchestratorBuilder;
 use crate::cache::{Flights, Fresh, Reader};
 use crate::clock::Clock;
-use crate::concurrency::{Limit, Limits, SetLimit};
+use crate::concurrency::{Limit, Limits, SetLimit, Store};
 use crate::context::{Place, Placed};
 use crate::error::{Error, ErrorKind};
 use crate::id::{FlowRunId, RunId, TaskRunId};
@@ -121,10 +121,20 @@ impl Orchestrator {
         let fresh = Arc::new(Fresh::default());
         let keeper = Keeper::start(&backend, &clock, lease);
         let membership = keeper.as_ref().map(|keeper| Arc::clone(keeper.membership()));
+        let journal = Journal::new(Arc::clone(&backend), membership.clone(), observers.clone(), Arc::clone(&fresh));
+        let limits = match &keeper {
+            Some(keeper) => Limits::in_store(Store {
+                backend: Arc::clone(&backend),
+                lookout: keeper.lookout(),
+                clock: Arc::clone(&clock),
+                journal: journal.settlement(),
+            }),
+            None => Limits::new(Arc::clone(&clock)),
+        };
         let inner = Inner {
             process: membership.as_ref().map_or_else(crate::process::this_process, |member| member.process()),
-            journal: Journal::new(Arc::clone(&backend), membership, observers.clone(), Arc::clone(&fresh)),
-            limits: Limits::new(Arc::clone(&clock)),
+            journal,
+            limits,
             reader: Reader::new(Arc::clone(&backend)),
             backend,
             clock,
@@ -322,10 +332,19 @@ impl Orchestrator {
     ///
     /// # Errors
     ///
-    /// None yet: limits live in the process.
-    #[expect(clippy::unused_async, reason = "limits may be shared by processes, and then asking for them waits")]
+    /// If the store cannot be read in which processes share the limits.
     pub async fn limits(&self) -> Result<Vec<Limit>, Error> {
-        Ok(self.inner.limits.list())
+        self.inner.limits.list().await
+    }
+
+    /// Removes a limit; says whether there was one. Whoever waits for its slots is refused, as is everybody who asks for
+    /// them later. Slots that are held of it count if it is created again.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be written in which processes share the limits.
+    pub async fn remove_limit(&self, name: impl Into<String>) -> Result<bool, Error> {
+        self.inner.limits.remove(name.into()).await
     }
 
     /// Ends the orchestrator: no run is started any more, active ones are cancelled and waited for, and all that
@@ -348,6 +367,7 @@ impl Orchestrator {
         }
         self.ask(|_, inner| {
             inner.journal.close();
+            inner.limits.close();
             if let Some(keeper) = &inner.keeper {
                 keeper.leave();
             }
@@ -365,13 +385,6 @@ impl Orchestrator {
 }
 
 impl Inner {
-    /// The orchestrator's number in the store that it shares with others; `None` if there are none, or as long as it
-    /// could not be entered.
-    #[expect(dead_code, reason = "for what is held in the name of the orchestrator")]
-    pub(crate) fn owner(&self) -> Option<OwnerNo> {
-        self.keeper.as_ref()?.membership().owner()
-    }
-
     /// What runs outside of flows share on that runtime.
     pub(crate) fn root_scope(self: &Arc<Self>, handle: Option<Handle>) -> Arc<Scope> {
         let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);

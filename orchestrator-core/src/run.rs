@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use crate::backend::record::{CacheKey, CacheLook, CacheReason, Event, FlowRun, RunEvent, RunInfo, TaskRun, Times};
 use crate::body::Erased;
+use crate::cache::Elsewhere;
 use crate::clock::Timestamp;
 use crate::def::Def;
 use crate::engine::Call;
@@ -912,6 +913,8 @@ pub(crate) enum Waits {
     Journal,
     /// The run that computes the same cache key.
     Flight(Weak<Run>),
+    /// The run of another process that does.
+    Elsewhere(Arc<Elsewhere>),
     /// The runs that it started; its body has ended.
     Children,
 }

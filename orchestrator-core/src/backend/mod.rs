@@ -4,11 +4,13 @@
 //! may block: events are appended from the journal's own thread, one batch at a time, and reads are made on the
 //! blocking pool. Nothing outside this folder knows how anything is stored.
 
+mod claims;
 pub mod memory;
 mod ownership;
 pub mod record;
 mod search;
 mod shared;
+mod slots;
 pub mod sqlite;
 
 #[cfg(any(test, feature = "test-util"))]
@@ -22,8 +24,13 @@ use crate::id::{FlowRunId, RunId};
 use crate::state::State;
 use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, LogLine, TaskRun};
 
+pub use claims::{ClaimLeases, ClaimRequest, Claimed};
 pub use ownership::{Owner, OwnerNo, Ownership};
 pub use shared::Shared;
+pub use slots::{
+    LimitRecord, LimitSetting, SlotClass, SlotLease, SlotLeases, SlotNews, SlotPlace, SlotRequest, SlotStanding,
+    SlotTrade,
+};
 
 pub use search::{CacheCare, RunSearch};
 

@@ -1,6 +1,6 @@
 //! What a store has to do if several processes share it.
 
-use super::ownership::Ownership;
+use super::{ClaimLeases, Ownership, SlotLeases};
 
 /// A store that any number of processes use at a time; see [`StateBackend::shared`](super::StateBackend::shared).
-pub trait Shared: Ownership {}
+pub trait Shared: Ownership + SlotLeases + ClaimLeases {}

@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, PoisonError, Weak};
 
-use crate::backend::record::CacheKey;
-use crate::run::Run;
+use crate::backend::record::{CacheKey, Process};
+use crate::concurrency::Landing;
+use crate::id::TaskRunId;
+use crate::orchestrator::Inner;
+use crate::run::{Run, Waits};
 use crate::sync::{Mutex, MutexGuard, Notify};
 
 /// The keys that are being computed.
@@ -44,18 +47,37 @@ impl Shared {
 }
 
 /// A key that somebody else computes.
-pub(crate) struct Flight {
-    /// Who computes it.
-    pub(crate) run: Weak<Run>,
+pub(crate) enum Flight {
+    Here(Here),
+    Elsewhere {
+        /// Keeps those of this process waiting that want the key too: one of them asks the store.
+        claim: Claim,
+        landing: Landing,
+        by: Arc<Elsewhere>,
+    },
+}
+
+/// A key that a run of this process computes.
+pub(crate) struct Here {
+    run: Weak<Run>,
     notify: Arc<Notify>,
     flights: Flights,
     key: CacheKey,
 }
 
-/// The right to compute a key; dropping it lets the next one have it.
+/// The run of another process that computes a key.
 #[derive(Debug)]
+pub(crate) struct Elsewhere {
+    pub(crate) run: TaskRunId,
+    pub(crate) run_name: String,
+    pub(crate) process: Process,
+}
+
+/// The right to compute a key; dropping it lets the next one have it.
 pub(crate) struct Claim {
     pub(crate) key: CacheKey,
+    /// Where the claim holds in all processes, and its number there.
+    shared: Option<(Arc<Inner>, u64)>,
     /// `None` where nobody waits for this one.
     flight: Option<(Flights, Arc<Notify>)>,
 }
@@ -78,25 +100,45 @@ impl Flights {
     }
 
     fn flight(&self, flying: Flying, key: CacheKey) -> Flight {
-        Flight { run: flying.run, notify: flying.landed, flights: self.clone(), key }
+        Flight::Here(Here { run: flying.run, notify: flying.landed, flights: self.clone(), key })
     }
 
     pub(crate) fn claim(&self, key: CacheKey, run: &Arc<Run>) -> Result<Claim, Flight> {
         match self.0.keys(&key).flying.entry(key) {
-            Entry::Occupied(entry) if is_above(entry.get(), run) => Ok(Claim { key, flight: None }),
+            Entry::Occupied(entry) if is_above(entry.get(), run) => Ok(Claim { key, shared: None, flight: None }),
             Entry::Occupied(entry) => Err(self.flight(entry.get().clone(), key)),
             Entry::Vacant(entry) => {
                 let landed = Arc::new(Notify::new());
                 entry.insert(Flying { run: Arc::downgrade(run), landed: Arc::clone(&landed) });
-                Ok(Claim { key, flight: Some((self.clone(), landed)) })
+                Ok(Claim { key, shared: None, flight: Some((self.clone(), landed)) })
             }
         }
     }
 }
 
 impl Flight {
+    /// What a run notes that waits for it.
+    pub(crate) fn note(&self) -> Waits {
+        match self {
+            Self::Here(here) => Waits::Flight(Weak::clone(&here.run)),
+            Self::Elsewhere { by, .. } => Waits::Elsewhere(Arc::clone(by)),
+        }
+    }
+
     /// Ready when the claim was given back, with or without a result.
     pub(crate) async fn landed(self) {
+        match self {
+            Self::Here(here) => here.landed().await,
+            Self::Elsewhere { claim, landing, .. } => {
+                landing.landed().await;
+                drop(claim);
+            }
+        }
+    }
+}
+
+impl Here {
+    async fn landed(self) {
         let notified = self.notify.notified();
         tokio::pin!(notified);
         notified.as_mut().enable();
@@ -112,12 +154,27 @@ impl Flight {
 impl Claim {
     /// A claim that keeps nobody else from computing the key.
     pub(crate) const fn refreshing(key: CacheKey) -> Self {
-        Self { key, flight: None }
+        Self { key, shared: None, flight: None }
+    }
+
+    /// Whether it keeps others of this process from computing the key.
+    pub(crate) const fn is_exclusive(&self) -> bool {
+        self.flight.is_some()
+    }
+
+    /// The claim holds in all processes: the store has it under that number.
+    pub(crate) fn share(&mut self, orchestrator: &Arc<Inner>, ticket: u64) {
+        self.shared = Some((Arc::clone(orchestrator), ticket));
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        if let Some((orchestrator, ticket)) = self.shared.take()
+            && let Some(broker) = orchestrator.limits.broker()
+        {
+            broker.give_back_claim(self.key, ticket, orchestrator.journal.pushed());
+        }
         if let Some((flights, notify)) = self.flight.take() {
             let mut keys = flights.0.keys(&self.key);
             keys.landings += 1;

@@ -18,7 +18,7 @@ use crate::orchestrator::Inner;
 use crate::persist;
 use crate::run::Run;
 
-pub(crate) use flight::{Claim, Flight, Flights};
+pub(crate) use flight::{Claim, Elsewhere, Flight, Flights};
 pub(crate) use fresh::Fresh;
 pub(crate) use reader::Reader;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Acquire, SlotGuard, Waiting, Wants};
 use crate::context;
 use crate::error::{Error, ErrorKind};
-use crate::explain::joined;
+use crate::explain::{LimitWait, joined};
 use crate::options::IntoNames;
 use crate::orchestrator::{Inner, Orchestrator};
 use crate::run::Run;
@@ -76,16 +76,20 @@ pub fn concurrency<S: Into<String>>(limits: impl IntoNames<S>, slots: u32) -> Ac
 pub fn rate_limit(limit: impl AsRef<str>) -> RateLimited {
     let mut wants = Wants::new();
     wants.add(limit.as_ref(), 1);
-    RateLimited(Acquiring::new(wants))
+    RateLimited(Acquiring { by_time: true, ..Acquiring::new(wants) })
 }
 
 /// The future of a [`SlotGuard`]; made by [`concurrency`].
 #[must_use = "futures do nothing unless awaited"]
 pub struct Acquiring {
     stage: Stage,
+    /// Whether a limit that is asked for has to be one whose slots come back by time.
+    by_time: bool,
     timeout: Option<Duration>,
     deadline: Option<Pin<Box<tokio::time::Sleep>>>,
 }
+
+type Asking<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
 enum Stage {
     /// Not polled yet.
@@ -94,7 +98,22 @@ enum Stage {
         orchestrator: Arc<Inner>,
         run: Option<Arc<Run>>,
     },
-    Queued(Waiting),
+    /// The store is asked for the limits that processes share.
+    Looking {
+        look: Asking<()>,
+        wants: Wants,
+        orchestrator: Arc<Inner>,
+        run: Option<Arc<Run>>,
+    },
+    Queued {
+        waiting: Waiting,
+        orchestrator: Arc<Inner>,
+    },
+    /// It took too long; the store is asked who holds the slots.
+    Overdue {
+        standings: Asking<Vec<LimitWait>>,
+        timeout: Duration,
+    },
     Over,
 }
 
@@ -102,7 +121,7 @@ impl Acquiring {
     fn new(wants: Wants) -> Self {
         let orchestrator = Orchestrator::current().into_inner();
         let run = context::with_run(|run| run.cloned());
-        Self { stage: Stage::New { wants, orchestrator, run }, timeout: None, deadline: None }
+        Self { stage: Stage::New { wants, orchestrator, run }, by_time: false, timeout: None, deadline: None }
     }
 
     /// Gives up after that time, counted from the first poll, with an error that
@@ -111,6 +130,24 @@ impl Acquiring {
         self.timeout = Some(timeout);
         self.deadline = None;
         self
+    }
+
+    /// Takes a place in the queue, unless it is over at once.
+    fn acquire(
+        &self,
+        wants: Wants,
+        orchestrator: Arc<Inner>,
+        run: Option<&Arc<Run>>,
+    ) -> Result<Stage, Result<SlotGuard, Error>> {
+        let limits = &orchestrator.limits;
+        if self.by_time {
+            limits.check_rates(&wants).map_err(Err)?;
+        }
+        match limits.acquire(wants, run) {
+            Acquire::Held(guard) => Err(Ok(guard)),
+            Acquire::Never(error) => Err(Err(error)),
+            Acquire::Waiting(waiting) => Ok(Stage::Queued { waiting, orchestrator }),
+        }
     }
 
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
@@ -130,30 +167,71 @@ impl Future for Acquiring {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let mut waiting = match std::mem::replace(&mut this.stage, Stage::Over) {
-            Stage::New { wants, orchestrator, run } => match orchestrator.limits.acquire(wants, run.as_ref()) {
-                Acquire::Held(guard) => return Poll::Ready(Ok(guard)),
-                Acquire::Never(error) => return Poll::Ready(Err(error)),
-                Acquire::Waiting(waiting) => waiting,
-            },
-            Stage::Queued(waiting) => waiting,
-            Stage::Over => panic!("slots are waited for once: this future was ready before"),
-        };
-        if let Poll::Ready(outcome) = Pin::new(&mut waiting).poll(cx) {
-            return Poll::Ready(outcome);
-        }
-        match this.is_overdue(cx) {
-            Some(timeout) => Poll::Ready(Err(timed_out(&waiting, timeout))),
-            None => {
-                this.stage = Stage::Queued(waiting);
-                Poll::Pending
+        loop {
+            match std::mem::replace(&mut this.stage, Stage::Over) {
+                Stage::New { wants, orchestrator, run } if orchestrator.limits.is_behind(wants.iter(), false) => {
+                    let looked = Arc::clone(&orchestrator);
+                    let look = Box::pin(async move { looked.limits.look(Vec::new()).await });
+                    this.stage = Stage::Looking { look, wants, orchestrator, run };
+                }
+                Stage::New { wants, orchestrator, run } => match this.acquire(wants, orchestrator, run.as_ref()) {
+                    Ok(stage) => this.stage = stage,
+                    Err(outcome) => return Poll::Ready(outcome),
+                },
+                Stage::Looking { mut look, wants, orchestrator, run } => match look.as_mut().poll(cx) {
+                    Poll::Pending => {
+                        this.stage = Stage::Looking { look, wants, orchestrator, run };
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Ok(())) => match this.acquire(wants, orchestrator, run.as_ref()) {
+                        Ok(stage) => this.stage = stage,
+                        Err(outcome) => return Poll::Ready(outcome),
+                    },
+                },
+                Stage::Queued { mut waiting, orchestrator } => {
+                    if let Poll::Ready(outcome) = Pin::new(&mut waiting).poll(cx) {
+                        return Poll::Ready(outcome);
+                    }
+                    // To be told whether there is anything to wait for is not waiting.
+                    let overdue = match waiting.poll_must_wait(cx) {
+                        Poll::Ready(true) => this.is_overdue(cx),
+                        Poll::Ready(false) | Poll::Pending => None,
+                    };
+                    let Some(timeout) = overdue else {
+                        this.stage = Stage::Queued { waiting, orchestrator };
+                        return Poll::Pending;
+                    };
+                    let ticket = waiting.ticket.expect("it waits");
+                    let standings = Box::pin(orchestrator.limits.standings(ticket, LimitWait::NAMED + 1));
+                    this.stage = Stage::Overdue { standings: Box::pin(keep(standings, waiting)), timeout };
+                }
+                Stage::Overdue { mut standings, timeout } => match standings.as_mut().poll(cx) {
+                    Poll::Pending => {
+                        this.stage = Stage::Overdue { standings, timeout };
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(standings) => {
+                        return Poll::Ready(Err(
+                            standings.map_or_else(|error| error, |found| timed_out(&found, timeout))
+                        ));
+                    }
+                },
+                Stage::Over => panic!("slots are waited for once: this future was ready before"),
             }
         }
     }
 }
 
-fn timed_out(waiting: &Waiting, timeout: Duration) -> Error {
-    let what = joined(waiting.standings().iter().map(ToString::to_string));
+/// Keeps the place in the queue until it is known how it stands.
+async fn keep<T>(standings: impl Future<Output = T>, place: Waiting) -> T {
+    let standings = standings.await;
+    drop(place);
+    standings
+}
+
+fn timed_out(standings: &[LimitWait], timeout: Duration) -> Error {
+    let what = joined(standings.iter().map(ToString::to_string));
     Error::new(ErrorKind::TimedOut(if timeout.is_zero() {
         format!("did not wait for {what}")
     } else {
@@ -184,13 +262,6 @@ impl Future for RateLimited {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut self.0;
-        if let Stage::New { wants, orchestrator, .. } = &this.stage
-            && let Err(error) = orchestrator.limits.check_rates(wants)
-        {
-            this.stage = Stage::Over;
-            return Poll::Ready(Err(error));
-        }
-        Pin::new(this).poll(cx).map_ok(drop)
+        Pin::new(&mut self.0).poll(cx).map_ok(drop)
     }
 }

@@ -10,7 +10,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
-use super::table::{Beneath, Class, Holder, Request, Table};
+use super::table::{Beneath, Holder, Request, Table};
+use crate::backend::SlotClass;
 use crate::run::Run;
 
 /// What becomes of a request that waits.
@@ -30,7 +31,7 @@ pub(super) fn look(table: &Table, ticket: u64) -> Outlook {
         return Outlook::Open;
     }
     let mut waiting: Vec<&Request> =
-        table.requests.values().filter(|request| request.place.0 == Class::Nested).collect();
+        table.requests.values().filter(|request| request.place.0 != SlotClass::Ordinary).collect();
     waiting.sort_unstable_by_key(|request| request.place);
     let mut beneath = table.beneath.clone();
     let knotted = reduce(table, waiting, &mut beneath, Order::Kept);
@@ -41,7 +42,7 @@ pub(super) fn look(table: &Table, ticket: u64) -> Outlook {
     let stuck: BTreeSet<u64> =
         reduce(table, knotted, &mut beneath, Order::Waived).iter().map(|request| request.place.1).collect();
     // Whose ancestors hold nothing any more keeps nobody waiting: others give way.
-    if stuck.contains(&ticket) && Table::class(table.requests[&ticket].run.as_ref()) == Class::Nested {
+    if stuck.contains(&ticket) && Table::class(table.requests[&ticket].run.as_ref()) == SlotClass::Nested {
         Outlook::Never(tell(table, ticket, &stuck))
     } else {
         Outlook::Knotted(tickets)
@@ -92,7 +93,8 @@ impl<'a> Kept<'a> {
     /// Whether the request can be served as soon as everybody else has given back what they hold.
     fn leaves_room_for(&mut self, request: &Request) -> bool {
         request.wants.iter().all(|(name, wanted)| {
-            let setting = self.table.setting(name).expect("limits are never removed");
+            // Whoever waits for a limit that was removed is refused.
+            let Some(setting) = self.table.setting(name) else { return true };
             // A limit of no slots waits for whoever opens it, and one that is not active for nobody.
             !setting.active || setting.slots == 0 || self.of(name).saturating_add(wanted) <= setting.slots
         })

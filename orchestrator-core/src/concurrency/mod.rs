@@ -7,6 +7,7 @@
 
 mod acquire;
 mod deadlock;
+mod shared;
 mod table;
 
 use std::future::{Future, IntoFuture};
@@ -18,13 +19,17 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::backend::{BackendError, LimitRecord, LimitSetting, OwnerNo, SlotPlace, SlotStanding};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::explain::{LimitWait, SlotHolder};
 use crate::orchestrator::Orchestrator;
 use crate::run::Run;
 use crate::sync::{AtomicBool, AtomicWaker, Mutex, MutexGuard};
-use table::{Grant, Outside, Parts, Setting, Standing, Table};
+use shared::Desk;
+use table::{Grant, Outside, Parts, Standing, Table};
+
+pub(crate) use shared::{Broker, Landing, Store};
 
 pub use acquire::{Acquiring, RateLimited, concurrency, rate_limit};
 
@@ -33,6 +38,8 @@ pub(crate) struct Limits {
     shared: Arc<Shared>,
     /// Whether there is any limit by tag, for a look without the lock.
     by_tag: AtomicBool,
+    /// Where slots are asked for that processes share.
+    broker: Option<Arc<Broker>>,
 }
 
 /// The name of a limit by tag begins with this.
@@ -45,7 +52,7 @@ pub(crate) struct Shared {
 
 impl std::fmt::Debug for Limits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.list()).finish()
+        f.debug_list().entries(self.shared.lock().list(self.shared.clock.now())).finish()
     }
 }
 
@@ -88,22 +95,87 @@ fn refused(said: String) -> Error {
 
 impl Limits {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { shared: Arc::new(Shared { table: Mutex::default(), clock }), by_tag: AtomicBool::new(false) }
+        let shared = Arc::new(Shared { table: Mutex::default(), clock });
+        Self { shared, by_tag: AtomicBool::new(false), broker: None }
+    }
+
+    /// Limits that are kept in a store, and shared by all who use it.
+    pub(crate) fn in_store(store: Store) -> Self {
+        let mut limits = Self::new(Arc::clone(&store.clock));
+        let desk = Arc::new(Desk::default());
+        limits.shared.lock().desk = Some(Arc::clone(&desk));
+        limits.broker = Some(Arc::new(Broker::new(desk, store, Arc::clone(&limits.shared))));
+        limits
+    }
+
+    /// Where claims are asked for that processes share.
+    pub(crate) const fn broker(&self) -> Option<&Arc<Broker>> {
+        self.broker.as_ref()
     }
 
     /// Creates or changes a limit.
-    fn set(&self, name: &str, setting: Setting) {
+    async fn set(&self, name: String, setting: LimitSetting) -> Result<(), Error> {
         let now = self.shared.clock.now();
-        self.shared.settle(|table| table.set(name, setting, now));
-        self.note_tag(name);
+        if let Some(broker) = &self.broker {
+            let name = name.clone();
+            broker.question(Box::new(move |store| store.set_limit(&name, setting, now))).await?;
+            return self.look(Vec::new()).await;
+        }
+        self.shared.settle(|table| table.set(&name, setting, now));
+        self.note_tag(&name);
+        Ok(())
+    }
+
+    /// Removes a limit; says whether there was one.
+    pub(crate) async fn remove(&self, name: String) -> Result<bool, Error> {
+        if let Some(broker) = &self.broker {
+            let removed = broker.question(Box::new(move |store| store.remove_limit(&name))).await?;
+            self.look(Vec::new()).await?;
+            return Ok(removed);
+        }
+        let mut known = false;
+        self.shared.settle(|table| {
+            known = table.knows(&name);
+            table.remove(&name)
+        });
+        Ok(known)
     }
 
     /// Creates a limit unless there is one of that name.
     pub(crate) fn declare(&self, name: &str, slots: u32) {
         let now = self.shared.clock.now();
-        let setting = Setting { slots, decay: None, active: true };
+        let setting = LimitSetting { slots, decay: None, active: true };
         self.shared.settle(|table| if table.knows(name) { Outside::default() } else { table.set(name, setting, now) });
         self.note_tag(name);
+    }
+
+    /// Whether the store has to be asked before anything can be said of such a request: by that time others may have
+    /// changed the limits.
+    pub(crate) fn is_behind(&self, mut names: impl Iterator<Item = (impl AsRef<str>, u32)>, tagged: bool) -> bool {
+        let Some(broker) = &self.broker else { return false };
+        if tagged && !broker.looked_just_now() {
+            return true;
+        }
+        names.any(|(name, slots)| {
+            let fits = |setting: LimitSetting| !setting.active || slots <= setting.slots;
+            !broker.has_looked() || !self.shared.lock().setting(name.as_ref()).is_some_and(fits)
+        })
+    }
+
+    /// Looks at the limits of the store, and creates these unless they are there.
+    pub(crate) async fn look(&self, declared: Vec<(Arc<str>, u32)>) -> Result<(), Error> {
+        let Some(broker) = &self.broker else { return Ok(()) };
+        let setting = |slots| LimitSetting { slots, decay: None, active: true };
+        broker.look(declared.into_iter().map(|(name, slots)| (name, setting(slots))).collect()).await?;
+        self.by_tag.store(self.shared.lock().limits.keys().any(|name| name.starts_with(TAG)), Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Gives back what is held in the store.
+    pub(crate) fn close(&self) {
+        if let Some(broker) = &self.broker {
+            broker.close();
+        }
     }
 
     fn note_tag(&self, name: &str) {
@@ -134,7 +206,7 @@ impl Limits {
     /// Whether what is asked for comes back by time, or is not limited at all. Unknown limits are told of later.
     fn check_rates(&self, wants: &Wants) -> Result<(), Error> {
         let table = self.shared.lock();
-        let held = |setting: Setting| setting.active && setting.decay.is_none();
+        let held = |setting: LimitSetting| setting.active && setting.decay.is_none();
         let wrong = wants.iter().find(|(name, _)| table.setting(name).is_some_and(held));
         wrong.map_or(Ok(()), |(name, _)| {
             Err(refused(format!(
@@ -150,12 +222,14 @@ impl Limits {
             return Acquire::Never(refused(said));
         }
         let class = Table::class(run);
-        if let Some((parts, outside)) = table.take_at_once(&wants, run, class, now) {
+        if table.desk.is_none()
+            && let Some((parts, outside)) = table.take_at_once(&wants, run, class, now)
+        {
             drop(table);
             outside.settle();
-            return Acquire::Held(SlotGuard { shared: Arc::clone(&self.shared), parts });
+            return Acquire::Held(SlotGuard { shared: Arc::clone(&self.shared), parts, ticket: None });
         }
-        let (ticket, waker) = table.enqueue(wants, run, class);
+        let (ticket, waker) = table.enqueue(wants, run, class, now);
         let (reason, shut_out) = (table.reason(ticket), table.is_shut_out(ticket));
         let (looked, outside) = table.look_at(ticket);
         drop(table);
@@ -180,15 +254,75 @@ impl Limits {
         standings.into_iter().map(LimitWait::from).collect()
     }
 
+    /// The same, with those in other processes.
+    pub(crate) async fn all_waits_of(&self, run: &Arc<Run>) -> Result<Vec<LimitWait>, Error> {
+        let tickets = self.shared.lock().requests_of(run);
+        let mut waits = Vec::new();
+        for ticket in tickets {
+            waits.extend(self.standings(ticket, usize::MAX).await?);
+        }
+        Ok(waits)
+    }
+
+    /// How a request stands in all processes with each limit that it waits for.
+    fn standings(
+        &self,
+        ticket: u64,
+        most_holders: usize,
+    ) -> impl Future<Output = Result<Vec<LimitWait>, Error>> + Send + use<> {
+        let now = self.shared.clock.now();
+        let (broker, shared) = (self.broker.clone(), Arc::clone(&self.shared));
+        async move {
+            let (standings, place) = {
+                let mut table = shared.lock();
+                (table.standings(ticket, most_holders, now), table.place(ticket))
+            };
+            let owner = broker.as_ref().and_then(|broker| broker.owner());
+            let (Some(broker), Some(owner), Some((class, since))) = (broker, owner, place) else {
+                return Ok(standings.into_iter().map(LimitWait::from).collect());
+            };
+            let question = move |store: &dyn crate::backend::Shared| {
+                let place = SlotPlace { class, since, owner, ticket };
+                let ask = |here: Standing| {
+                    let there = store.standing(&here.limit, place, most_holders, now)?;
+                    Ok::<_, BackendError>(there.map(|there| everywhere(here, there, owner)))
+                };
+                standings.into_iter().filter_map(|here| ask(here).transpose()).collect()
+            };
+            broker.question(Box::new(question)).await
+        }
+    }
+
     /// The run, which may wait for slots, or beneath which others may, is part of nothing any more.
     pub(crate) fn detached(&self, run: &Arc<Run>) {
         self.shared.lock().recount(run);
     }
 
     /// Every limit, by name.
-    pub(crate) fn list(&self) -> Vec<Limit> {
+    pub(crate) async fn list(&self) -> Result<Vec<Limit>, Error> {
         let now = self.shared.clock.now();
-        self.shared.lock().list(now)
+        let Some(broker) = &self.broker else { return Ok(self.shared.lock().list(now)) };
+        let records = broker.question(Box::new(move |store| store.limits(now))).await?;
+        Ok(records.into_iter().map(Limit::from).collect())
+    }
+}
+
+/// How a request stands in all processes.
+fn everywhere(here: Standing, there: SlotStanding, owner: OwnerNo) -> LimitWait {
+    let holders = there.holders.into_iter().map(|lease| {
+        let (run_id, name) = lease.run.unzip();
+        let process = (lease.owner != owner).then_some(lease.process);
+        SlotHolder { run_id, name, slots: lease.slots, since: lease.since.to_datetime(), process }
+    });
+    LimitWait {
+        limit: here.limit.to_string(),
+        wanted: here.wanted,
+        slots: there.setting.slots,
+        taken: there.taken,
+        slot_decay: there.setting.decay,
+        // Those that stand in this process before it have not been asked for yet.
+        ahead: there.ahead + here.ahead,
+        holders: holders.collect(),
     }
 }
 
@@ -215,6 +349,7 @@ impl From<Standing> for LimitWait {
                 name: run.map(|run| run.name().to_string()),
                 slots,
                 since: since.to_datetime(),
+                process: None,
             }
         };
         let holders = holders.into_iter().map(holder).collect();
@@ -243,12 +378,18 @@ impl Waiting {
         self.reason.clone()
     }
 
-    /// How the request stands with each limit that it waits for; names some of the holders.
-    fn standings(&self) -> Vec<LimitWait> {
-        let Some(ticket) = self.ticket else { return Vec::new() };
-        let now = self.shared.clock.now();
-        let standings = self.shared.lock().standings(ticket, LimitWait::NAMED + 1, now);
-        standings.into_iter().map(LimitWait::from).collect()
+    /// Ready when it is known whether there is anything to wait for at all: where processes share the limits, the store
+    /// has to be asked. Says whether there is.
+    pub(crate) fn poll_must_wait(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Some(ticket) = self.ticket else { return Poll::Ready(false) };
+        if self.shared.lock().desk.is_none() {
+            return Poll::Ready(true);
+        }
+        self.waker.register(cx.waker());
+        let table = self.shared.lock();
+        let Some(must_wait) = table.must_wait(ticket) else { return Poll::Pending };
+        (self.reason, self.shut_out) = (table.reason(ticket), table.is_shut_out(ticket));
+        Poll::Ready(must_wait)
     }
 }
 
@@ -268,11 +409,15 @@ impl Future for Waiting {
             match grant {
                 Grant::Slots(parts) => {
                     this.ticket = None;
-                    return Poll::Ready(Ok(SlotGuard { shared: Arc::clone(&this.shared), parts }));
+                    return Poll::Ready(Ok(SlotGuard {
+                        shared: Arc::clone(&this.shared),
+                        parts,
+                        ticket: Some(ticket),
+                    }));
                 }
-                Grant::Never(said) => {
+                Grant::Never(error) => {
                     this.ticket = None;
-                    return Poll::Ready(Err(refused(said)));
+                    return Poll::Ready(Err(error));
                 }
                 Grant::Wait => {
                     this.timer = None;
@@ -304,6 +449,8 @@ impl Drop for Waiting {
 pub struct SlotGuard {
     shared: Arc<Shared>,
     parts: Parts,
+    /// Under which number a store has it, if one does.
+    ticket: Option<u64>,
 }
 
 impl SlotGuard {
@@ -321,7 +468,12 @@ impl std::fmt::Debug for SlotGuard {
 
 impl Drop for SlotGuard {
     fn drop(&mut self) {
-        self.shared.settle(|table| table.release(&self.parts));
+        self.shared.settle(|table| {
+            if let (Some(desk), Some(ticket)) = (&table.desk, self.ticket) {
+                desk.give_back(ticket);
+            }
+            table.release(&self.parts)
+        });
     }
 }
 
@@ -333,15 +485,22 @@ pub struct Limit {
     pub name: String,
     /// How many slots it has.
     pub slots: u32,
-    /// How many slots are taken; for a limit with decay those that have not come back yet. More than there are, if it
+    /// How many slots are taken, by all processes that share the limit; for a limit with decay those that have not come back yet. More than there are, if it
     /// was made smaller or was not active when they were taken.
     pub taken: u32,
-    /// How many requests wait.
+    /// How many requests wait, in all processes.
     pub waiting: usize,
     /// How many slots come back each second, if they come back by time.
     pub slot_decay: Option<f64>,
     /// Whether it limits anything: a limit that is not active lets everybody pass.
     pub active: bool,
+}
+
+impl From<LimitRecord> for Limit {
+    fn from(record: LimitRecord) -> Self {
+        let LimitRecord { name, setting: LimitSetting { slots, decay, active }, taken, waiting } = record;
+        Self { name, slots, taken, waiting, slot_decay: decay, active }
+    }
 }
 
 /// Creates or changes a limit when awaited; made by [`Orchestrator::limit`].
@@ -350,12 +509,12 @@ pub struct Limit {
 pub struct SetLimit {
     orchestrator: Orchestrator,
     name: String,
-    setting: Setting,
+    setting: LimitSetting,
 }
 
 impl SetLimit {
     pub(crate) const fn new(orchestrator: Orchestrator, name: String, slots: u32) -> Self {
-        Self { orchestrator, name, setting: Setting { slots, decay: None, active: true } }
+        Self { orchestrator, name, setting: LimitSetting { slots, decay: None, active: true } }
     }
 
     /// Makes it a rate limit: slots come back by time, so many each second, and not when they are given back.
@@ -390,18 +549,17 @@ impl SetLimit {
 
 impl IntoFuture for SetLimit {
     type Output = Result<(), Error>;
-    type IntoFuture = std::future::Ready<Self::Output>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { orchestrator, name, setting } = self;
-        std::future::ready(match setting.decay {
-            _ if name.is_empty() => Err(refused("a limit needs a name".to_owned())),
-            Some(rate) if !(rate.is_finite() && rate > 0.0) => Err(refused(format!(
-                "the slot decay of limit '{name}' is {rate}: expected the number of slots that come back each second"
-            ))),
-            _ => {
-                orchestrator.inner().limits.set(&name, setting);
-                Ok(())
+        Box::pin(async move {
+            match setting.decay {
+                _ if name.is_empty() => Err(refused("a limit needs a name".to_owned())),
+                Some(rate) if !(rate.is_finite() && rate > 0.0) => Err(refused(format!(
+                    "the slot decay of limit '{name}' is {rate}: expected the number of slots that come back each second"
+                ))),
+                _ => orchestrator.inner().limits.set(name, setting).await,
             }
         })
     }

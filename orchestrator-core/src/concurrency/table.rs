@@ -11,36 +11,39 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::deadlock::{self, Outlook};
+use super::shared::{Desk, Stage};
 use super::{Limit, TICK, Wants};
+use crate::backend::{LimitSetting, SlotClass};
 use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind};
 use crate::run::Run;
 use crate::sync::AtomicWaker;
 
 #[derive(Default)]
 pub(super) struct Table {
-    limits: HashMap<Arc<str>, Entry>,
+    pub(super) limits: HashMap<Arc<str>, Entry>,
     /// Everybody who waits, by ticket.
     pub(super) requests: BTreeMap<u64, Request>,
     pub(super) beneath: Beneath,
     next_ticket: u64,
+    /// Where slots are asked for that processes share. What is here then mirrors the store, which has the say.
+    pub(super) desk: Option<Arc<Desk>>,
 }
 
-/// What a limit is set to.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Setting {
-    pub(crate) slots: u32,
-    pub(crate) decay: Option<f64>,
-    /// A limit that is not active lets everybody pass.
-    pub(crate) active: bool,
-}
-
-struct Entry {
-    setting: Setting,
+pub(super) struct Entry {
+    pub(super) setting: LimitSetting,
+    /// Whether it was removed. Those who hold its slots, and those who wait and have not been told, are still here.
+    removed: bool,
+    /// How many slots have been asked for in the store and not been given yet, by class.
+    pub(super) asked: [u32; 2],
+    /// How many slots were taken in the store, as far as is known.
+    pub(super) seen: u32,
     /// Slots taken and not given back; of a limit with decay, those taken and not come back by `as_of`.
     taken: f64,
     as_of: Timestamp,
     holders: Slab<Holder>,
-    queue: BTreeSet<Place>,
+    /// Of shared limits those only who have not been asked for in the store yet.
+    pub(super) queue: BTreeSet<Place>,
 }
 
 /// The run is not kept alive: its result may hold the very guard that stands for this.
@@ -54,19 +57,14 @@ pub(super) struct Request {
     pub(super) wants: Wants,
     pub(super) run: Option<Arc<Run>>,
     pub(super) place: Place,
-    waker: Arc<AtomicWaker>,
+    pub(super) since: Timestamp,
+    /// How far the store is with it.
+    pub(super) stage: Stage,
+    pub(super) waker: Arc<AtomicWaker>,
 }
 
 /// A place in a queue; the least is served first.
-type Place = (Class, u64);
-
-/// Who is served before whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Class {
-    /// A run above this one holds slots, and gives them back only after this one has ended.
-    Nested,
-    Ordinary,
-}
+pub(super) type Place = (SlotClass, u64);
 
 /// How many requests there are in the bodies of each run and beneath it, by the run's address. The requests keep these
 /// runs alive.
@@ -86,16 +84,16 @@ pub(super) enum Grant {
     /// Until enough slots have come back by time.
     Until(Duration),
     /// The limit was changed so that the request cannot be served any more.
-    Never(String),
+    Never(Error),
 }
 
 /// What is to be done without the lock: wakers and destructors are code of others.
 #[derive(Default)]
 #[must_use = "somebody waits for this"]
 pub(super) struct Outside {
-    wake: Vec<Arc<AtomicWaker>>,
-    gone: Option<Request>,
-    runs: SmallVec<[Arc<Run>; 2]>,
+    pub(super) wake: Vec<Arc<AtomicWaker>>,
+    pub(super) gone: Option<Request>,
+    pub(super) runs: SmallVec<[Arc<Run>; 2]>,
 }
 
 impl Outside {
@@ -186,18 +184,18 @@ impl Entry {
     fn taken(&self) -> u32 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast of a float saturates")]
         let taken = self.taken.ceil() as u32;
-        taken
+        taken.max(self.seen)
     }
 }
 
 impl Table {
     pub(super) fn knows(&self, name: &str) -> bool {
-        self.limits.contains_key(name)
+        self.limits.get(name).is_some_and(|entry| !entry.removed)
     }
 
     /// What a limit is set to, if there is one of that name.
-    pub(super) fn setting(&self, name: &str) -> Option<Setting> {
-        self.limits.get(name).map(|entry| entry.setting)
+    pub(super) fn setting(&self, name: &str) -> Option<LimitSetting> {
+        self.limits.get(name).filter(|entry| !entry.removed).map(|entry| entry.setting)
     }
 
     pub(super) fn is_active(&self, name: &str) -> bool {
@@ -211,9 +209,12 @@ impl Table {
         entry.holders.iter().map(|(_, holder)| holder).filter(move |_| lasting)
     }
 
-    pub(super) fn set(&mut self, name: &str, setting: Setting, now: Timestamp) -> Outside {
+    pub(super) fn set(&mut self, name: &str, setting: LimitSetting, now: Timestamp) -> Outside {
         let entry = self.limits.entry(name.into()).or_insert_with(|| Entry {
             setting,
+            removed: false,
+            asked: [0; 2],
+            seen: 0,
             taken: 0.0,
             as_of: now,
             holders: Slab::new(),
@@ -224,15 +225,28 @@ impl Table {
             // What is held counts from now on by who holds it, or by time.
             entry.taken = entry.holders.iter().map(|(_, holder)| f64::from(holder.slots)).sum();
         }
-        entry.setting = setting;
-        // Everybody looks again: a request may have become too large, or the limit may let all of them pass.
-        let wake = entry.queue.iter().map(|(_, ticket)| Arc::clone(&self.requests[ticket].waker)).collect();
+        (entry.setting, entry.removed) = (setting, false);
+        self.changed(name)
+    }
+
+    /// Removes a limit; whoever waits for its slots is told.
+    pub(super) fn remove(&mut self, name: &str) -> Outside {
+        let Some(entry) = self.limits.get_mut(name) else { return Outside::default() };
+        entry.removed = true;
+        self.changed(name)
+    }
+
+    /// Everybody looks again: a request may have become too large, or the limit may let all of them pass.
+    fn changed(&mut self, name: &str) -> Outside {
+        self.admit();
+        let wake = |request: &&Request| request.wants.iter().any(|(wanted, _)| **wanted == *name);
+        let wake = self.requests.values().filter(wake).map(|request| Arc::clone(&request.waker)).collect();
         Outside { wake, ..Outside::default() }
     }
 
     pub(super) fn check(&self, wants: &Wants) -> Result<(), String> {
         for (name, slots) in wants.iter() {
-            let Some(Entry { setting, .. }) = self.limits.get(name) else { return Err(self.unknown(name)) };
+            let Some(setting) = self.setting(name) else { return Err(self.unknown(name)) };
             // A limit of no slots is a closed door, and may be opened.
             if setting.active && slots > setting.slots && setting.slots > 0 {
                 return Err(format!("{slots} slots of limit '{name}' were asked for, which has {}", setting.slots));
@@ -242,7 +256,8 @@ impl Table {
     }
 
     fn unknown(&self, name: &str) -> String {
-        let mut known: Vec<_> = self.limits.keys().map(|name| format!("'{name}'")).collect();
+        let known = self.limits.iter().filter(|(_, entry)| !entry.removed);
+        let mut known: Vec<_> = known.map(|(name, _)| format!("'{name}'")).collect();
         known.sort_unstable();
         let known =
             if known.is_empty() { "there are none".to_owned() } else { format!("known are {}", known.join(", ")) };
@@ -250,9 +265,9 @@ impl Table {
     }
 
     /// Whether a run above this one, or its own body, holds slots of any limit.
-    pub(super) fn class(run: Option<&Arc<Run>>) -> Class {
+    pub(super) fn class(run: Option<&Arc<Run>>) -> SlotClass {
         let nested = run.is_some_and(|run| run.lineage().any(|ancestor| ancestor.holds_slots()));
-        if nested { Class::Nested } else { Class::Ordinary }
+        if nested { SlotClass::Nested } else { SlotClass::Ordinary }
     }
 
     /// Serves a request that has to wait for nobody.
@@ -260,7 +275,7 @@ impl Table {
         &mut self,
         wants: &Wants,
         run: Option<&Arc<Run>>,
-        class: Class,
+        class: SlotClass,
         now: Timestamp,
     ) -> Option<(Parts, Outside)> {
         let place = (class, self.next_ticket);
@@ -271,7 +286,7 @@ impl Table {
         at_once.then(|| self.take(wants, run, now))
     }
 
-    fn take(&mut self, wants: &Wants, run: Option<&Arc<Run>>, now: Timestamp) -> (Parts, Outside) {
+    pub(super) fn take(&mut self, wants: &Wants, run: Option<&Arc<Run>>, now: Timestamp) -> (Parts, Outside) {
         let promoted = run.filter(|run| !run.holds_slots()).map(|run| self.promote(run)).unwrap_or_default();
         let take = |(name, slots): (&Arc<str>, u32)| {
             let entry = self.limits.get_mut(name).expect(CHECKED);
@@ -295,22 +310,31 @@ impl Table {
         if !self.beneath.any(&Arc::downgrade(run)) {
             return Vec::new();
         }
-        let ordinary = self.requests.values_mut().filter(|request| request.place.0 == Class::Ordinary);
+        let ordinary = self.requests.values_mut().filter(|request| request.place.0 == SlotClass::Ordinary);
         let beneath = |other: &Arc<Run>| other.is_part_of(run);
         let promoted = ordinary.filter(|request| request.run.as_ref().is_some_and(beneath)).map(|request| {
-            let place = (Class::Nested, request.place.1);
-            for (name, _) in request.wants.iter() {
-                let queue = &mut self.limits.get_mut(name).expect(CHECKED).queue;
-                queue.remove(&request.place);
-                queue.insert(place);
+            let place = (SlotClass::Nested, request.place.1);
+            for (name, slots) in request.wants.iter() {
+                self.limits.get_mut(name).expect(CHECKED).moved(request, slots, place);
             }
             request.place = place;
+            if let (Some(desk), true) = (&self.desk, request.stage.is_asked()) {
+                desk.moved(place.1, place.0, request.run.as_ref());
+            }
             Arc::clone(&request.waker)
         });
-        promoted.collect()
+        let promoted = promoted.collect();
+        self.admit();
+        promoted
     }
 
-    pub(super) fn enqueue(&mut self, wants: Wants, run: Option<&Arc<Run>>, class: Class) -> (u64, Arc<AtomicWaker>) {
+    pub(super) fn enqueue(
+        &mut self,
+        wants: Wants,
+        run: Option<&Arc<Run>>,
+        class: SlotClass,
+        now: Timestamp,
+    ) -> (u64, Arc<AtomicWaker>) {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let place = (class, ticket);
@@ -321,14 +345,16 @@ impl Table {
             self.beneath.add(run);
         }
         let waker = Arc::new(AtomicWaker::new());
-        let request = Request { wants, run: run.map(Arc::clone), place, waker: Arc::clone(&waker) };
+        let run = run.map(Arc::clone);
+        let request = Request { wants, run, place, since: now, stage: Stage::Queued, waker: Arc::clone(&waker) };
         self.requests.insert(ticket, request);
+        self.admit();
         (ticket, waker)
     }
 
     /// Looks whether a new request can be served at all; an error if not. It may complete a knot that others undo.
     pub(super) fn look_at(&mut self, ticket: u64) -> (Result<(), String>, Outside) {
-        if self.requests[&ticket].place.0 == Class::Ordinary {
+        if self.requests[&ticket].place.0 == SlotClass::Ordinary {
             return (Ok(()), Outside::default());
         }
         match deadlock::look(self, ticket) {
@@ -343,7 +369,7 @@ impl Table {
 
     /// Whether a limit that a request asks for has no slots at all.
     pub(super) fn is_shut_out(&self, ticket: u64) -> bool {
-        let closed = |setting: Setting| setting.active && setting.slots == 0;
+        let closed = |setting: LimitSetting| setting.active && setting.slots == 0;
         self.requests[&ticket].wants.iter().any(|(name, _)| closed(self.limits[name].setting))
     }
 
@@ -365,12 +391,12 @@ impl Table {
 
     /// How a request stands with each limit that it waits for; names at most so many holders of each.
     pub(super) fn standings(&mut self, ticket: u64, most_holders: usize, now: Timestamp) -> Vec<Standing> {
-        let request = &self.requests[&ticket];
+        let Some(request) = self.requests.get(&ticket) else { return Vec::new() };
         let mut standings = Vec::new();
         for (name, wanted) in request.wants.iter() {
             let entry = self.limits.get_mut(name).expect(CHECKED);
             entry.settle(now);
-            let Setting { slots, decay, active } = entry.setting;
+            let LimitSetting { slots, decay, active } = entry.setting;
             if !active {
                 continue;
             }
@@ -391,6 +417,11 @@ impl Table {
         standings
     }
 
+    /// Where a request stands, and since when.
+    pub(super) fn place(&self, ticket: u64) -> Option<(SlotClass, Timestamp)> {
+        self.requests.get(&ticket).map(|request| (request.place.0, request.since))
+    }
+
     /// The requests that a run and its body have made.
     pub(super) fn requests_of(&self, run: &Arc<Run>) -> Vec<u64> {
         let own = |request: &Request| request.run.as_ref().is_some_and(|other| Arc::ptr_eq(other, run));
@@ -400,8 +431,16 @@ impl Table {
     /// Serves a request if its turn has come; gives back those whose turn has come after it.
     pub(super) fn serve(&mut self, ticket: u64, now: Timestamp) -> (Grant, Outside) {
         let request = self.requests.get(&ticket).expect("a request that waits is in the table");
+        match &request.stage {
+            Stage::Granted => return self.take_granted(ticket, now),
+            Stage::Failed(error) => return (Grant::Never(error.clone()), self.leave(ticket)),
+            Stage::Queued | Stage::Asked | Stage::Told => {}
+        }
         if let Err(said) = self.check(&request.wants) {
-            return (Grant::Never(said), self.leave(ticket));
+            return (never(said), self.leave(ticket));
+        }
+        if self.desk.is_some() {
+            return self.wait(ticket, now);
         }
         match self.free_for(ticket, &BTreeSet::new(), now) {
             Some(delay) => self.grant(ticket, delay, now),
@@ -436,12 +475,13 @@ impl Table {
 
     /// Lets a request wait, unless what happened since it was made has closed a cycle.
     fn wait(&mut self, ticket: u64, now: Timestamp) -> (Grant, Outside) {
-        if self.requests[&ticket].place.0 == Class::Ordinary {
+        if self.requests[&ticket].place.0 == SlotClass::Ordinary {
             return (Grant::Wait, Outside::default());
         }
         match deadlock::look(self, ticket) {
             Outlook::Open => (Grant::Wait, Outside::default()),
-            Outlook::Never(said) => (Grant::Never(said), self.leave(ticket)),
+            Outlook::Never(said) => (never(said), self.leave(ticket)),
+            Outlook::Knotted(_) if self.desk.is_some() => (Grant::Wait, self.let_pass(ticket)),
             Outlook::Knotted(knotted) => {
                 // One of those behind may be the one that undoes the knot.
                 let next = self.next_after(ticket);
@@ -469,7 +509,7 @@ impl Table {
     pub(super) fn may_be_stuck(&self) -> bool {
         self.limits.iter().any(|(name, entry)| {
             entry.setting.active
-                && entry.queue.first().is_some_and(|first| first.0 == Class::Nested)
+                && (entry.asked[0] > 0 || entry.queue.first().is_some_and(|first| first.0 != SlotClass::Ordinary))
                 && self.holders(name).any(|holder| holder.run.as_ref().is_some_and(|run| self.beneath.any(run)))
         })
     }
@@ -480,11 +520,14 @@ impl Table {
         if let Some(run) = &request.run {
             self.beneath.remove(run);
         }
+        if self.desk.is_some() {
+            return self.left(request);
+        }
         let mut wake = Vec::new();
         for (name, _) in request.wants.iter() {
             let queue = &mut self.limits.get_mut(name).expect(CHECKED).queue;
             // Whoever comes after one beneath a holder may be first without being the first of the queue.
-            let may_be_first = request.place.0 == Class::Nested || queue.first() == Some(&request.place);
+            let may_be_first = request.place.0 == SlotClass::Nested || queue.first() == Some(&request.place);
             queue.remove(&request.place);
             if may_be_first {
                 let next = queue.range(request.place..).next();
@@ -507,7 +550,9 @@ impl Table {
                 run.count_slots(false);
                 outside.runs.push(run);
             }
-            outside.wake.extend(entry.queue.first().map(|(_, first)| Arc::clone(&self.requests[first].waker)));
+            if self.desk.is_none() {
+                outside.wake.extend(entry.queue.first().map(|(_, first)| Arc::clone(&self.requests[first].waker)));
+            }
         }
         outside
     }
@@ -516,9 +561,10 @@ impl Table {
         let mut all: Vec<_> = self
             .limits
             .iter_mut()
+            .filter(|(_, entry)| !entry.removed)
             .map(|(name, entry)| {
                 entry.settle(now);
-                let Setting { slots, decay, active } = entry.setting;
+                let LimitSetting { slots, decay, active } = entry.setting;
                 let waiting = entry.queue.len();
                 Limit { name: name.to_string(), slots, taken: entry.taken(), waiting, slot_decay: decay, active }
             })
@@ -528,4 +574,8 @@ impl Table {
     }
 }
 
-const CHECKED: &str = "limits are never removed, and requests are checked first";
+fn never(said: String) -> Grant {
+    Grant::Never(Error::new(ErrorKind::Limit(said)))
+}
+
+pub(super) const CHECKED: &str = "the entries of limits are kept for ever, and requests are checked first";

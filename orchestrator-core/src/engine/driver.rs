@@ -1,6 +1,6 @@
 //! Carries out what the machine decides, and writes the run's states.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Call;
@@ -67,7 +67,7 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                 Verdict::Again(flight) => {
                     // Nothing is held while somebody else computes the same: that one may need it.
                     holding.taken = Taken::default();
-                    let _noted = run.waits_for(Waits::Flight(Weak::clone(&flight.run)));
+                    let _noted = run.waits_for(flight.note());
                     match Box::pin(unless_cancelled(run, flight.landed())).await {
                         Some(()) => Event::StartOver,
                         None => Event::CancelRequested,

@@ -57,11 +57,11 @@ fn explore(program: impl Fn() + Send + Sync + Clone + 'static) {
 fn explore_runs<F: Future<Output = ()> + 'static>(program: impl Fn(Orchestrator) -> F + Send + Sync + Clone + 'static) {
     explore(move || {
         let orchestrator = Orchestrator::in_memory();
-        shuttle::future::block_on(async {
+        let limits = shuttle::future::block_on(async {
             orchestrator.scope(program(orchestrator.clone())).await;
             orchestrator.shutdown().await.expect("all is stored");
+            orchestrator.limits().await.expect("they are in memory")
         });
-        let limits = orchestrator.inner().limits.list();
         assert!(limits.iter().all(|limit| (limit.taken, limit.waiting) == (0, 0)), "{limits:?}");
     });
 }

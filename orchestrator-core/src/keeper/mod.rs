@@ -72,12 +72,9 @@ impl Keeper {
         &self.state.membership
     }
 
-    /// Looks whether another orchestrator is gone, and ends it if so; says whether it has ended.
-    ///
-    /// For whoever waits for something that it holds; blocks.
-    #[expect(dead_code, reason = "for those who wait for slots of other processes")]
-    pub(crate) fn look_at(&self, owner: OwnerNo) -> Result<bool, BackendError> {
-        self.state.shared().owner(owner)?.map_or(Ok(true), |owner| self.state.look_at(&owner))
+    /// What those need who wait for something that others hold.
+    pub(crate) fn lookout(&self) -> Lookout {
+        Lookout(Arc::clone(&self.state))
     }
 
     /// Leaves the store: from now on nothing is taken of what the orchestrator writes.
@@ -95,6 +92,22 @@ impl Keeper {
             // Whoever looks next finds that the process is gone, or that it does not renew its lease.
             tracing::debug!(target: "orchestrator", "cannot tell other processes that this one leaves: {error}");
         }
+    }
+}
+
+/// Looks for those who are gone on behalf of somebody who waits for what they hold; blocks.
+#[derive(Debug, Clone)]
+pub(crate) struct Lookout(Arc<State>);
+
+impl Lookout {
+    /// The number of this orchestrator; `None` as long as it could not be entered.
+    pub(crate) fn owner(&self) -> Option<OwnerNo> {
+        self.0.membership.owner()
+    }
+
+    /// Ends those who are gone.
+    pub(crate) fn look(&self) {
+        panics::shield(|| self.0.look());
     }
 }
 

@@ -5,7 +5,10 @@
 
 mod cache;
 mod care;
+mod claims;
 mod error;
+mod lease;
+mod limits;
 mod look;
 mod orphans;
 mod ownership;
@@ -14,6 +17,7 @@ mod read;
 mod result;
 mod schema;
 mod search;
+mod serve;
 mod write;
 
 #[cfg(test)]
@@ -91,6 +95,8 @@ pub struct SqliteBackend {
     readers: Mutex<Vec<Connection>>,
     /// Writes what must not wait for batches; opened when it is needed.
     aside: Mutex<Option<Connection>>,
+    /// For what is leased; opened when it is needed.
+    leases: Mutex<Option<Connection>>,
 }
 
 impl SqliteBackend {
@@ -120,7 +126,7 @@ impl SqliteBackend {
         }
         let connection = open_to_write(&path, &options)?;
         let writer = Mutex::new(Writer::new(connection));
-        Ok(Self { path, options, writer, readers: Mutex::default(), aside: Mutex::default() })
+        Ok(Self { path, options, writer, readers: Mutex::default(), aside: Mutex::default(), leases: Mutex::default() })
     }
 
     /// Reads on a connection of its own; `doing` says what for, and is only called for an error.

@@ -138,11 +138,19 @@ pub(crate) async fn apply(rule: Rule, run: &Arc<Run>, call: &mut dyn Call, holdi
             Some((capacity, size)) => Box::pin(flow_capacity::apply(capacity, size, run, holding)).await,
             None => Verdict::Accept,
         },
-        Rule::Slots => match slots::asked(run) {
-            Ok(wants) if wants.is_empty() => Verdict::Accept,
-            Ok(wants) => Box::pin(slots::apply(wants, run, holding)).await,
-            Err(error) => Verdict::Abort(error),
-        },
+        Rule::Slots => {
+            if slots::is_behind(run) {
+                match Box::pin(slots::look(run)).await {
+                    Verdict::Accept => {}
+                    verdict => return verdict,
+                }
+            }
+            match slots::asked(run) {
+                Ok(wants) if wants.is_empty() => Verdict::Accept,
+                Ok(wants) => Box::pin(slots::apply(wants, run, holding)).await,
+                Err(error) => Verdict::Abort(error),
+            }
+        }
         Rule::Worker if run.def.is_async || !run.visible => Verdict::Accept,
         Rule::Worker => Box::pin(worker::apply(run, holding)).await,
     }

@@ -1,5 +1,6 @@
 //! Slots of named limits: those that the task asks for, and one of each limit that is named after a tag.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use super::{Holding, Verdict};
@@ -32,9 +33,38 @@ pub(super) fn asked(run: &Arc<Run>) -> Result<Wants, TaskError> {
     Ok(wants)
 }
 
+/// Whether the store has to be asked first for the limits that processes share.
+pub(super) fn is_behind(run: &Arc<Run>) -> bool {
+    let limits = &run.scope.orchestrator.limits;
+    if limits.broker().is_none() || run.is_flow() || !run.visible {
+        return false;
+    }
+    let tagged = !run.info.tags.is_empty();
+    match run.overrides.get().and_then(|options| options.concurrency.as_ref()) {
+        Some(named) => limits.is_behind(named.iter().map(|(limit, slots)| (limit, *slots)), tagged),
+        None => limits.is_behind(run.def.concurrency.iter().map(|want| (want.limit, want.slots)), tagged),
+    }
+}
+
+/// Asks the store for the limits that processes share; those that the task declares are created.
+pub(super) async fn look(run: &Arc<Run>) -> Verdict {
+    let declared = match run.overrides.get().and_then(|options| options.concurrency.as_ref()) {
+        Some(_) => Vec::new(),
+        None => {
+            let declared = run.def.concurrency.iter().filter_map(|want| want.declare.map(|slots| (want.limit, slots)));
+            declared.map(|(limit, slots)| (Arc::from(limit), slots)).collect()
+        }
+    };
+    match unless_cancelled(run, run.scope.orchestrator.limits.look(declared)).await {
+        Some(Ok(())) => Verdict::Accept,
+        Some(Err(error)) => Verdict::Abort(refused(run, error.to_string())),
+        None => Verdict::Cancelled,
+    }
+}
+
 pub(super) async fn apply(wants: Wants, run: &Arc<Run>, holding: &mut Holding) -> Verdict {
     let limits = &run.scope.orchestrator.limits;
-    let waiting = match limits.acquire(wants, Some(run)) {
+    let mut waiting = match limits.acquire(wants, Some(run)) {
         Acquire::Held(guard) => {
             holding.taken.slots = Some(guard);
             return Verdict::Accept;
@@ -42,11 +72,17 @@ pub(super) async fn apply(wants: Wants, run: &Arc<Run>, holding: &mut Holding) -
         Acquire::Never(error) => return Verdict::Abort(refused(run, error.to_string())),
         Acquire::Waiting(waiting) => waiting,
     };
-    let reason = waiting.reason();
-    if waiting.is_shut_out() {
-        tracing::warn!(target: "orchestrator", "{} '{}' {reason}: it waits until the limit is changed", run.kind(), run.name());
+    match unless_cancelled(run, poll_fn(|cx| waiting.poll_must_wait(cx))).await {
+        Some(true) => {
+            let reason = waiting.reason();
+            if waiting.is_shut_out() {
+                tracing::warn!(target: "orchestrator", "{} '{}' {reason}: it waits until the limit is changed", run.kind(), run.name());
+            }
+            run.enter(StateName::AwaitingConcurrencySlot, Some(reason.into()));
+        }
+        Some(false) => {}
+        None => return Verdict::Cancelled,
     }
-    run.enter(StateName::AwaitingConcurrencySlot, Some(reason.into()));
     match unless_cancelled(run, waiting).await {
         Some(Ok(guard)) => {
             holding.taken.slots = Some(guard);

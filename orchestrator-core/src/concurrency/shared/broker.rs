@@ -1,0 +1,413 @@
+//! The thread that takes to the store what runs ask for, and looks what others have changed there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::desk::{Desk, Orders};
+use super::{LOOK_EVERY, LOOK_FOR_GONE, NEW, shut_down};
+use crate::backend::record::CacheKey;
+use crate::backend::{
+    BackendError, BackendErrorKind, ClaimRequest, Claimed, LimitSetting, OwnerNo, Shared, SlotNews, SlotTrade,
+    StateBackend,
+};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::journal::Settled;
+use crate::keeper::Lookout;
+
+/// Delays before something is tried again that may help.
+const TRY_AGAIN: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
+
+/// The shortest time between two looks.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// The store as this orchestrator sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    pub(crate) backend: Arc<dyn StateBackend>,
+    pub(crate) lookout: Lookout,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) journal: Settled,
+}
+
+impl Store {
+    fn shared(&self) -> &dyn Shared {
+        self.backend.shared().expect("the store says the same each time")
+    }
+}
+
+/// Takes orders for the store.
+pub(crate) struct Broker {
+    pub(in super::super) desk: Arc<Desk>,
+    store: Store,
+    limits: Arc<super::super::Shared>,
+    looked: Arc<Looked>,
+    thread: OnceLock<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// When the limits of the store were looked at last.
+#[derive(Debug, Default)]
+struct Looked(Mutex<Option<Instant>>);
+
+impl Looked {
+    fn set(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn age(&self) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|looked| looked.elapsed())
+    }
+}
+
+impl Broker {
+    pub(in super::super) fn new(desk: Arc<Desk>, store: Store, limits: Arc<super::super::Shared>) -> Self {
+        Self { desk, store, limits, looked: Arc::default(), thread: OnceLock::new() }
+    }
+
+    /// Starts the thread, unless it is there.
+    pub(super) fn start(&self) {
+        self.thread.get_or_init(|| {
+            let work = Work {
+                desk: Arc::clone(&self.desk),
+                store: self.store.clone(),
+                limits: Arc::clone(&self.limits),
+                looked: Arc::clone(&self.looked),
+                asked: BTreeMap::new(),
+                over: Vec::new(),
+                backlog: HashMap::new(),
+                claims_over: Vec::new(),
+                landings: HashMap::new(),
+                version: None,
+                due: None,
+                gone: Instant::now(),
+                fenced: None,
+            };
+            let thread = std::thread::Builder::new()
+                .name("orchestrator-slots".to_owned())
+                .spawn(move || work.run())
+                .expect("the system has a thread for the limits that processes share");
+            Mutex::new(Some(thread))
+        });
+    }
+
+    /// Whether nobody has looked at all, or somebody has just now.
+    pub(in super::super) fn has_looked(&self) -> bool {
+        self.looked.age().is_some()
+    }
+
+    pub(in super::super) fn looked_just_now(&self) -> bool {
+        self.looked.age().is_some_and(|age| age < NEW)
+    }
+
+    /// Looks at the limits of the store, after these have been created that are not there.
+    pub(in super::super) fn look(
+        &self,
+        declared: Vec<(Arc<str>, LimitSetting)>,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let (answer, answered) = oneshot::channel();
+        self.start();
+        self.desk.order(|orders| {
+            orders.declared.extend(declared);
+            orders.looks.push(answer);
+        });
+        async { answered.await.unwrap_or_else(|_| Err(shut_down())) }
+    }
+
+    /// Asks the store something.
+    pub(in super::super) fn question<T: Send + 'static>(
+        &self,
+        question: Box<dyn FnOnce(&dyn Shared) -> Result<T, BackendError> + Send>,
+    ) -> impl Future<Output = Result<T, Error>> + Send + use<T> {
+        let (answer, answered) = oneshot::channel();
+        self.start();
+        let question = Box::new(move |store: &dyn Shared| {
+            let _ = answer.send(question(store).map_err(Error::from));
+        });
+        self.desk.order(|orders| orders.questions.push(question));
+        async { answered.await.unwrap_or_else(|_| Err(shut_down())) }
+    }
+
+    pub(in super::super) fn owner(&self) -> Option<OwnerNo> {
+        self.store.lookout.owner()
+    }
+
+    /// Gives back what is on the desk, and ends the thread.
+    pub(crate) fn close(&self) {
+        self.desk.close();
+        let Some(thread) = self.thread.get() else { return };
+        let thread = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// What the thread knows.
+struct Work {
+    desk: Arc<Desk>,
+    store: Store,
+    limits: Arc<super::super::Shared>,
+    looked: Arc<Looked>,
+    /// The requests that the store has and has not served, and whether those who made them know that they wait.
+    asked: BTreeMap<u64, bool>,
+    /// What could not be given back yet.
+    over: Vec<u64>,
+    /// What the store was told of the requests that stand in this process.
+    backlog: HashMap<Arc<str>, usize>,
+    claims_over: Vec<(CacheKey, u64, u64)>,
+    landings: HashMap<CacheKey, Vec<oneshot::Sender<Result<(), Error>>>>,
+    version: Option<u64>,
+    /// When slots have come back by time that somebody waits for.
+    due: Option<Instant>,
+    /// When it was looked last whether those are gone who keep others waiting.
+    gone: Instant,
+    /// The store takes nothing from this orchestrator any more.
+    fenced: Option<Error>,
+}
+
+impl Work {
+    fn run(mut self) {
+        loop {
+            let Orders { slots, claims_over, claims, landings, declared, looks, questions, closed, .. } =
+                self.desk.take(self.patience());
+            let awaited = !landings.is_empty();
+            let idle = slots.is_empty() && claims.is_empty() && looks.is_empty() && questions.is_empty();
+            self.claims_over.extend(claims_over);
+            for (key, answers) in landings {
+                self.landings.entry(key).or_default().extend(answers);
+            }
+            let changed = self.waits() && self.is_changed();
+            let declared = self.declare(declared);
+            let looked = self.trade(slots, changed || !looks.is_empty());
+            for answer in looks {
+                let _ = answer.send(declared.clone().and_then(|()| looked.clone()));
+            }
+            self.claim(claims, closed);
+            // One that is over since it was asked for has been a change already.
+            if changed || awaited {
+                self.land();
+            }
+            for question in questions {
+                let store = self.store.shared();
+                // Whoever asked is told by the loss of the answer.
+                let _ = catch_unwind(AssertUnwindSafe(|| question(store)));
+            }
+            if closed && idle {
+                self.limits.settle(|table| table.all_failed(&shut_down()));
+                return;
+            }
+        }
+    }
+
+    /// Whether somebody waits for what others have.
+    fn waits(&self) -> bool {
+        !self.asked.is_empty() || !self.landings.is_empty()
+    }
+
+    /// How long to wait for orders.
+    fn patience(&self) -> Option<Duration> {
+        let due = self.due.map(|due| due.saturating_duration_since(Instant::now()).max(SHORTEST));
+        let look = (self.waits() || !self.claims_over.is_empty()).then_some(LOOK_EVERY);
+        look.map(|look| due.map_or(look, |due| due.min(look)))
+    }
+
+    /// Whether there is something to look at: a change, slots that have come back by time, or somebody who is gone.
+    fn is_changed(&mut self) -> bool {
+        if self.gone.elapsed() >= LOOK_FOR_GONE {
+            self.gone = Instant::now();
+            self.store.lookout.look();
+            return true;
+        }
+        let version = self.store.shared().version().ok();
+        let changed = std::mem::replace(&mut self.version, version) != version;
+        changed || self.due.is_some_and(|due| due <= Instant::now())
+    }
+
+    /// Calls the store, again if that may help. Nobody is told that another process was in the way.
+    fn call<T>(&mut self, call: impl Fn(&dyn Shared, OwnerNo) -> Result<T, BackendError>) -> Result<T, Error> {
+        if let Some(error) = &self.fenced {
+            return Err(error.clone());
+        }
+        let mut delays = TRY_AGAIN.iter();
+        loop {
+            let store = self.store.shared();
+            let called = catch_unwind(AssertUnwindSafe(|| match self.store.lookout.owner() {
+                Some(owner) => call(store, owner),
+                None => {
+                    let doing = format!("share limits in {}", self.store.backend.location());
+                    Err(BackendError::new(BackendErrorKind::Other, doing).because("it does not know this process yet"))
+                }
+            }));
+            let error = match called {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    let doing = format!("share limits in {}", self.store.backend.location());
+                    BackendError::new(BackendErrorKind::Unavailable, doing).because("the state backend panicked")
+                }
+            };
+            if error.kind() == BackendErrorKind::Busy && !self.desk.is_closed() {
+                continue;
+            }
+            match delays.next() {
+                Some(delay) if error.is_transient() => std::thread::sleep(*delay),
+                Some(_) | None => {
+                    let fenced = error.kind() == BackendErrorKind::Fenced;
+                    let error = Error::from(error);
+                    if fenced {
+                        self.fenced = Some(error.clone());
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn declare(&mut self, declared: Vec<(Arc<str>, LimitSetting)>) -> Result<(), Error> {
+        let now = self.store.clock.now();
+        declared
+            .into_iter()
+            .try_for_each(|(name, setting)| self.call(|store, _| store.declare_limit(&name, setting, now)))
+    }
+
+    /// Gives back slots and asks for others; looks at least, if that is wanted.
+    fn trade(&mut self, mut trade: SlotTrade, look: bool) -> Result<(), Error> {
+        trade.over.append(&mut self.over);
+        trade.backlog = self.grown_backlog();
+        for ticket in &trade.over {
+            self.asked.remove(ticket);
+        }
+        let now = self.store.clock.now();
+        let news = if !trade.is_empty() {
+            self.call(|store, owner| store.trade(owner, &trade, now))
+        } else if look {
+            let looked = self.call(|store, owner| store.look(owner, now));
+            match looked {
+                Ok(SlotNews { due: Some(Duration::ZERO), .. }) => {
+                    self.call(|store, owner| store.trade(owner, &trade, now))
+                }
+                looked => looked,
+            }
+        } else {
+            return Ok(());
+        };
+        match news {
+            Ok(news) => {
+                self.asked.extend(trade.asks.iter().map(|ask| (ask.ticket, false)));
+                self.backlog.extend(trade.backlog);
+                self.tell(&news);
+                self.looked.set();
+                Ok(())
+            }
+            Err(error) => {
+                let mut failed: Vec<u64> = trade.asks.iter().map(|ask| ask.ticket).collect();
+                if self.fenced.is_some() {
+                    failed.extend(std::mem::take(&mut self.asked).into_keys());
+                    self.due = None;
+                } else {
+                    // They are given back as soon as that is possible.
+                    self.over = trade.over;
+                }
+                self.limits.settle(|table| table.failed(&failed, &error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Brings the news to those who wait for them.
+    fn tell(&mut self, news: &SlotNews) {
+        self.due = news.due.map(|due| Instant::now() + due);
+        let waits = |ticket: &u64| news.waiting.binary_search(ticket).is_ok();
+        let granted: Vec<u64> = self.asked.keys().copied().filter(|ticket| !waits(ticket)).collect();
+        for ticket in &granted {
+            self.asked.remove(ticket);
+        }
+        let untold = |(ticket, told): (&u64, &mut bool)| (!std::mem::replace(told, true)).then_some(*ticket);
+        let told: Vec<u64> = self.asked.iter_mut().filter_map(untold).collect();
+        let now = self.store.clock.now();
+        let (mirrored, granted, told) = {
+            let mut table = self.limits.lock();
+            (table.mirror(news, now), table.granted(&granted), table.told(&told))
+        };
+        mirrored.settle();
+        granted.settle();
+        told.settle();
+    }
+
+    /// The numbers of requests that stand in this process which the store does not know.
+    fn grown_backlog(&self) -> Vec<(Arc<str>, usize)> {
+        let known = |name: &Arc<str>| self.backlog.get(name).copied().unwrap_or(0);
+        let table = self.limits.lock();
+        let grown = table.backlog().filter(|(name, waiting)| known(name) != *waiting);
+        grown.map(|(name, waiting)| (Arc::clone(name), waiting)).collect()
+    }
+
+    /// Gives back claims that the journal has settled, and asks for others.
+    fn claim(&mut self, claims: Vec<(ClaimRequest, oneshot::Sender<Result<Claimed, Error>>)>, closed: bool) {
+        let settled = self.store.journal.settled();
+        let over: Vec<(CacheKey, u64)> = self
+            .claims_over
+            .extract_if(.., |(.., pushed)| *pushed <= settled || closed)
+            .map(|(key, ticket, _)| (key, ticket))
+            .collect();
+        if over.is_empty() && claims.is_empty() {
+            return;
+        }
+        let now = self.store.clock.now();
+        let (asks, answers): (Vec<_>, Vec<_>) = claims.into_iter().unzip();
+        match self.call(|store, owner| store.claim(owner, &over, &asks, now)) {
+            Ok(claimed) => answers.into_iter().zip(claimed).for_each(|(answer, claimed)| {
+                // Whoever does not wait any more has ordered the end of the claim.
+                let _ = answer.send(Ok(claimed));
+            }),
+            Err(error) => {
+                if self.fenced.is_none() {
+                    self.claims_over.extend(over.into_iter().map(|(key, ticket)| (key, ticket, 0)));
+                }
+                answers.into_iter().for_each(|answer| drop(answer.send(Err(error.clone()))));
+            }
+        }
+    }
+
+    /// Tells those who wait for the claims of others which of them are over.
+    fn land(&mut self) {
+        self.landings.retain(|_, answers| {
+            answers.retain(|answer| !answer.is_closed());
+            !answers.is_empty()
+        });
+        if self.landings.is_empty() {
+            return;
+        }
+        let keys: Vec<CacheKey> = self.landings.keys().copied().collect();
+        match self.call(|store, owner| store.claimed(owner, &keys)) {
+            Ok(claimed) => {
+                let over = keys.iter().zip(claimed).filter(|(_, claimed)| !claimed);
+                let answers = over.filter_map(|(key, _)| self.landings.remove(key)).flatten();
+                answers.for_each(|answer| drop(answer.send(Ok(()))));
+            }
+            Err(error) => {
+                let answers = std::mem::take(&mut self.landings).into_values().flatten();
+                answers.for_each(|answer| drop(answer.send(Err(error.clone()))));
+            }
+        }
+    }
+}
