@@ -19,6 +19,7 @@ use crate::def::Def;
 use crate::error::BodyError;
 use crate::hook::ResultHook;
 use crate::input::Args;
+use crate::registry::ParamReader;
 
 /// A result of any type, shared by its readers.
 pub type Erased = Arc<dyn Any + Send + Sync>;
@@ -54,6 +55,16 @@ pub trait Body: Send + 'static {
 
     /// How results are stored, if their type allows it.
     fn codec() -> Option<&'static Codec> {
+        None
+    }
+
+    /// Goes over the parameters of a flow; gives the arguments if they were read.
+    fn read(_reader: &mut ParamReader<'_>) -> Option<Self::Args> {
+        None
+    }
+
+    /// How the result of a flow is written as JSON, if its type allows it.
+    fn output() -> Option<&'static Encoders<Self::Output>> {
         None
     }
 
@@ -202,6 +213,12 @@ impl<T> std::fmt::Debug for Encoders<T> {
     }
 }
 
+impl<T> Encoders<T> {
+    pub(crate) fn to_json(&self, value: &T) -> Result<serde_json::Value, serde_json::Error> {
+        (self.json)(value)
+    }
+}
+
 impl<T: Serialize> Encoders<T> {
     const SERDE: Self =
         Self { canonical: |value, out| canonical::encode(value, out), json: |value| serde_json::to_value(value) };
@@ -279,7 +296,7 @@ impl<'a> ArgEncoder<'a> {
                 })
             }
             (Purpose::Record { out }, Some(encoders)) => {
-                let value = (encoders.json)(value).unwrap_or_else(|error| format!("<not recorded: {error}>").into());
+                let value = (encoders.json)(value).unwrap_or_else(|error| format!("{NOT_RECORDED}{error}>").into());
                 out.insert(name.to_owned(), value);
                 Ok(())
             }
@@ -301,6 +318,9 @@ impl<'a> ArgEncoder<'a> {
         self.error.map_or(Ok(()), Err)
     }
 }
+
+/// How a note begins that is recorded in the place of a parameter.
+pub(crate) const NOT_RECORDED: &str = "<not recorded: ";
 
 /// In the place of an argument: no tag of the canonical form is like it.
 const NOT_ENCODED: u8 = u8::MAX;

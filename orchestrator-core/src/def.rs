@@ -141,14 +141,3 @@ pub struct Want {
     /// Declares the limit with that many slots if there is none of that name yet.
     pub declare: Option<u32>,
 }
-
-/// A task or flow that the linker collected.
-#[derive(Debug, Clone, Copy)]
-pub struct Registered(pub &'static Def);
-
-inventory::collect!(Registered);
-
-/// The tasks and flows in this program that are not generic, in no particular order.
-pub fn registered() -> impl Iterator<Item = &'static Def> {
-    inventory::iter::<Registered>.into_iter().map(|registered| registered.0)
-}

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::backend::BackendError;
 use crate::engine::panics;
 use crate::id::RunId;
+use crate::registry::ParameterError;
 use crate::transaction::TransactionError;
 
 /// Why a task run did not complete.
@@ -426,7 +427,10 @@ pub(crate) enum ErrorKind {
     NotFound(String),
     Limit(String),
     NotPaused(String),
+    NotResumable(String),
+    NotCallable(String),
     Input(String),
+    Parameters { flow: &'static str, errors: Vec<ParameterError> },
     TimedOut(String),
     Config(String),
     ShutDown,
@@ -461,7 +465,10 @@ impl Error {
             | ErrorKind::NotFound(_)
             | ErrorKind::Limit(_)
             | ErrorKind::NotPaused(_)
+            | ErrorKind::NotResumable(_)
+            | ErrorKind::NotCallable(_)
             | ErrorKind::Input(_)
+            | ErrorKind::Parameters { .. }
             | ErrorKind::Config(_)
             | ErrorKind::ShutDown => false,
         }
@@ -473,10 +480,29 @@ impl Error {
         matches!(*self.0, ErrorKind::NotPaused(_))
     }
 
-    /// Whether the input for a paused flow run is not what it waits for.
+    /// Whether a flow run cannot be resumed: it has completed, it is active, it is part of another run, somebody else was
+    /// quicker, or its flow is not in this program.
+    #[must_use]
+    pub fn is_not_resumable(&self) -> bool {
+        matches!(*self.0, ErrorKind::NotResumable(_))
+    }
+
+    /// Whether the input for a paused flow run, or a parameter of a flow, is not what it takes.
     #[must_use]
     pub fn is_invalid_input(&self) -> bool {
-        matches!(*self.0, ErrorKind::Input(_))
+        matches!(*self.0, ErrorKind::Input(_) | ErrorKind::Parameters { .. })
+    }
+
+    /// What is wrong with each of the parameters that a flow was given, if that is what it is.
+    #[must_use]
+    pub fn as_parameters(&self) -> Option<&[ParameterError]> {
+        if let ErrorKind::Parameters { errors, .. } = &*self.0 { Some(errors) } else { None }
+    }
+
+    /// Why a flow run that was waited for did not complete, if that is what it is.
+    #[must_use]
+    pub fn as_flow(&self) -> Option<&FlowError> {
+        if let ErrorKind::Flow(error) = &*self.0 { Some(error) } else { None }
     }
 
     /// Whether the state backend failed.
@@ -495,7 +521,10 @@ impl Error {
             | ErrorKind::NotFound(_)
             | ErrorKind::Limit(_)
             | ErrorKind::NotPaused(_)
+            | ErrorKind::NotResumable(_)
+            | ErrorKind::NotCallable(_)
             | ErrorKind::Input(_)
+            | ErrorKind::Parameters { .. }
             | ErrorKind::TimedOut(_)
             | ErrorKind::Config(_)
             | ErrorKind::ShutDown => None,
@@ -512,9 +541,18 @@ impl fmt::Display for Error {
             ErrorKind::NotFound(text)
             | ErrorKind::Limit(text)
             | ErrorKind::NotPaused(text)
+            | ErrorKind::NotResumable(text)
+            | ErrorKind::NotCallable(text)
             | ErrorKind::Input(text)
             | ErrorKind::TimedOut(text)
             | ErrorKind::Config(text) => f.write_str(text),
+            ErrorKind::Parameters { flow, errors } => {
+                write!(f, "flow '{flow}' cannot be called with these parameters: ")?;
+                errors.iter().enumerate().try_for_each(|(index, error)| {
+                    let comma = if index > 0 { "; " } else { "" };
+                    write!(f, "{comma}{error}")
+                })
+            }
             ErrorKind::ShutDown => f.write_str("the orchestrator is shut down"),
         }
     }
@@ -535,7 +573,10 @@ impl StdError for Error {
             ErrorKind::NotFound(_)
             | ErrorKind::Limit(_)
             | ErrorKind::NotPaused(_)
+            | ErrorKind::NotResumable(_)
+            | ErrorKind::NotCallable(_)
             | ErrorKind::Input(_)
+            | ErrorKind::Parameters { .. }
             | ErrorKind::TimedOut(_)
             | ErrorKind::Config(_)
             | ErrorKind::ShutDown => None,
@@ -566,7 +607,10 @@ impl From<Error> for TaskError {
             | ErrorKind::NotFound(_)
             | ErrorKind::Limit(_)
             | ErrorKind::NotPaused(_)
+            | ErrorKind::NotResumable(_)
+            | ErrorKind::NotCallable(_)
             | ErrorKind::Input(_)
+            | ErrorKind::Parameters { .. }
             | ErrorKind::TimedOut(_)
             | ErrorKind::Config(_)
             | ErrorKind::ShutDown => {

@@ -7,10 +7,12 @@ pub mod body;
 mod hook;
 pub mod options;
 mod input;
+mod registry;
 mod submit;
 mod scope;
 mod context;
 mod pause;
+mod resume;
 mod transaction;
 mod run;
 mod state;
@@ -36,6 +38,7 @@ pub mod testing;
 mod clock;
 mod id;
 mod names;
+mod suggest;
 mod error;
 #[cfg(all(test, feature = "interleavings"))]
 mod interleavings;
@@ -49,12 +52,12 @@ pub use builder::OrchestratorBuilder;
 pub use clock::{Clock, SystemClock, Timestamp, TokioClock};
 pub use concurrency::{Acquiring, Limit, RateLimited, SetLimit, SlotGuard, concurrency, rate_limit};
 pub use context::{InCurrentRun, Placed, RunContext};
-pub use def::{CachePolicy, registered};
+pub use def::CachePolicy;
 pub use error::{Error, FlowError, Result, TaskError};
 pub use explain::{Explanation, LimitWait, RunRef, SlotHolder, Why};
 pub use future::{
-    AsCompleted, Awaitable, FlowFuture, Indexed, JoinAll, MapFuture, Settled, Shared, Tally, TaskFuture, Upstream,
-    WaitState, all_completed, as_completed, join_all, wait_all,
+    AsCompleted, Awaitable, FlowFuture, Indexed, JoinAll, MapFuture, Settled, Shared, StartedFlow, Tally, TaskFuture,
+    Upstream, WaitState, all_completed, as_completed, join_all, wait_all,
 };
 pub use id::{FlowRunId, ParseIdError, RunId, TaskRunId};
 pub use input::{Gather, Gathered, Input, IntoInput, IntoMapInput, Ready, Unmapped, gather, ready, unmapped};
@@ -62,6 +65,8 @@ pub use observe::{Observed, Observer};
 pub use options::{Configured, Delay};
 pub use orchestrator::Orchestrator;
 pub use pause::{PauseFlowRun, pause_flow_run, pause_for_input};
+pub use registry::{FlowInfo, FlowParameter, ParameterError, flows, registered};
+pub use resume::Resume;
 pub use state::{State, StateName, StateType, Transition};
 pub use terminal::capture_layer;
 pub use transaction::{CommitMode, Transaction, TransactionBuilder, TransactionError, transaction};
@@ -79,17 +84,18 @@ pub mod __private {
     pub use tokio;
 
     pub use crate::body::{
-        ArgEncoder, Attempt, Body, Codec, Fallible, Probe, ProbeCodec, ProbeCodecFallback, ProbeDefault, ProbeEncode,
-        ProbeEncodeFallback, assert_by_value, assert_cache_input, assert_cache_output, assert_parameter,
+        ArgEncoder, Attempt, Body, Codec, Encoders, Fallible, Probe, ProbeCodec, ProbeCodecFallback, ProbeDefault,
+        ProbeEncode, ProbeEncodeFallback, assert_by_value, assert_cache_input, assert_cache_output, assert_parameter,
         assert_persist_output, fallible, plain, retries,
     };
-    pub use crate::def::{CachePolicy, Def, DefKind, Registered, RetryDelay, Want};
+    pub use crate::def::{CachePolicy, Def, DefKind, RetryDelay, Want};
     pub use crate::future::{FlowFuture, MapFuture, TaskFuture};
     pub use crate::hook::{
         Hook, HookKindAsync, HookKindSync, Hooks, ResultHook, probe_hook, probe_of, probe_result_hook, result_of_type,
     };
     pub use crate::input::{IntoInput, IntoMapInput, Own, Ref, arg, map_arg};
     pub use crate::options::{Configurable, Configured, Overrides};
+    pub use crate::registry::{Decoder, ParamReader, ProbeDecode, ProbeDecodeFallback, ProbeSchema, Registered};
     pub use crate::submit::{submit_flow, submit_map, submit_task};
     pub use crate::testing::{Function, test_scope};
 }

@@ -77,6 +77,17 @@ pub(crate) struct Origin {
     pub(crate) identified: Option<Box<Identified>>,
     pub(crate) visible: bool,
     pub(crate) created: Timestamp,
+    pub(crate) resumed: Option<Resumed>,
+}
+
+/// A flow run that goes on after it had ended.
+pub(crate) struct Resumed {
+    /// How many states it has, the present one included.
+    pub(crate) seq: u32,
+    /// The state that it is in.
+    pub(crate) running: Transition,
+    /// How often its body had been started.
+    pub(crate) run_count: u32,
 }
 
 impl Drop for Run {
@@ -100,6 +111,7 @@ const DETACHED: u16 = 128;
 const ABANDONED: u16 = 256;
 /// Three bits for who asked the run to end.
 const STOP: u32 = 9;
+const RESUMED: u16 = 1 << 12;
 
 /// Who asked a run to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,10 +185,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Run {
     pub(crate) fn new(info: Arc<RunInfo>, origin: Origin, call: Box<dyn Call>) -> Arc<Self> {
-        let Origin { def, overrides, scope, parent, transaction, identified, visible, created } = origin;
+        let Origin { def, overrides, scope, parent, transaction, identified, visible, created, resumed } = origin;
         let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def.is_async);
         let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
-        let pending = Transition { name: StateName::Pending, at: created, message: None };
+        let flags = if resumed.is_some() { RESUMED } else { 0 };
+        let (current, next_seq, run_count, staged) = match resumed {
+            None => {
+                let pending = Transition { name: StateName::Pending, at: created, message: None };
+                (pending.clone(), 0, 0, SmallVec::from_iter([pending]))
+            }
+            // Whoever took it over has written its state.
+            Some(Resumed { seq, running, run_count }) => (running, seq, run_count, SmallVec::new()),
+        };
         Arc::new(Self {
             info,
             def,
@@ -190,18 +210,18 @@ impl Run {
             taken: AtomicBool::new(false),
             depth,
             created,
-            flags: AtomicU16::new(0),
+            flags: AtomicU16::new(flags),
             waiting_for: AtomicU32::new(1),
-            run_count: AtomicU32::new(0),
+            run_count: AtomicU32::new(run_count),
             held: AtomicU32::new(0),
             place: AtomicU32::new(u32::MAX),
             driver: AtomicWaker::new(),
             renamed: OnceLock::new(),
             outcome: OnceLock::new(),
             cell: Mutex::new(Cell {
-                current: pending.clone(),
-                staged: SmallVec::from_iter([pending]),
-                next_seq: 0,
+                current,
+                staged,
+                next_seq,
                 started: None,
                 looked: None,
                 waiters: Slab::new(),
@@ -235,6 +255,11 @@ impl Run {
 
     pub(crate) fn is_flow(&self) -> bool {
         self.info.id.as_flow().is_some()
+    }
+
+    /// Whether the run goes on after it had ended.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.flag(RESUMED)
     }
 
     pub(crate) const fn is_below_sync(&self) -> bool {
@@ -330,6 +355,7 @@ impl Run {
     pub(crate) fn to_flow_run(&self) -> FlowRun {
         let (state, times) = self.state_and_times();
         let parameters = self.scope.parameters.get().cloned().unwrap_or_default();
+        let times = Times { started: self.scope.first_started.get().copied().or(times.started), ..times };
         let name = self.name().to_string();
         FlowRun::of(&self.info, name, &self.info.upstream, state, self.run_count(), times, parameters)
     }
@@ -361,7 +387,23 @@ impl Run {
     pub(crate) fn begin_attempt(&self, name: StateName, message: Option<Arc<str>>) {
         self.run_count.fetch_add(1, Ordering::AcqRel);
         self.reopen();
-        self.enter(name, message);
+        if name == StateName::Running && self.is_resumed() {
+            self.show_resumed();
+        } else {
+            self.enter(name, message);
+        }
+    }
+
+    /// Tells of the state that a run which goes on was given when it was taken over.
+    fn show_resumed(&self) {
+        let running = {
+            let mut cell = lock(&self.cell);
+            cell.started = Some(cell.current.at);
+            cell.current.clone()
+        };
+        if self.scope.orchestrator.watches(running.name) {
+            self.show(&running, None, None);
+        }
     }
 
     /// Puts down what the run found in the cache.
@@ -842,7 +884,7 @@ impl Run {
     /// Who asked the run to end, if anybody did.
     pub(crate) fn stopped_by(&self) -> Option<Stop> {
         let flags = self.flags.load(Ordering::Acquire);
-        (flags & CANCEL != 0).then(|| Stop::ALL[usize::from(flags >> STOP)])
+        (flags & CANCEL != 0).then(|| Stop::ALL[usize::from(flags >> STOP & 7)])
     }
 
     /// Marks the run as one that is to end; says whether it was marked before.

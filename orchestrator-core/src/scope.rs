@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::backend::record::CacheKey;
+use crate::clock::Timestamp;
 use crate::def::Def;
 use crate::id::FlowRunId;
 use crate::orchestrator::Inner;
@@ -23,6 +24,8 @@ pub(crate) struct Scope {
     pub(crate) tags: Arc<[Box<str>]>,
     /// The flow's parameters, once they are recorded.
     pub(crate) parameters: OnceLock<serde_json::Value>,
+    /// When the body of a flow run that was resumed was first started.
+    pub(crate) first_started: OnceLock<Timestamp>,
     /// Places for tasks of the flow that run at the same time, and how many there are.
     pub(crate) capacity: Option<(Arc<Semaphore>, usize)>,
     /// The pauses of the flow run.
@@ -56,6 +59,7 @@ impl Scope {
             flow,
             tags,
             parameters: OnceLock::new(),
+            first_started: OnceLock::new(),
             capacity,
             pauses: Pauses::default(),
             persist,

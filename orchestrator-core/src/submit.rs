@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use crate::backend::record::{Event, RunInfo};
+use crate::backend::record::{Event, FlowRun, RunInfo};
 use crate::body::{ArgEncoder, ArgError, Attempt, Body, BodyFailure, Codec, Erased};
+use crate::clock::Timestamp;
 use crate::context::Place;
 use crate::def::{Def, DefKind};
 use crate::engine::{self, Call};
@@ -18,9 +19,9 @@ use crate::hook::ResultHooks;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::input::Args;
 use crate::options::Overrides;
-use crate::orchestrator::Orchestrator;
+use crate::orchestrator::{Inner, Orchestrator};
 use crate::persist::{self, Identified};
-use crate::run::{Origin, Run};
+use crate::run::{Origin, Resumed, Run};
 use crate::scope::Scope;
 use crate::state::StateName;
 use crate::testing::Fakes;
@@ -34,6 +35,11 @@ pub fn submit_task<B: Body>(overrides: &Overrides, args: <B::Args as Args>::Pend
 /// Submits one run of a flow.
 pub fn submit_flow<B: Body>(overrides: &Overrides, args: <B::Args as Args>::Pending) -> FlowFuture<B::Output> {
     FlowFuture::new(submit(B::def(), overrides.clone(), Box::new(Typed::<B>::Pending(args)), Manner::Call))
+}
+
+/// A call whose arguments are there.
+pub(crate) fn with_args<B: Body>(args: B::Args) -> Box<dyn Call> {
+    Box::new(Typed::<B>::Ready(args))
 }
 
 /// Submits one run of a task for each element.
@@ -116,9 +122,10 @@ impl<B: Body> Call for Typed<B> {
     }
 
     fn resolve(&mut self) -> Result<(), TaskError> {
-        if let Self::Pending(args) = std::mem::replace(self, Self::Spent) {
-            *self = Self::Ready(B::Args::resolve(args)?);
-        }
+        *self = match std::mem::replace(self, Self::Spent) {
+            Self::Pending(args) => Self::Ready(B::Args::resolve(args)?),
+            there @ (Self::Ready(_) | Self::Spent) => there,
+        };
         Ok(())
     }
 
@@ -405,7 +412,70 @@ fn make(
     let within = (&*outer, parent.as_ref());
     let identified = visible.then(|| Identified::of(def, options, &*call, within, manner == Manner::Call)).flatten();
     let scope = scope.unwrap_or(outer);
-    Run::new(Arc::new(info), Origin { def, overrides, scope, parent, transaction, identified, visible, created }, call)
+    Run::new(
+        Arc::new(info),
+        Origin { def, overrides, scope, parent, transaction, identified, visible, created, resumed: None },
+        call,
+    )
+}
+
+/// Lets a flow run go on that was taken over.
+pub(crate) fn go_on(
+    orchestrator: &Arc<Inner>,
+    handle: Handle,
+    (def, call): (&'static Def, Box<dyn Call>),
+    record: &FlowRun,
+    resumed: Resumed,
+) -> Arc<Run> {
+    let created = Timestamp::from_micros(record.created.timestamp_micros());
+    let tags: Arc<[Box<str>]> = record.tags.iter().map(|tag| tag.as_str().into()).collect();
+    let outer = orchestrator.root_scope(Some(handle));
+    let scope = Scope::new(
+        Arc::clone(orchestrator),
+        outer.handle.clone(),
+        Some(record.id),
+        Arc::clone(&tags),
+        def.max_concurrent_tasks,
+        def.persist.unwrap_or(outer.persist),
+        Arc::default(),
+    );
+    let _ = scope.parameters.set(record.parameters.clone());
+    if let Some(started) = record.start_time {
+        let _ = scope.first_started.set(Timestamp::from_micros(started.timestamp_micros()));
+    }
+    let info = RunInfo {
+        id: record.id.into(),
+        key: def.key,
+        function: def.name,
+        given_name: Some(record.name.as_str().into()),
+        index: 0,
+        parent: None,
+        flow_run: None,
+        version: def.version,
+        tags,
+        upstream: record.upstream.clone().into(),
+        process: orchestrator.process,
+    };
+    let origin = Origin {
+        def,
+        overrides: Overrides::NONE,
+        scope,
+        parent: None,
+        transaction: None,
+        identified: None,
+        visible: true,
+        created,
+        resumed: Some(resumed),
+    };
+    let run = Run::new(Arc::new(info), origin, call);
+    if run.adopt() {
+        run.upstream_ended();
+        launch(&run);
+    } else {
+        run.disown();
+        refuse(&run, "the orchestrator is shut down".to_owned());
+    }
+    run
 }
 
 /// The tags of a run: its own and those of the flow, sorted.

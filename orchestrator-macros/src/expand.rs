@@ -136,6 +136,7 @@ impl Expansion<'_> {
         let run_name = self.options.run_name.as_ref().map(|template| self.run_name(template));
         let cache_key = self.cache_key();
         let codec = self.codec();
+        let entry = self.entry();
         let hooks = hooks::of_results(self);
         quote! {
             #[allow(dead_code)]
@@ -151,6 +152,7 @@ impl Expansion<'_> {
                 #run_name
                 #cache_key
                 #codec
+                #entry
                 #hooks
             }
         }
@@ -363,9 +365,50 @@ impl Expansion<'_> {
         })
     }
 
+    /// The way into a flow for those who know nothing of its types.
+    fn entry(&self) -> Option<TokenStream> {
+        let Function { kind, params, output, .. } = self.function;
+        if *kind == Kind::Task || self.function.is_generic() {
+            return None;
+        }
+        let (p, at, succeeds) = (self.root.path(), self.root.at(output.span), self.success());
+        let read = params.iter().map(|Param { name, ty, written, span, skipped, .. }| {
+            let at = self.root.at(*span);
+            if *skipped {
+                quote!(reader.skipped(#name, #written))
+            } else {
+                quote!(reader.arg(#name, #written, (&&&#at::Probe::<#ty>::NEW).decoder()))
+            }
+        });
+        let indices = (0..params.len()).map(Index::from);
+        // With all of them gone over before the first that is missing is noticed.
+        let body = if params.is_empty() {
+            quote!(::core::option::Option::Some(()))
+        } else {
+            quote! {
+                use #p::{ProbeDecode as _, ProbeDecodeFallback as _, ProbeSchema as _};
+                let args = (#(#read,)*);
+                ::core::option::Option::Some((#(args.#indices?,)*))
+            }
+        };
+        let output = (!output.has_references).then(|| {
+            quote! {
+                fn output() -> ::core::option::Option<&'static #p::Encoders<#succeeds>> {
+                    use #p::{ProbeEncode as _, ProbeEncodeFallback as _};
+                    (&&#at::Probe::<#succeeds>::NEW).encoders()
+                }
+            }
+        });
+        Some(quote! {
+            fn read(reader: &mut #p::ParamReader<'_>) -> ::core::option::Option<Self::Args> { #body }
+            #output
+        })
+    }
+
     fn registered(&self) -> Option<TokenStream> {
         let p = self.root.path();
-        (!self.function.is_generic()).then(|| quote!(#p::inventory::submit! { #p::Registered(&__DEF) }))
+        let kind = Ident::new(self.function.kind.attribute(), self.function.ident().span());
+        (!self.function.is_generic()).then(|| quote!(#p::inventory::submit! { #p::Registered::#kind::<__Body>() }))
     }
 
     /// The parameters whose arguments belong to the cache key or the record, with their places in the tuple.

@@ -123,6 +123,8 @@ pub(crate) struct Param {
     pub(crate) passing: Passing,
     /// The type that is held for the body: `Vec<T>` for `&[T]`.
     pub(crate) ty: TokenStream,
+    /// The type as people read it, without the reference in front.
+    pub(crate) written: String,
     pub(crate) span: Span,
     /// Not part of the cache key or the record.
     pub(crate) skipped: bool,
@@ -142,12 +144,12 @@ impl Param {
         } else {
             Ident::new(&format!("arg{index}"), param.pat.span())
         };
-        let (passing, ty) = if let Type::Reference(TypeReference { elem, .. }) = peeled(&param.ty) {
-            (Passing::Reference, owned(elem))
+        let (passing, ty, written) = if let Type::Reference(TypeReference { elem, .. }) = peeled(&param.ty) {
+            (Passing::Reference, owned(elem), written(elem))
         } else {
-            (Passing::Value, param.ty.to_token_stream())
+            (Passing::Value, param.ty.to_token_stream(), written(&param.ty))
         };
-        Self { name: ident.unraw().to_string(), ident, passing, ty, span: param.ty.span(), skipped }
+        Self { name: ident.unraw().to_string(), ident, passing, ty, written, span: param.ty.span(), skipped }
     }
 }
 
@@ -178,6 +180,17 @@ fn owned(ty: &Type) -> TokenStream {
         }
         ty => ty.to_token_stream(),
     }
+}
+
+/// A type as a person would write it: tokens alone are printed with spaces between them.
+fn written(ty: &Type) -> String {
+    let mut text = peeled(ty).to_token_stream().to_string();
+    for (spaced, close) in
+        [(" :: ", "::"), (":: ", "::"), (" <", "<"), ("< ", "<"), (" >", ">"), (" ,", ","), ("& ", "&")]
+    {
+        text = text.replace(spaced, close);
+    }
+    text
 }
 
 /// What the function returns.

@@ -79,6 +79,26 @@ fn a_flow_has_no_map() {
 }
 
 #[test]
+fn a_flow_can_be_entered_by_those_who_know_nothing_of_its_types() {
+    let (items, errors) = flow(
+        quote!(),
+        quote! { async fn report(days: &[HashMap<String, u8>], #[param(skip)] client: &std::sync::Arc<Client>) -> u32 {} },
+    );
+    assert_eq!(errors, [""; 0]);
+    let code = compact(&items);
+    for part in [
+        "reader.arg(\"days\",\"[HashMap<String,u8>]\",(&&&::orchestrator::__private::Probe::<::std::vec::Vec<HashMap<String,u8>>>::NEW).decoder())",
+        "reader.skipped(\"client\",\"std::sync::Arc<Client>\")",
+        "::core::option::Option::Some((args.0?,args.1?,))",
+        "Registered::flow::<__Body>()",
+    ] {
+        assert!(code.contains(part), "{part} in {code}");
+    }
+    let (items, _) = flow(quote!(), quote! { async fn report<T: Send>(it: T) {} });
+    assert!(!compact(&items).contains("reader"));
+}
+
+#[test]
 fn generics_stay_and_lifetimes_go() {
     let (items, errors) = task(
         quote!(),

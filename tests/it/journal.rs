@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use orchestrator::backend::memory::MemoryBackend;
-use orchestrator::backend::record::{CacheEntry, CacheHit, CacheKey, CacheQuery, Event};
+use orchestrator::backend::record::{CacheEntry, CacheHit, CacheKey, CacheQuery, Event, TakeOver};
 use orchestrator::backend::{
     BackendError, BackendErrorKind, CacheCare, CacheIndex, EventStore, ResultIndex, RunHistory, RunSearch, StateBackend,
 };
@@ -44,6 +44,10 @@ impl EventStore for Gated {
         }
         self.batches.fetch_add(1, Ordering::SeqCst);
         self.inner.append(batch)
+    }
+
+    fn take_over(&self, take_over: &TakeOver) -> Result<bool, BackendError> {
+        self.inner.take_over(take_over)
     }
 }
 

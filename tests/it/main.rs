@@ -31,6 +31,8 @@ mod panics;
 mod pause;
 mod persist;
 mod random;
+mod registry;
+mod resume;
 mod states;
 mod store;
 mod transactions;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use orchestrator::backend::record::{CacheEntry, CacheHit, CacheKey, CacheQuery, Event};
+use orchestrator::backend::record::{CacheEntry, CacheHit, CacheKey, CacheQuery, Event, TakeOver};
 use orchestrator::backend::sqlite::{SqliteBackend, SqliteOptions};
 use orchestrator::backend::{
     BackendError, BackendErrorKind, CacheCare, CacheIndex, EventStore, ResultIndex, RunHistory, RunSearch, StateBackend,
@@ -276,6 +276,10 @@ fn broken<T>() -> Result<T, BackendError> {
 
 impl EventStore for Broken {
     fn append(&self, _batch: &[Event]) -> Result<(), BackendError> {
+        broken()
+    }
+
+    fn take_over(&self, _take_over: &TakeOver) -> Result<bool, BackendError> {
         broken()
     }
 }

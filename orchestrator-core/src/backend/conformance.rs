@@ -8,6 +8,7 @@ mod listing;
 mod ownership;
 mod replay;
 mod results;
+mod resuming;
 mod sample;
 mod searching;
 mod together;
@@ -37,6 +38,7 @@ pub fn check(make: impl Fn() -> Arc<dyn StateBackend>) {
         caching::CASES,
         results::CASES,
         searching::CASES,
+        resuming::CASES,
         together::CASES,
         ownership::CASES,
     ];
@@ -61,7 +63,8 @@ mod tests {
     use super::*;
     use crate::backend::memory::MemoryBackend;
     use crate::backend::record::{
-        CacheEntry, CacheHit, CacheKey, CacheQuery, Event, FlowRun, FlowRunQuery, LogLine, TaskRun, TaskRunQuery,
+        CacheEntry, CacheHit, CacheKey, CacheQuery, Event, FlowRun, FlowRunQuery, LogLine, TakeOver, TaskRun,
+        TaskRunQuery,
     };
     use crate::backend::{BackendError, CacheCare, CacheIndex, EventStore, ResultIndex, RunHistory, RunSearch};
     use crate::clock::Timestamp;
@@ -75,6 +78,10 @@ mod tests {
     impl EventStore for Forgetful {
         fn append(&self, _: &[Event]) -> Result<(), BackendError> {
             Ok(())
+        }
+
+        fn take_over(&self, _: &TakeOver) -> Result<bool, BackendError> {
+            Ok(true)
         }
     }
 

@@ -14,7 +14,7 @@ use dashmap::DashMap;
 use smallvec::SmallVec;
 
 use super::record::{
-    CacheHit, CacheKey, CacheRecord, Event, FlowRun, FlowRunQuery, LogLine, LogRecord, RunEvent, TaskRun,
+    CacheHit, CacheKey, CacheRecord, Event, FlowRun, FlowRunQuery, LogLine, LogRecord, RunEvent, TakeOver, TaskRun,
 };
 use super::{BackendError, CacheIndex, EventStore, ResultIndex, RunHistory, StateBackend};
 use crate::clock::Timestamp;
@@ -129,6 +129,10 @@ impl EventStore for MemoryBackend {
         }
         newcomers.settle(self);
         Ok(())
+    }
+
+    fn take_over(&self, take_over: &TakeOver) -> Result<bool, BackendError> {
+        Ok(self.flows.get_mut(&take_over.run).is_some_and(|mut run| run.take_over(take_over)))
     }
 }
 

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId};
 use crate::state::State;
-use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, LogLine, TaskRun};
+use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, LogLine, TakeOver, TaskRun};
 
 pub use claims::{ClaimLeases, ClaimRequest, Claimed};
 pub use ownership::{Owner, OwnerNo, Ownership};
@@ -57,6 +57,15 @@ pub trait EventStore {
         let _ = owner;
         self.append(batch)
     }
+
+    /// Lets a flow run that has ended go on: gives it another owner and another state, and counts one more start of its
+    /// body; it has no end any more. All of that or nothing: `false` says that the run is unknown, has not ended, or has
+    /// another number of states. Of several who ask at the same time, one is told `true`.
+    ///
+    /// # Errors
+    ///
+    /// If the store could not be written.
+    fn take_over(&self, take_over: &TakeOver) -> Result<bool, BackendError>;
 }
 
 /// Answers questions about runs.

@@ -121,6 +121,19 @@ pub enum Event {
     Persisted(CacheRecord),
 }
 
+/// A flow run that has ended and goes on in another process, or in the same one.
+#[derive(Debug, Clone)]
+pub struct TakeOver {
+    /// The flow run.
+    pub run: FlowRunId,
+    /// How many states it had when it was looked at: if it has another one by now, somebody else was quicker.
+    pub seq: u32,
+    /// To whom it belongs from now on.
+    pub process: &'static Process,
+    /// The state that follows on its terminal one.
+    pub running: Transition,
+}
+
 /// Transitions of one run that happened since the last event about it.
 #[derive(Debug, Clone)]
 pub struct RunEvent {

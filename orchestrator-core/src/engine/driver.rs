@@ -90,7 +90,7 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                 let told = hooks.is_empty() || Box::pin(unless_cancelled(run, hook::call(run, hooks))).await.is_some();
                 let fakes = &run.scope.orchestrator.testing.fakes;
                 let ended = match told.then(|| panics::catch(|| call.attempt(last, fakes))) {
-                    Some(Ok(attempt)) => attempt::execute(run, attempt, machine.begun()).await,
+                    Some(Ok(attempt)) => attempt::execute(run, attempt, run.run_count()).await,
                     Some(Err(said)) => Ended::panicked(run, said),
                     None => Ended::Cancelled,
                 };
@@ -171,7 +171,7 @@ fn prepare(run: &Arc<Run>, call: &mut dyn Call) -> Resolved {
         Some(resolved) => resolved?,
         None => resolve(run, call).inspect(|()| persist::identify(run, call)),
     };
-    if resolved.is_err() || !run.visible {
+    if resolved.is_err() || !run.visible || run.is_resumed() {
         return Ok(resolved);
     }
     if run.overrides.get().is_none_or(|options| options.run_name.is_none())

@@ -127,9 +127,9 @@ impl Machine {
     }
 }
 
-/// The states that may follow each state. Terminal ones have no successor, but for a run that completed and is undone,
-/// and any other may be followed by Crashed.
-pub(crate) const TRANSITIONS: [(StateName, &[StateName]); 8] = {
+/// The states that may follow each state, and any that is not terminal may be followed by Crashed. Terminal ones have no
+/// successor, but for a run that completed and is undone, and for a flow run that did not complete and is resumed.
+pub(crate) const TRANSITIONS: [(StateName, &[StateName]); 12] = {
     use StateName as S;
     let ended: &[StateName] = &[
         S::Completed,
@@ -158,6 +158,10 @@ pub(crate) const TRANSITIONS: [(StateName, &[StateName]); 8] = {
         (S::Paused, &[S::Running, S::Cancelling, S::Crashed]),
         (S::Cancelling, &[S::Cancelled, S::Crashed]),
         (S::Completed, &[S::RolledBack]),
+        (S::Failed, &[S::Running]),
+        (S::TimedOut, &[S::Running]),
+        (S::Crashed, &[S::Running]),
+        (S::Cancelled, &[S::Running]),
     ]
 };
 

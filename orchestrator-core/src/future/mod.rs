@@ -3,6 +3,7 @@
 pub(crate) mod cycle;
 mod join;
 mod map;
+mod started;
 mod stream;
 mod tally;
 mod wait;
@@ -20,6 +21,7 @@ use crate::run::{Run, Stop};
 use crate::state::State;
 
 pub use map::{JoinAll, MapFuture, Settled, join_all};
+pub use started::StartedFlow;
 pub use stream::{AsCompleted, Indexed, as_completed};
 pub use tally::{Tally, all_completed};
 pub(crate) use wait::Wait;

@@ -164,6 +164,11 @@ pub fn arg<P: Param, I: IntoInput<P::Value>>(input: I) -> Input<P::Value> {
     input.into_input()
 }
 
+/// A value that is there as the argument for the parameter `P`.
+pub(crate) fn held<P: Param>(value: P::Value) -> P {
+    P::hold(HeldValue(Held::Owned(value)))
+}
+
 /// Turns what a caller passed to `map` into one argument per run of the parameter `P`.
 pub fn map_arg<P: Param, I: IntoMapInput<P::Value>>(input: I) -> MapArg<P::Value> {
     input.into_map_input()

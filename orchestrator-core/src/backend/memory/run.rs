@@ -7,7 +7,7 @@ use dashmap::mapref::entry::Entry;
 use smallvec::SmallVec;
 
 use crate::backend::record::{
-    CacheLook, FlowRun, FlowRunQuery, Pause, RunEvent, RunInfo, TaskRun, TaskRunQuery, Times,
+    CacheLook, FlowRun, FlowRunQuery, Pause, RunEvent, RunInfo, TakeOver, TaskRun, TaskRunQuery, Times,
 };
 use crate::backend::{BackendError, BackendErrorKind};
 use crate::clock::Timestamp;
@@ -82,6 +82,17 @@ impl Run {
         if let Some(look) = &event.cache {
             self.amend().cache = Some(Arc::clone(look));
         }
+    }
+
+    /// Lets a run that has ended go on, unless somebody else was quicker.
+    pub(super) fn take_over(&mut self, take_over: &TakeOver) -> bool {
+        let ended = self.transitions.last().is_some_and(|last| last.name.kind().is_terminal());
+        let (true, Some(info)) = (ended && self.next_seq == take_over.seq, &mut self.info) else { return false };
+        *info = Arc::new(RunInfo { process: take_over.process, ..RunInfo::clone(info) });
+        self.transitions.push(take_over.running.clone());
+        self.next_seq += 1;
+        self.run_count += 1;
+        true
     }
 
     pub(super) fn matches(&self, query: &FlowRunQuery, now: Timestamp) -> bool {

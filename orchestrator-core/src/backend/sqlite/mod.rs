@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use super::record::Event;
+use super::record::{Event, TakeOver};
 use super::{BackendError, BackendErrorKind, EventStore, OwnerNo, Shared, StateBackend};
 use error::Doing;
 use write::Writer;
@@ -192,6 +192,11 @@ impl EventStore for SqliteBackend {
             true => Ok(()),
             false => Err(BackendError::new(BackendErrorKind::Fenced, self.writing())),
         }
+    }
+
+    fn take_over(&self, take_over: &TakeOver) -> Result<bool, BackendError> {
+        let doing = || format!("take over flow run {} in the database {}", take_over.run, self.path.display());
+        lock(&self.writer).take_over(take_over).doing(doing)
     }
 }
 

@@ -78,17 +78,17 @@ impl RunHistory for SqliteBackend {
             RunId::Task(_) => "task_run",
             RunId::Flow(_) => "flow_run",
         };
-        let select = format!(
-            "SELECT states, -1 AS seq FROM {table} WHERE id = ?1
-            UNION ALL SELECT states, first_seq FROM history WHERE run = ?1
-            ORDER BY seq"
-        );
+        let select =
+            format!("SELECT states FROM {table} WHERE id = ?1 UNION ALL SELECT states FROM history WHERE run = ?1");
         self.read(
             || self.reading(format_args!("the states of run {run}")),
             |connection| {
                 let mut statement = connection.prepare_cached(&select)?;
                 let states = statement.query_map([run.as_uuid().as_bytes()], |row| Ok(row.get::<_, States>(0)?.0))?;
-                Ok(states.collect::<rusqlite::Result<Vec<_>>>()?.concat())
+                let mut states = states.collect::<rusqlite::Result<Vec<_>>>()?.concat();
+                // A crash that somebody else noticed is not in the run's row, but what follows on it may be.
+                states.sort_by_key(|state| state.timestamp);
+                Ok(states)
             },
         )
     }

@@ -9,7 +9,7 @@ use super::look::Reason;
 use super::packed::{Paused, Reference, References, Tags, pack};
 use super::{ownership, result};
 use crate::backend::OwnerNo;
-use crate::backend::record::{Event, LogRecord, Process, RunEvent, RunInfo};
+use crate::backend::record::{Event, LogRecord, Process, RunEvent, RunInfo, TakeOver};
 use crate::id::RunId;
 use crate::state::{StateType, Transition};
 
@@ -72,6 +72,44 @@ impl Writer {
         }
         drop((tasks, flows));
         transaction.commit().map(|()| true)
+    }
+
+    pub(super) fn take_over(&mut self, take_over: &TakeOver) -> rusqlite::Result<bool> {
+        let taken = self.let_go_on(take_over);
+        if taken.is_err() {
+            self.numbers = Numbers::default();
+        }
+        taken
+    }
+
+    fn let_go_on(&mut self, TakeOver { run, seq, process, running }: &TakeOver) -> rusqlite::Result<bool> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut text = String::new();
+        pack(std::slice::from_ref(running), &mut text);
+        let in_row = *seq < STATES_IN_ROW;
+        let id = run.as_uuid().into_bytes();
+        let update = "UPDATE flow_run SET
+                states = states || ?3, next_seq = ?2 + 1, run_count = run_count + 1, state = ?4, state_at = ?5,
+                message = ?6, start_time = coalesce(start_time, ?5), end_time = NULL, process = ?7
+            WHERE id = ?1 AND next_seq = ?2 AND end_time IS NOT NULL";
+        let changes = transaction.execute(
+            update,
+            params![
+                id,
+                seq,
+                if in_row { &*text } else { "" },
+                running.name.as_str(),
+                running.at.as_micros(),
+                running.message,
+                self.numbers.process(process, &transaction)?,
+            ],
+        )?;
+        if changes > 0 && !in_row {
+            let insert = "INSERT INTO history (run, first_seq, states) VALUES (?1, ?2, ?3)";
+            transaction.execute(insert, params![id, seq, text])?;
+        }
+        transaction.commit()?;
+        Ok(changes > 0)
     }
 }
 

@@ -1,0 +1,242 @@
+//! Letting a flow run go on that ended without having completed: its function runs again, under the same id.
+//!
+//! What the run had kept of its results it finds again (`persist.rs`); nothing else of what it did is known here. The store
+//! decides who lets it go on (`take_over`), whether they are tasks of one process or processes.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::runtime::Handle;
+
+use crate::backend::record::{FlowRun, TakeOver};
+use crate::backend::{BackendError, StateBackend};
+use crate::clock::{Clock, Timestamp};
+use crate::engine::machine::may_follow;
+use crate::error::{Error, ErrorKind};
+use crate::future::StartedFlow;
+use crate::id::{FlowRunId, RunId};
+use crate::orchestrator::{Inner, Orchestrator};
+use crate::registry::Flow;
+use crate::run::{Resumed, Run};
+use crate::state::{State, StateName, StateType, Transition};
+use crate::submit;
+
+const NEVER_BEGAN: &str = "it never began, so that its parameters are not on record; call the flow again";
+
+impl Orchestrator {
+    /// Lets a flow run go on that failed, crashed or was cancelled: its function is called again, with the parameters that
+    /// are on record, under the same id. Awaiting this waits until the run has ended again.
+    ///
+    /// Runs that the function calls as it did before are answered with the results that the flow run has kept, if they
+    /// were [persisted](crate::Configured::persist), and shown as Cached. All else runs again: what was not persisted or
+    /// had not completed, what has other inputs, tasks whose code was changed. Work staged in a transaction that was not
+    /// committed is void.
+    ///
+    /// The history of the run goes on: its states, and the count of its attempts. What is counted for the call starts
+    /// anew: the retries that it may use, and the numbers in the names of its task runs. Options that were set at the call
+    /// are not on record, but for its name and tags: those of the attribute hold.
+    ///
+    /// A flow run that is Paused in this process, and waits for no input, is let on as by
+    /// [`resume_paused`](Self::resume_paused).
+    ///
+    /// ```no_run
+    /// use orchestrator_core::{FlowRunQuery, Orchestrator, StateType};
+    ///
+    /// # async fn resume_all(orchestrator: Orchestrator) -> Result<(), orchestrator_core::Error> {
+    /// for run in orchestrator.flow_runs(&FlowRunQuery::new().state(StateType::Crashed)).await? {
+    ///     let run = orchestrator.resume(run.id).await?; // waits for its end; `.start().await?` does not
+    ///     println!("{} has completed after {} starts", run.name, run.run_count);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the flow run cannot be resumed ([`Error::is_not_resumable`]): it has completed; it is active, here or in another
+    /// process; it is part of another run, which is to be resumed instead; somebody else was quicker to resume it; or its
+    /// flow is not in this program, is generic, or takes parameters that are not on record. If the parameters on record do
+    /// not fit the flow any more ([`Error::as_parameters`]). If there is no such run ([`Error::is_not_found`]), or if the
+    /// backend fails. In all these cases nothing has changed.
+    ///
+    /// If the run is resumed and does not complete: [`Error::as_flow`] gives its error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the run is resumed and goes on even if the future is dropped.
+    pub fn resume(&self, flow_run_id: impl Into<RunId>) -> Resume {
+        Resume { orchestrator: self.clone(), id: flow_run_id.into() }
+    }
+}
+
+/// A flow run that is to be resumed; made by [`Orchestrator::resume`].
+#[derive(Debug, Clone)]
+#[must_use = "nothing is resumed until this is awaited"]
+pub struct Resume {
+    orchestrator: Orchestrator,
+    id: RunId,
+}
+
+impl Resume {
+    /// Resumes the flow run without waiting for its end.
+    ///
+    /// # Errors
+    ///
+    /// If the flow run cannot be resumed; see [`Orchestrator::resume`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the run is resumed even if the future is dropped.
+    pub async fn start(self) -> Result<StartedFlow, Error> {
+        let Self { orchestrator, id } = self;
+        let RunId::Flow(id) = id else {
+            return Err(refused(format!("run {id} is a task run: what is resumed is the flow run that it belongs to")));
+        };
+        let Ok(handle) = Handle::try_current() else {
+            return Err(refused(format!("flow run {id} cannot be resumed: there is no tokio runtime here")));
+        };
+        // A task of its own: what the store has been told must not be cut short.
+        let resumed = handle.spawn(async move { resume(&orchestrator, id).await });
+        resumed.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::ShutDown)))
+    }
+}
+
+impl IntoFuture for Resume {
+    type Output = Result<FlowRun, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { Ok(self.start().await?.await?) })
+    }
+}
+
+fn refused(said: String) -> Error {
+    Error::new(ErrorKind::NotResumable(said))
+}
+
+async fn resume(orchestrator: &Orchestrator, id: FlowRunId) -> Result<StartedFlow, Error> {
+    if let Some(run) = orchestrator.inner().active_run(id.into()) {
+        return active(orchestrator, run).await;
+    }
+    let Some(found) = orchestrator.ask(move |backend, inner| look(backend, inner, id)).await? else {
+        return Err(Error::new(ErrorKind::NotFound(format!("there is no flow run {id}"))));
+    };
+    if let Some(why) = found.why_not() {
+        return Err(refused(why));
+    }
+    let Found { record, states, .. } = found;
+    let cannot = |why: &dyn std::fmt::Display| refused(format!("flow run '{}' cannot be resumed: {why}", record.name));
+    let flow = Flow::of_run(&record).map_err(|why| cannot(&why))?;
+    let Value::Object(parameters) = &record.parameters else {
+        return Err(cannot(&NEVER_BEGAN));
+    };
+    if let Some(why) = flow.info().not_callable() {
+        return Err(cannot(&format_args!("{why}; call it again with the same parameters instead")));
+    }
+    let call = flow.call(parameters)?;
+    let seq = u32::try_from(states.len()).unwrap_or(u32::MAX);
+    let running = going_on(&record.state, &*orchestrator.inner().clock);
+    let take_over = TakeOver { run: id, seq, process: orchestrator.inner().process, running };
+    let resumed = Resumed { seq: seq + 1, running: take_over.running.clone(), run_count: record.run_count };
+    if !orchestrator.ask(move |backend, _| backend.take_over(&take_over)).await? {
+        let run = orchestrator.flow_run(id).await?;
+        let said = match run.state.kind.is_terminal() {
+            true => format!("it was resumed meanwhile, and has ended as {}", run.state.name),
+            false => format!("process {} on {} has resumed it meanwhile", run.pid, run.host),
+        };
+        return Err(cannot(&said));
+    }
+    let run = submit::go_on(orchestrator.inner(), Handle::current(), (flow.def, call), &record, resumed);
+    Ok(StartedFlow::new(run, flow.to_json()))
+}
+
+/// What a run that is active here needs to go on, if it needs anything.
+async fn active(orchestrator: &Orchestrator, run: Arc<Run>) -> Result<StartedFlow, Error> {
+    let state = run.state();
+    if state.kind != StateType::Paused {
+        let (name, state) = (run.name(), state.name);
+        return Err(refused(format!("flow run '{name}' cannot be resumed: it is active in this process, as {state}")));
+    }
+    orchestrator.resume_paused(run.id(), ()).await?;
+    let to_json = Flow::of_def(run.def).map_or(nothing as crate::registry::ToJson, Flow::to_json);
+    Ok(StartedFlow::new(run, to_json))
+}
+
+fn nothing(_: &crate::body::Erased) -> Option<Value> {
+    None
+}
+
+/// The state that follows on the one in which a run had ended.
+fn going_on(ended: &State, clock: &dyn Clock) -> Transition {
+    let after = Timestamp::from_micros(ended.timestamp.timestamp_micros().saturating_add(1));
+    let message = format!("resumed after it had ended as {}", ended.name);
+    Transition { name: StateName::Running, at: clock.now().max(after), message: Some(message.into()) }
+}
+
+/// What the store knows of a run that is to be resumed.
+struct Found {
+    record: FlowRun,
+    states: Vec<State>,
+    /// The name and id of the run that it is part of at the end.
+    root: Option<(String, RunId)>,
+}
+
+fn look(backend: &dyn StateBackend, inner: &Inner, id: FlowRunId) -> Result<Option<Found>, BackendError> {
+    let Some(mut record) = backend.flow_run(id)? else { return Ok(None) };
+    if !record.state.is_terminal() && !backend.in_process() {
+        // It may belong to a process that went away.
+        if let Some(keeper) = &inner.keeper {
+            keeper.lookout().look();
+        }
+        let Some(again) = backend.flow_run(id)? else { return Ok(None) };
+        record = again;
+    }
+    let states = backend.states(id.into())?;
+    let mut root = None;
+    let mut parent = record.parent;
+    while let Some(above) = parent {
+        let (name, next) = match above {
+            RunId::Flow(above) => backend.flow_run(above)?.map(|run| (run.name, run.parent)),
+            RunId::Task(above) => backend.task_run(above)?.map(|run| (run.name, run.parent)),
+        }
+        .unwrap_or_default();
+        root = Some((name, above));
+        parent = next;
+    }
+    Ok(Some(Found { record, states, root }))
+}
+
+impl Found {
+    /// Why such a run cannot be resumed.
+    fn why_not(&self) -> Option<String> {
+        let Self { record, root, .. } = self;
+        let FlowRun { name, state, host, pid, .. } = record;
+        if let Some((root, id)) = root {
+            return Some(match id {
+                RunId::Flow(id) => {
+                    format!("flow run '{name}' is part of flow run '{root}': resume that one, {id}, instead")
+                }
+                RunId::Task(_) => {
+                    format!(
+                        "flow run '{name}' cannot be resumed: it is part of task run '{root}', which belongs to no flow run"
+                    )
+                }
+            });
+        }
+        if state.kind == StateType::Completed {
+            return Some(format!("flow run '{name}' has completed: there is nothing to resume"));
+        }
+        if !state.is_terminal() {
+            let how = if state.kind == StateType::Paused { "; `resume_paused` lets it on there" } else { "" };
+            return Some(format!(
+                "flow run '{name}' cannot be resumed: it is {} in process {pid} on {host}{how}",
+                state.name
+            ));
+        }
+        let known = StateName::parse(&state.name).is_some_and(|name| may_follow(name, StateName::Running));
+        (!known)
+            .then(|| format!("flow run '{name}' cannot be resumed: it has ended as {}, before it began", state.name))
+    }
+}
