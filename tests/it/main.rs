@@ -31,8 +31,12 @@ mod panics;
 mod pause;
 mod persist;
 mod random;
+<<<<<<< ours
 mod registry;
 mod resume;
+=======
+mod shared_limits;
+>>>>>>> theirs
 mod states;
 mod store;
 mod transactions;

@@ -3,6 +3,7 @@
 //! New behaviour starts as a case in this folder.
 
 mod caching;
+mod claiming;
 mod history;
 mod listing;
 mod ownership;
@@ -11,6 +12,7 @@ mod results;
 mod resuming;
 mod sample;
 mod searching;
+mod serving;
 mod together;
 
 #[cfg(test)]
@@ -41,6 +43,8 @@ pub fn check(make: impl Fn() -> Arc<dyn StateBackend>) {
         resuming::CASES,
         together::CASES,
         ownership::CASES,
+        serving::CASES,
+        claiming::CASES,
     ];
     let failures: Vec<String> = suites
         .concat()

@@ -23,19 +23,19 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("a run's owner is known", owner_of_a_run),
 ];
 
-fn another(session: u64) -> &'static Process {
+pub(super) fn another(session: u64) -> &'static Process {
     // A backend may keep it for good, so that a leak of a few bytes per check is as it would be.
     Box::leak(Box::new(Process { session, ..PROCESS.clone() }))
 }
 
 /// What `look` does with a store that is shared; any other one need not do anything.
-fn with(backend: &Arc<dyn StateBackend>, look: impl FnOnce(&dyn Shared)) {
+pub(super) fn with(backend: &Arc<dyn StateBackend>, look: impl FnOnce(&dyn Shared)) {
     if let Some(shared) = backend.shared() {
         look(shared);
     }
 }
 
-fn join(shared: &dyn Shared, process: &Process) -> OwnerNo {
+pub(super) fn join(shared: &dyn Shared, process: &Process) -> OwnerNo {
     shared.join(process, at(1_000)).expect("join")
 }
 

@@ -11,6 +11,8 @@
 //! - `function`, `process`: what many runs have in common.
 //! - `amendment`: what became known of a run apart from its states; it may be there before the run.
 //! - `result`: what flow runs keep, with a digest of each value.
+//! - `slot_limit`: what limits are set to. `slot_holder`, `slot_wait`, `slot_backlog`: who holds slots and who waits for
+//!   them. `cache_claim`: who computes a cached result. All of these count while their owner is present in `process`.
 //! - `log`, `cache`.
 //!
 //! [`pack`]: super::packed::pack

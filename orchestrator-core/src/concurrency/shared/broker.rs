@@ -20,6 +20,9 @@ use crate::error::Error;
 use crate::journal::Settled;
 use crate::keeper::Lookout;
 
+/// What is asked of the store by those who wait for the answer.
+pub(in super::super) type Question<T> = Box<dyn FnOnce(&dyn Shared) -> Result<T, BackendError> + Send>;
+
 /// Delays before something is tried again that may help.
 const TRY_AGAIN: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 
@@ -121,7 +124,7 @@ impl Broker {
     /// Asks the store something.
     pub(in super::super) fn question<T: Send + 'static>(
         &self,
-        question: Box<dyn FnOnce(&dyn Shared) -> Result<T, BackendError> + Send>,
+        question: Question<T>,
     ) -> impl Future<Output = Result<T, Error>> + Send + use<T> {
         let (answer, answered) = oneshot::channel();
         self.start();

@@ -139,11 +139,10 @@ pub(crate) async fn apply(rule: Rule, run: &Arc<Run>, call: &mut dyn Call, holdi
             None => Verdict::Accept,
         },
         Rule::Slots => {
-            if slots::is_behind(run) {
-                match Box::pin(slots::look(run)).await {
-                    Verdict::Accept => {}
-                    verdict => return verdict,
-                }
+            if slots::is_behind(run)
+                && let Some(verdict) = Box::pin(slots::look(run)).await
+            {
+                return verdict;
             }
             match slots::asked(run) {
                 Ok(wants) if wants.is_empty() => Verdict::Accept,

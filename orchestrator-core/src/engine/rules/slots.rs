@@ -47,7 +47,7 @@ pub(super) fn is_behind(run: &Arc<Run>) -> bool {
 }
 
 /// Asks the store for the limits that processes share; those that the task declares are created.
-pub(super) async fn look(run: &Arc<Run>) -> Verdict {
+pub(super) async fn look(run: &Arc<Run>) -> Option<Verdict> {
     let declared = match run.overrides.get().and_then(|options| options.concurrency.as_ref()) {
         Some(_) => Vec::new(),
         None => {
@@ -56,9 +56,9 @@ pub(super) async fn look(run: &Arc<Run>) -> Verdict {
         }
     };
     match unless_cancelled(run, run.scope.orchestrator.limits.look(declared)).await {
-        Some(Ok(())) => Verdict::Accept,
-        Some(Err(error)) => Verdict::Abort(refused(run, error.to_string())),
-        None => Verdict::Cancelled,
+        Some(Ok(())) => None,
+        Some(Err(error)) => Some(Verdict::Abort(refused(run, error.to_string()))),
+        None => Some(Verdict::Cancelled),
     }
 }
 
