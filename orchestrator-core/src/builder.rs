@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::observe::Observer;
 use crate::options::{Defaults, Delay};
 use crate::orchestrator::{Orchestrator, Parts};
+use crate::retention::Retention;
 
 /// What is printed where nobody says anything.
 const DEFAULT_LOG: &str = "info";
@@ -36,6 +37,7 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// | `ORCHESTRATOR_CANCEL_GRACE_SECS` | time that a sync body is given to notice its cancellation | 30 |
 /// | `ORCHESTRATOR_STRICT` | `true`: a run whose history cannot be stored fails | `false` |
 /// | `ORCHESTRATOR_LEASE_SECS` | silence after which other processes take this one for gone | 30 |
+/// | `ORCHESTRATOR_RETENTION` | how long history is kept: an age, a number of runs or both (`30d,10000 runs`), or `off` | `30d` |
 /// | `ORCHESTRATOR_LOG_CAPTURE` | which log lines of bodies are kept with their runs | `info` |
 /// | `ORCHESTRATOR_LOG`, `RUST_LOG` | what is printed, as filter directives; `off` for nothing | `info` |
 #[derive(Debug, Default)]
@@ -56,6 +58,7 @@ pub struct OrchestratorBuilder {
     existing: bool,
     look_only: bool,
     lease: Option<Duration>,
+    retention: Option<Retention>,
     signals: bool,
     terminal: bool,
     log: Option<String>,
@@ -158,6 +161,12 @@ impl OrchestratorBuilder {
         self
     }
 
+    /// How long history is kept in a store that outlives the process; 30 days if nobody says anything.
+    pub const fn retention(mut self, retention: Retention) -> Self {
+        self.retention = Some(retention);
+        self
+    }
+
     /// Whether Ctrl-C and SIGTERM cancel the runs in order. The orchestrator made from the environment does so.
     pub const fn handle_signals(mut self, handle: bool) -> Self {
         self.signals = handle;
@@ -254,6 +263,7 @@ impl OrchestratorBuilder {
             observers,
             workers: self.blocking_threads.unwrap_or_else(|| (4 * cores).max(16)),
             strict: self.strict.unwrap_or(false),
+            retention: if self.look_only { Retention::off() } else { self.retention.unwrap_or_default() },
             signals: self.signals,
             lease: self.lease.unwrap_or(LEASE),
         })
@@ -280,6 +290,9 @@ impl OrchestratorBuilder {
         self.cancel_grace = self.cancel_grace.or_else(|| environment.seconds("ORCHESTRATOR_CANCEL_GRACE_SECS"));
         self.strict = self.strict.or_else(|| environment.get("ORCHESTRATOR_STRICT", "`true` or `false`"));
         self.lease = self.lease.or_else(|| environment.seconds("ORCHESTRATOR_LEASE_SECS"));
+        let right =
+            "an age such as `30d`, a number of runs such as `10000 runs`, both as in `30d,10000 runs`, or `off`";
+        self.retention = self.retention.or_else(|| environment.get("ORCHESTRATOR_RETENTION", right));
         if let Some(lease) = self.lease.take_if(|lease| *lease < SHORTEST_LEASE) {
             wrong.push(config(format!("the lease is {lease:?}: expected at least {SHORTEST_LEASE:?}")));
         }
@@ -311,7 +324,7 @@ fn config(said: String) -> Error {
 }
 
 /// The variables that this library reads.
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 15] = [
     "ORCHESTRATOR_HOME",
     "ORCHESTRATOR_DATABASE_URL",
     "ORCHESTRATOR_RETRIES",
@@ -323,6 +336,7 @@ const VARIABLES: [&str; 14] = [
     "ORCHESTRATOR_CANCEL_GRACE_SECS",
     "ORCHESTRATOR_STRICT",
     "ORCHESTRATOR_LEASE_SECS",
+    "ORCHESTRATOR_RETENTION",
     "ORCHESTRATOR_LOG",
     "ORCHESTRATOR_LOG_CAPTURE",
     // Read by this repository's tests alone.

@@ -429,6 +429,7 @@ pub(crate) enum ErrorKind {
     NotPaused(String),
     NotResumable(String),
     NotCallable(String),
+    NotRemovable(String),
     Input(String),
     Parameters { flow: &'static str, errors: Vec<ParameterError> },
     TimedOut(String),
@@ -467,6 +468,7 @@ impl Error {
             | ErrorKind::NotPaused(_)
             | ErrorKind::NotResumable(_)
             | ErrorKind::NotCallable(_)
+            | ErrorKind::NotRemovable(_)
             | ErrorKind::Input(_)
             | ErrorKind::Parameters { .. }
             | ErrorKind::Config(_)
@@ -485,6 +487,12 @@ impl Error {
     #[must_use]
     pub fn is_not_resumable(&self) -> bool {
         matches!(*self.0, ErrorKind::NotResumable(_))
+    }
+
+    /// Whether a run cannot be removed: it has not ended, or is part of another.
+    #[must_use]
+    pub fn is_not_removable(&self) -> bool {
+        matches!(*self.0, ErrorKind::NotRemovable(_))
     }
 
     /// Whether the input for a paused flow run, or a parameter of a flow, is not what it takes.
@@ -523,6 +531,7 @@ impl Error {
             | ErrorKind::NotPaused(_)
             | ErrorKind::NotResumable(_)
             | ErrorKind::NotCallable(_)
+            | ErrorKind::NotRemovable(_)
             | ErrorKind::Input(_)
             | ErrorKind::Parameters { .. }
             | ErrorKind::TimedOut(_)
@@ -543,6 +552,7 @@ impl fmt::Display for Error {
             | ErrorKind::NotPaused(text)
             | ErrorKind::NotResumable(text)
             | ErrorKind::NotCallable(text)
+            | ErrorKind::NotRemovable(text)
             | ErrorKind::Input(text)
             | ErrorKind::TimedOut(text)
             | ErrorKind::Config(text) => f.write_str(text),
@@ -575,6 +585,7 @@ impl StdError for Error {
             | ErrorKind::NotPaused(_)
             | ErrorKind::NotResumable(_)
             | ErrorKind::NotCallable(_)
+            | ErrorKind::NotRemovable(_)
             | ErrorKind::Input(_)
             | ErrorKind::Parameters { .. }
             | ErrorKind::TimedOut(_)
@@ -609,6 +620,7 @@ impl From<Error> for TaskError {
             | ErrorKind::NotPaused(_)
             | ErrorKind::NotResumable(_)
             | ErrorKind::NotCallable(_)
+            | ErrorKind::NotRemovable(_)
             | ErrorKind::Input(_)
             | ErrorKind::Parameters { .. }
             | ErrorKind::TimedOut(_)

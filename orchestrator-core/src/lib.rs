@@ -32,6 +32,8 @@ mod orchestrator;
 mod explain;
 mod search;
 mod builder;
+mod maintenance;
+mod retention;
 mod signals;
 mod process;
 pub mod testing;
@@ -43,6 +45,7 @@ mod error;
 #[cfg(all(test, feature = "interleavings"))]
 mod interleavings;
 
+pub use backend::maintenance::{Compacted, Finding, Removed, StoreInfo, TableInfo};
 pub use backend::record::{
     CacheEntry, CacheKey, CacheLook, CacheQuery, CacheReason, FlowRun, FlowRunQuery, LogLine, Pause, TaskRun,
     TaskRunQuery,
@@ -67,6 +70,7 @@ pub use orchestrator::Orchestrator;
 pub use pause::{PauseFlowRun, pause_flow_run, pause_for_input};
 pub use registry::{FlowInfo, FlowParameter, ParameterError, flows, registered};
 pub use resume::Resume;
+pub use retention::{ParseRetentionError, Retention};
 pub use state::{State, StateName, StateType, Transition};
 pub use terminal::capture_layer;
 pub use transaction::{CommitMode, Transaction, TransactionBuilder, TransactionError, transaction};

@@ -21,6 +21,8 @@ use crate::journal::Journal;
 use crate::keeper::Keeper;
 use crate::observe::Observer;
 use crate::options::Defaults;
+use crate::retention::Retention;
+use crate::retention::upkeep::Upkeep;
 use crate::run::{Children, Run, Stop};
 use crate::scope::{Counts, Scope};
 use crate::state::{State, StateName};
@@ -72,6 +74,9 @@ pub(crate) struct Inner {
     outside: Mutex<Weak<Scope>>,
     /// The numbers of runs outside of flows.
     counts: Arc<Counts>,
+    /// Removes old runs in the background, until it is dropped.
+    #[expect(dead_code, reason = "it is held to be dropped")]
+    upkeep: Option<Upkeep>,
     /// What tests put into the orchestrator.
     pub(crate) testing: Kit,
 }
@@ -101,6 +106,7 @@ pub(crate) struct Parts {
     pub(crate) strict: bool,
     pub(crate) signals: bool,
     pub(crate) lease: Duration,
+    pub(crate) retention: Retention,
 }
 
 impl Orchestrator {
@@ -117,7 +123,7 @@ impl Orchestrator {
 
     pub(crate) fn from_parts(parts: Parts) -> Self {
         crate::engine::panics::install_hook();
-        let Parts { backend, clock, defaults, observers, workers, strict, signals, lease } = parts;
+        let Parts { backend, clock, defaults, observers, workers, strict, signals, lease, retention } = parts;
         let fresh = Arc::new(Fresh::default());
         let keeper = Keeper::start(&backend, &clock, lease);
         let membership = keeper.as_ref().map(|keeper| Arc::clone(keeper.membership()));
@@ -132,6 +138,7 @@ impl Orchestrator {
             None => Limits::new(Arc::clone(&clock)),
         };
         let inner = Inner {
+            upkeep: Upkeep::start(&backend, &clock, retention),
             process: membership.as_ref().map_or_else(crate::process::this_process, |member| member.process()),
             journal,
             limits,

@@ -31,12 +31,9 @@ mod panics;
 mod pause;
 mod persist;
 mod random;
-<<<<<<< ours
 mod registry;
 mod resume;
-=======
 mod shared_limits;
->>>>>>> theirs
 mod states;
 mod store;
 mod transactions;

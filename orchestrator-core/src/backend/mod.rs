@@ -5,6 +5,7 @@
 //! blocking pool. Nothing outside this folder knows how anything is stored.
 
 mod claims;
+pub mod maintenance;
 pub mod memory;
 mod ownership;
 pub mod record;
@@ -146,6 +147,11 @@ pub trait StateBackend:
 
     /// What only a store has that several processes share; `None` for any other.
     fn shared(&self) -> Option<&dyn Shared> {
+        None
+    }
+
+    /// What looks after the store, if it outlives the process.
+    fn maintenance(&self) -> Option<&dyn maintenance::Maintenance> {
         None
     }
 

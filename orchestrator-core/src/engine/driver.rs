@@ -82,6 +82,10 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                     .then(|| after_failure(&machine, failure.as_ref()).into());
                 delayed = false;
                 run.begin_attempt(state, again);
+                if run.is_flow() {
+                    // The history has a flow run before it has anything that is part of it.
+                    run.flush();
+                }
                 if run.is_flow() && run.visible {
                     run.scope.calls.start_over();
                 }

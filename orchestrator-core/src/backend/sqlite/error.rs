@@ -21,6 +21,11 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     kind(error) == BackendErrorKind::Busy
 }
 
+/// Whether the same may succeed another time.
+pub(super) fn is_passing(error: &rusqlite::Error) -> bool {
+    matches!(kind(error), BackendErrorKind::Busy | BackendErrorKind::Full)
+}
+
 fn kind(error: &rusqlite::Error) -> BackendErrorKind {
     if let rusqlite::Error::SqliteFailure(failure, _) = error {
         return failure_kind(*failure);

@@ -10,6 +10,7 @@ mod error;
 mod lease;
 mod limits;
 mod look;
+mod maintenance;
 mod orphans;
 mod ownership;
 mod packed;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
+use super::maintenance::Maintenance;
 use super::record::{Event, TakeOver};
 use super::{BackendError, BackendErrorKind, EventStore, OwnerNo, Shared, StateBackend};
 use error::Doing;
@@ -97,6 +99,8 @@ pub struct SqliteBackend {
     aside: Mutex<Option<Connection>>,
     /// For what is leased; opened when it is needed.
     leases: Mutex<Option<Connection>>,
+    /// The format that the file had, if it was another one.
+    migrated_from: Option<u32>,
 }
 
 impl SqliteBackend {
@@ -124,9 +128,10 @@ impl SqliteBackend {
             let doing = format!("open the database {}", path.display());
             return Err(BackendError::new(BackendErrorKind::Missing, doing));
         }
-        let connection = open_to_write(&path, &options)?;
+        let (connection, migrated_from) = open_to_write(&path, &options)?;
         let writer = Mutex::new(Writer::new(connection));
-        Ok(Self { path, options, writer, readers: Mutex::default(), aside: Mutex::default(), leases: Mutex::default() })
+        let (readers, aside, leases) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { path, options, writer, readers, aside, leases, migrated_from })
     }
 
     /// Reads on a connection of its own; `doing` says what for, and is only called for an error.
@@ -207,6 +212,10 @@ impl StateBackend for SqliteBackend {
         Some(self)
     }
 
+    fn maintenance(&self) -> Option<&dyn Maintenance> {
+        Some(self)
+    }
+
     fn location(&self) -> String {
         self.path.display().to_string()
     }
@@ -222,7 +231,7 @@ fn create_folder(path: &Path) -> Result<(), BackendError> {
     })
 }
 
-fn open_to_write(path: &Path, options: &SqliteOptions) -> Result<Connection, BackendError> {
+fn open_to_write(path: &Path, options: &SqliteOptions) -> Result<(Connection, Option<u32>), BackendError> {
     let name = path.display().to_string();
     let doing = || format!("open the database {name}");
     let create = if options.create { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
@@ -237,10 +246,15 @@ fn open_to_write(path: &Path, options: &SqliteOptions) -> Result<Connection, Bac
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).doing(doing)?;
 
+    // Of account only before the first table is there.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").doing(doing)?;
     use_write_ahead_log(&connection, options.busy_timeout).doing(doing)?;
-    schema::migrate(&mut connection, &name)?;
+    let migrated_from = schema::migrate(&mut connection, &name)?;
+    if migrated_from.is_some() {
+        maintenance::convert(&connection).doing(doing)?;
+    }
     prepare_to_write(&connection, options).doing(doing)?;
-    Ok(connection)
+    Ok((connection, migrated_from))
 }
 
 /// Settings that belong to a connection, not to the file.

@@ -28,30 +28,29 @@ impl RunHistory for SqliteBackend {
             now.as_micros().saturating_sub(i64::try_from(period.as_micros()).unwrap_or(i64::MAX))
         });
         let limit = i64::try_from(query.max()).unwrap_or(i64::MAX);
-        let state =
-            query.state_type().map_or_else(String::new, |kind| format!("AND run.state IN ({})", names_of(kind)));
-        let enclosing = query.enclosing().map(|id| id.as_uuid().into_bytes());
-        let enclosed = if enclosing.is_some() { "AND run.flow_run = ?4" } else { "AND ?4 IS NULL" };
-        let active = if query.is_active() { "AND run.end_time IS NULL" } else { "" };
-        let rest = format!(
-            "AND run.created >= ?2 {state} {enclosed} {active} ORDER BY run.created DESC, run.id DESC LIMIT ?3"
-        );
         let newest = |connection: &Connection| {
-            let Some(name) = query.flow_name() else {
-                return flow_runs(
-                    connection,
-                    &format!("?1 IS NULL {rest}"),
-                    params![None::<i64>, oldest, limit, enclosing],
-                );
-            };
-            // One function after the other, so that the index gives the order.
-            let mut runs = Vec::new();
-            for function in functions(connection, name)? {
-                let filter = format!("run.function = ?1 {rest}");
-                runs.extend(flow_runs(connection, &filter, params![function, oldest, limit, enclosing])?);
+            if query.enclosing().is_some() || query.is_active() {
+                return few_flow_runs(connection, query, oldest, limit);
             }
-            runs.sort_by_key(|run| Reverse((run.created, run.id)));
-            runs.truncate(query.max());
+            if query.flow_name().is_none() && query.state_type().is_none() {
+                let filter = "run.created >= ?1 ORDER BY run.created DESC, run.id DESC LIMIT ?2";
+                return flow_runs(connection, filter, params![oldest, limit]);
+            }
+            let mut found = Vec::new();
+            // One function and state after the other, so that the index gives the order.
+            for function in flow_functions(connection, query.flow_name())? {
+                for state in StateName::ALL {
+                    if query.state_type().is_none_or(|kind| kind == state.kind()) {
+                        found.extend(newest_of(connection, function, state, oldest, limit)?);
+                    }
+                }
+            }
+            found.sort_unstable_by_key(|run| Reverse(*run));
+            found.truncate(query.max());
+            let mut runs = Vec::with_capacity(found.len());
+            for (_, id) in found {
+                runs.extend(flow_runs(connection, "run.id = ?1", [id])?);
+            }
             Ok(runs)
         };
         self.read(|| self.reading(format_args!("flow runs")), newest)
@@ -256,6 +255,54 @@ pub(super) fn functions(connection: &Connection, name: &str) -> rusqlite::Result
 pub(super) fn names_of(kind: StateType) -> String {
     let names = StateName::ALL.into_iter().filter(|name| name.kind() == kind);
     names.map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
+}
+
+/// The newest flow runs that match a query which only few can match: those are found first, and put in order then.
+fn few_flow_runs(
+    connection: &Connection,
+    query: &FlowRunQuery,
+    oldest: i64,
+    limit: i64,
+) -> rusqlite::Result<Vec<FlowRun>> {
+    let enclosing = query.enclosing().map(|id| id.as_uuid().into_bytes());
+    let enclosed = if enclosing.is_some() { "run.flow_run = ?1" } else { "?1 IS NULL" };
+    let active = if query.is_active() { "AND run.end_time IS NULL" } else { "" };
+    let state = query.state_type().map_or_else(String::new, |kind| format!("AND +run.state IN ({})", names_of(kind)));
+    // The signs keep SQLite from going through all runs in the order of time.
+    let filter = format!(
+        "{enclosed} {active} {state} AND (?2 IS NULL OR function.name = ?2) AND +run.created >= ?3
+        ORDER BY +run.created DESC, +run.id DESC LIMIT ?4"
+    );
+    flow_runs(connection, &filter, params![enclosing, query.flow_name(), oldest, limit])
+}
+
+/// The numbers of the functions that flow runs are of: of all, or of those with that display name.
+fn flow_functions(connection: &Connection, name: Option<&str>) -> rusqlite::Result<Vec<i64>> {
+    // From one number to the next one in the index, however many runs each has.
+    let select = "WITH RECURSIVE flow (no) AS (
+            SELECT min(function) FROM flow_run
+            UNION ALL
+            SELECT (SELECT min(function) FROM flow_run WHERE function > flow.no) FROM flow WHERE flow.no IS NOT NULL
+        )
+        SELECT flow.no FROM flow CROSS JOIN function ON function.no = flow.no WHERE ?1 IS NULL OR function.name = ?1";
+    let mut statement = connection.prepare_cached(select)?;
+    statement.query_map([name], |row| row.get(0))?.collect()
+}
+
+/// When the newest flow runs of a function in a state were submitted, and their ids.
+fn newest_of(
+    connection: &Connection,
+    function: i64,
+    state: StateName,
+    oldest: i64,
+    limit: i64,
+) -> rusqlite::Result<Vec<(i64, [u8; 16])>> {
+    let select = "SELECT created, id FROM flow_run WHERE function = ?1 AND state = ?2 AND created >= ?3
+        ORDER BY created DESC, id DESC LIMIT ?4";
+    let mut statement = connection.prepare_cached(select)?;
+    let runs =
+        statement.query_map(params![function, state.as_str(), oldest, limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    runs.collect()
 }
 
 pub(super) fn time(micros: i64) -> DateTime<Utc> {

@@ -14,6 +14,7 @@
 //! - `slot_limit`: what limits are set to. `slot_holder`, `slot_wait`, `slot_backlog`: who holds slots and who waits for
 //!   them. `cache_claim`: who computes a cached result. All of these count while their owner is present in `process`.
 //! - `log`, `cache`.
+//! - `removal`, `upkeep`: what is being removed, and by whom.
 //!
 //! [`pack`]: super::packed::pack
 
@@ -57,25 +58,36 @@ pub(super) fn check(connection: &Connection, name: &str) -> Result<(), BackendEr
     accept(look().doing(|| format!("open the database {name}"))?, name)
 }
 
-/// Brings the file to the present format.
-pub(super) fn migrate(connection: &mut Connection, name: &str) -> Result<(), BackendError> {
+/// Brings the file to the present format; gives the one that it had, if it was another one.
+pub(super) fn migrate(connection: &mut Connection, name: &str) -> Result<Option<u32>, BackendError> {
     let doing = || format!("create the tables of the database {name}");
     if connection.unchecked_transaction().and_then(|now| content(&now)).doing(doing)? == Content::Ours(FORMAT_VERSION) {
-        return Ok(());
+        return Ok(None);
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
     let content = content(&transaction).doing(doing)?;
     accept(content, name)?;
     let version = match content {
-        Content::Ours(version) => version,
-        Content::Empty | Content::Foreign => 0,
+        Content::Ours(version) => Some(version),
+        Content::Empty | Content::Foreign => None,
     };
-    for migration in MIGRATIONS.iter().skip(version as usize).copied().flatten() {
+    // Somebody else may have done it meanwhile.
+    if version == Some(FORMAT_VERSION) {
+        return Ok(None);
+    }
+    for migration in MIGRATIONS.iter().skip(version.unwrap_or(0) as usize).copied().flatten() {
         transaction.execute_batch(migration).doing(doing)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID).doing(doing)?;
     transaction.pragma_update(None, "user_version", FORMAT_VERSION).doing(doing)?;
-    transaction.commit().doing(doing)
+    transaction.commit().doing(doing)?;
+    Ok(version)
+}
+
+/// Whether pages at the end of the file can be given back one by one.
+pub(super) fn shrinks_in_steps(connection: &Connection) -> rusqlite::Result<bool> {
+    const INCREMENTAL: i64 = 2;
+    connection.pragma_query_value(None, "auto_vacuum", |row| row.get::<_, i64>(0)).map(|mode| mode == INCREMENTAL)
 }
 
 fn accept(content: Content, name: &str) -> Result<(), BackendError> {

@@ -2,6 +2,7 @@
 
 mod files;
 mod trouble;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

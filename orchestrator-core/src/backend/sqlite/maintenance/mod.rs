@@ -1,0 +1,103 @@
+//! Keeps the file small and sound.
+
+mod check;
+mod compact;
+mod info;
+mod prune;
+mod remove;
+
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::error::Doing;
+use super::{SqliteBackend, lock};
+use crate::backend::BackendError;
+use crate::backend::maintenance::{Compacted, Finding, Maintenance, Pruning, Removal, StoreInfo};
+use crate::clock::Timestamp;
+use crate::id::RunId;
+use crate::retention::Retention;
+
+pub(super) use compact::convert;
+
+/// How long others who want to write wait for a step at most, about.
+const STEP: Duration = Duration::from_millis(8);
+
+impl Maintenance for SqliteBackend {
+    fn info(&self) -> Result<StoreInfo, BackendError> {
+        self.read(|| self.looking_after("look at"), |connection| info::read(connection, self))
+    }
+
+    fn compact(&self) -> Result<Compacted, BackendError> {
+        compact::compact(self)
+    }
+
+    fn check(&self) -> Result<Vec<Finding>, BackendError> {
+        self.read(|| self.looking_after("check"), check::check)
+    }
+
+    fn remove(&self, runs: &[RunId]) -> Result<Removal, BackendError> {
+        remove::remove(self, runs)
+    }
+
+    fn prune<'s>(&'s self, policy: &Retention, now: Timestamp) -> Result<Option<Box<dyn Pruning + 's>>, BackendError> {
+        prune::begin(self, policy, now)
+    }
+
+    fn last_pruned(&self) -> Result<Option<Timestamp>, BackendError> {
+        self.read(|| self.looking_after("look at"), info::last_pruned)
+    }
+
+    fn unused_objects(&self, _at_most: usize) -> Result<Vec<String>, BackendError> {
+        Ok(Vec::new())
+    }
+
+    fn forget_objects(&self, _objects: &[String]) -> Result<(), BackendError> {
+        Ok(())
+    }
+}
+
+impl SqliteBackend {
+    fn looking_after(&self, doing: &str) -> String {
+        format!("{doing} the database {}", self.path.display())
+    }
+
+    /// Writes in one short transaction on the connection that writes.
+    fn step<T>(
+        &self,
+        doing: &str,
+        work: impl FnOnce(&Transaction<'_>, Deadline) -> rusqlite::Result<T>,
+    ) -> Result<T, BackendError> {
+        let mut writer = lock(&self.writer);
+        let transaction = writer.connection().transaction_with_behavior(TransactionBehavior::Immediate);
+        let done = transaction.and_then(|transaction| {
+            let done = work(&transaction, Deadline::new())?;
+            transaction.commit()?;
+            Ok(done)
+        });
+        done.doing(|| self.looking_after(doing))
+    }
+
+    /// Uses the connection that writes, outside of transactions.
+    fn on_writer<T>(
+        &self,
+        doing: &str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, BackendError> {
+        work(lock(&self.writer).connection()).doing(|| self.looking_after(doing))
+    }
+}
+
+/// The end of a step.
+#[derive(Debug, Clone, Copy)]
+struct Deadline(Instant);
+
+impl Deadline {
+    fn new() -> Self {
+        Self(Instant::now() + STEP)
+    }
+
+    fn is_over(self) -> bool {
+        Instant::now() >= self.0
+    }
+}

@@ -1,0 +1,359 @@
+//! What is removed, what stays, and what the file's size is then.
+
+use smallvec::SmallVec;
+
+use super::*;
+use crate::backend::maintenance::{Finding, Maintenance as _, Removal, Removed};
+use crate::backend::record::LogRecord;
+use crate::retention::Retention;
+
+const HOUR: i64 = 3_600_000_000;
+
+fn at(micros: i64) -> Timestamp {
+    Timestamp::from_micros(micros)
+}
+
+/// A run as it is submitted, at that moment, by that parent.
+fn made(id: RunId, parent: Option<RunId>, flow_run: Option<FlowRunId>) -> RunInfo {
+    let Event::Run(event) = run(id) else { unreachable!("it is a run's event") };
+    RunInfo { parent, flow_run, ..RunInfo::clone(&event.run) }
+}
+
+fn states(info: &RunInfo, states: &[(StateName, i64)]) -> Event {
+    let transitions: SmallVec<_> =
+        states.iter().map(|(name, micros)| Transition { name: *name, at: at(*micros), message: None }).collect();
+    Event::Run(RunEvent { run: Arc::new(info.clone()), first_seq: 0, transitions, run_count: 1, cache: None })
+}
+
+fn completed(info: &RunInfo, created: i64) -> Event {
+    let names = [StateName::Pending, StateName::Running, StateName::Completed];
+    states(info, &[(names[0], created), (names[1], created + 1), (names[2], created + 2)])
+}
+
+fn running(info: &RunInfo, created: i64) -> Event {
+    states(info, &[(StateName::Pending, created), (StateName::Running, created + 1)])
+}
+
+fn root_flow(created: i64) -> RunInfo {
+    made(FlowRunId::new(at(created)).into(), None, None)
+}
+
+fn root_task(created: i64) -> RunInfo {
+    made(TaskRunId::new(at(created)).into(), None, None)
+}
+
+fn task_of(flow: &RunInfo, created: i64) -> RunInfo {
+    made(TaskRunId::new(at(created)).into(), Some(flow.id), flow.id.as_flow())
+}
+
+fn subflow_of(flow: &RunInfo, created: i64) -> RunInfo {
+    made(FlowRunId::new(at(created)).into(), Some(flow.id), flow.id.as_flow())
+}
+
+/// A flow run with tasks, a subflow and all that is kept of runs, as events.
+fn family(created: i64) -> (RunInfo, Vec<Event>) {
+    let root = root_flow(created);
+    let sub = subflow_of(&root, created);
+    let (task, inner) = (task_of(&root, created), task_of(&sub, created));
+    let mut result = cached((created / HOUR) as u8, None, encoded(b"kept"));
+    result.run = task.id.as_task().expect("a task");
+    let log = |run| LogRecord { run, at: at(created), level: "INFO", target: "t".to_owned(), message: "m".to_owned() };
+    let events = vec![
+        Event::Parameters { run: root.id.as_flow().expect("a flow"), json: "{}".to_owned() },
+        completed(&root, created),
+        completed(&sub, created),
+        completed(&task, created),
+        completed(&inner, created),
+        Event::Log(log(root.id)),
+        Event::Log(log(inner.id)),
+        Event::Persisted(result),
+    ];
+    (root, events)
+}
+
+fn count(path: &Path, table: &str) -> u32 {
+    let connection = Connection::open(path).expect("open a database by hand");
+    connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("count")
+}
+
+fn rows(path: &Path) -> Vec<u32> {
+    let tables = ["flow_run", "task_run", "history", "amendment", "log", "result", "removal"];
+    tables.iter().map(|table| count(path, table)).collect()
+}
+
+fn prune(backend: &SqliteBackend, policy: &str, now: i64) -> Option<Removed> {
+    let policy: Retention = policy.parse().expect("a policy");
+    let mut pruning = backend.prune(&policy, at(now)).expect("begin")?;
+    let mut removed = Removed::default();
+    while let Some(step) = pruning.step(at(now)).expect("a step") {
+        removed += step;
+    }
+    Some(removed)
+}
+
+fn sound(backend: &SqliteBackend) {
+    assert_eq!(backend.check().expect("check").first(), None, "the file is sound");
+}
+
+#[test]
+fn old_runs_go_with_all_that_is_theirs() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let backend = open(&path);
+    for hour in 0..10 {
+        backend.append(&family(hour * HOUR).1).expect("append");
+    }
+    let before = rows(&path);
+    assert_eq!(before, [20, 20, 0, 10, 20, 10, 0]);
+    assert_eq!(backend.last_pruned().expect("look"), None);
+    let removed = prune(&backend, "5h", 10 * HOUR).expect("nobody else is at it");
+    assert_eq!((removed.flow_runs, removed.task_runs), (10, 10));
+    assert_eq!(rows(&path), [10, 10, 0, 5, 10, 5, 0]);
+    assert_eq!(backend.last_pruned().expect("look"), Some(at(10 * HOUR)));
+    assert!(prune(&backend, "5h", 10 * HOUR).expect("free").is_nothing(), "nothing is left to do");
+    let removed = prune(&backend, "2 runs", 10 * HOUR).expect("free");
+    assert_eq!((removed.flow_runs, removed.task_runs), (6, 6));
+    let left = backend.flow_runs(&FlowRunQuery::new(), at(0)).expect("list");
+    let left: Vec<i64> = left.iter().map(|run| run.created.timestamp_micros() / HOUR).collect();
+    assert_eq!(left, [9, 9, 8, 8], "a root and its subflow each");
+    sound(&backend);
+    assert_eq!(prune(&backend, "off", 1000 * HOUR).expect("free"), Removed::default());
+}
+
+#[test]
+fn runs_that_have_not_ended_stay_and_all_that_is_around_them() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let backend = open(&path);
+    let active = root_flow(0);
+    let (detached, inside) = (root_flow(1), root_flow(2));
+    let late = task_of(&detached, 1);
+    let sub = subflow_of(&inside, 2);
+    let late_inside = task_of(&sub, 2);
+    let recent = root_flow(3);
+    backend
+        .append(&[
+            running(&active, 0),
+            completed(&task_of(&active, 0), 0),
+            completed(&detached, 1),
+            running(&late, 1),
+            completed(&inside, 2),
+            completed(&sub, 2),
+            running(&late_inside, 2),
+            // Began long ago, ended just now.
+            states(&recent, &[(StateName::Pending, 3), (StateName::Running, 4), (StateName::Failed, 9 * HOUR)]),
+            completed(&root_flow(5), 5),
+            running(&root_task(6), 6),
+            completed(&root_task(7), 7),
+        ])
+        .expect("append");
+    let removed = prune(&backend, "5h", 10 * HOUR).expect("free");
+    assert_eq!((removed.flow_runs, removed.task_runs), (1, 1));
+    assert_eq!(rows(&path)[..2], [5, 4]);
+    sound(&backend);
+    let removed = prune(&backend, "0 runs", 10 * HOUR).expect("free");
+    assert_eq!((removed.flow_runs, removed.task_runs), (1, 0), "that which ended just now is one too many as well");
+}
+
+#[test]
+fn task_runs_outside_of_flows_go_with_what_they_called() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let backend = open(&path);
+    for created in 0..100 {
+        let root = root_task(created);
+        let child = made(TaskRunId::new(at(created)).into(), Some(root.id), None);
+        let flow = made(FlowRunId::new(at(created)).into(), Some(child.id), None);
+        let task = task_of(&flow, created);
+        let events = [&root, &child, &flow, &task].map(|info| completed(info, created));
+        backend.append(&events).expect("append");
+    }
+    let removed = prune(&backend, "10 runs", 0).expect("free");
+    assert_eq!((removed.flow_runs, removed.task_runs), (90, 270));
+    assert_eq!(rows(&path)[..2], [10, 30]);
+    sound(&backend);
+}
+
+#[test]
+fn results_in_the_cache_go_when_they_have_expired() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let backend = open(&path);
+    let events: Vec<Event> =
+        (0..200).map(|key| Event::Cached(cached(key, (key < 150).then_some(HOUR), encoded(b"x")))).collect();
+    backend.append(&events).expect("append");
+    assert_eq!(prune(&backend, "30d", HOUR - 1).expect("free").cached, 0);
+    assert_eq!(prune(&backend, "30d", HOUR).expect("free").cached, 150);
+    assert_eq!(count(&path, "cache"), 50);
+}
+
+#[test]
+fn one_at_a_time_removes_and_who_died_over_it_is_followed() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let (one, other) = (open(&path), open(&path));
+    let policy = Retention::off().runs(0);
+    let root = root_flow(0);
+    let mut events = vec![completed(&root, 0)];
+    events.extend((0..20_000).map(|_| completed(&task_of(&root, 0), 0)));
+    one.append(&events).expect("append");
+    let mut first = one.prune(&policy, at(0)).expect("begin").expect("free");
+    first.step(at(0)).expect("step").expect("a step was taken");
+    assert!(count(&path, "task_run") > 0, "a step is short");
+    assert!(one.flow_run(root.id.as_flow().expect("a flow")).expect("look").is_none(), "the root goes first");
+    sound(&one);
+    assert!(prune(&other, "0 runs", 59_000_000).is_none(), "the first one is at it");
+    let removed = prune(&other, "0 runs", 61_000_000).expect("the first one is taken for dead");
+    assert!(removed.task_runs > 0);
+    assert_eq!(rows(&path), [0; 7]);
+    assert_eq!(first.step(at(61_000_000)).expect("step"), Some(Removed::default()), "it removes nothing any more");
+    assert_eq!(first.step(at(61_000_000)).expect("step"), None, "it has noticed");
+    drop(first);
+    let dropped = one.prune(&policy, at(0)).expect("begin").expect("free");
+    drop(dropped);
+    assert!(prune(&other, "0 runs", 0).is_some(), "what is dropped is given back");
+}
+
+#[test]
+fn the_file_shrinks() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let backend = open(&path);
+    for flow in 0..20 {
+        let root = root_flow(flow);
+        let mut events = vec![completed(&root, flow)];
+        events.extend((0..1_000).map(|_| completed(&task_of(&root, flow), flow)));
+        backend.append(&events).expect("append");
+    }
+    let full = backend.compact().expect("compact").bytes_after;
+    prune(&backend, "2 runs", 0).expect("free");
+    by_hand(&path, "PRAGMA wal_checkpoint");
+    let pruned = std::fs::metadata(&path).expect("the file").len();
+    assert!(pruned < full / 10 * 3, "{pruned} of {full} bytes are left");
+    let compacted = backend.compact().expect("compact");
+    assert!(compacted.bytes_after < full / 10 * 2, "{compacted:?} of {full} bytes are left");
+    assert_eq!(backend.info().expect("info").free_bytes, 0);
+    sound(&backend);
+}
+
+#[test]
+fn runs_are_removed_by_hand_or_it_is_said_why_not() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let backend = open(&path);
+    let ((old, events), (other, more)) = (family(0), family(HOUR));
+    let sub = events.iter().find_map(|event| {
+        let Event::Run(event) = event else { return None };
+        event.run.parent.map(|_| event.run.id)
+    });
+    let (sub, unknown) = (sub.expect("a subflow"), new_task());
+    backend.append(&events).expect("append");
+    backend.append(&more).expect("append");
+    let (active, detached) = (root_flow(0), root_flow(0));
+    let late = task_of(&detached, 0);
+    backend.append(&[running(&active, 0), completed(&detached, 0), running(&late, 0)]).expect("append");
+    let before = rows(&path);
+    let state = || "Running".to_owned();
+    for (run, refusal) in [
+        (unknown.into(), Removal::Unknown(unknown.into())),
+        (active.id, Removal::Active { wanted: active.id, run: active.id, state: state() }),
+        (detached.id, Removal::Active { wanted: detached.id, run: late.id, state: state() }),
+        (sub, Removal::Inside { wanted: sub, parent: old.id }),
+    ] {
+        assert_eq!(backend.remove(&[old.id, run]).expect("ask"), refusal);
+        assert_eq!(rows(&path), before, "nothing is removed");
+    }
+    let Removal::Done(removed) = backend.remove(&[old.id]).expect("remove") else { panic!("it is removed") };
+    assert_eq!((removed.flow_runs, removed.task_runs), (2, 2));
+    assert_eq!(rows(&path), [4, 3, 0, 1, 2, 1, 0]);
+    assert!(backend.flow_run(other.id.as_flow().expect("a flow")).expect("look").is_some());
+    sound(&backend);
+}
+
+#[test]
+fn what_is_wrong_is_found() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let backend = open(&path);
+    let (root, events) = family(0);
+    backend.append(&events).expect("append");
+    sound(&backend);
+    for (damage, expected) in [
+        (
+            "UPDATE flow_run SET state = 'Failed' WHERE parent IS NULL",
+            "its row says Failed, its last state is Completed()",
+        ),
+        (
+            "UPDATE flow_run SET states = '[\"Pending\",0]\n[\"Completed\",2]', next_seq = 2 WHERE parent IS NULL",
+            "Completed follows Pending",
+        ),
+        (
+            "UPDATE flow_run SET states = '[\"Pending\",0]\n[\"Running\",2]\n[\"Completed\",2]' WHERE parent IS NULL",
+            "Completed is not later",
+        ),
+        ("UPDATE flow_run SET next_seq = 1 WHERE parent IS NULL", "it has 3 states, and should have 1"),
+        ("UPDATE flow_run SET end_time = NULL WHERE parent IS NULL", "has no time at which it ended"),
+        ("UPDATE flow_run SET states = '' WHERE parent IS NULL", "it has no states"),
+        ("UPDATE flow_run SET states = '[' WHERE parent IS NULL", "its row cannot be read"),
+        ("UPDATE flow_run SET created = 1 WHERE parent IS NULL", "its first state is not from the time"),
+        ("DELETE FROM flow_run WHERE parent IS NULL", "the flow run that it belongs to is missing"),
+        ("UPDATE task_run SET function = 99", "its function is missing"),
+        ("UPDATE task_run SET process = 99", "its process is missing"),
+        ("UPDATE result SET value = x'00'", "its persisted result is not what was stored"),
+        ("PRAGMA writable_schema = 1; DELETE FROM sqlite_schema WHERE name = 'log_by_run'", "SQLite finds: "),
+    ] {
+        let copy = folder.path().join("copy.db");
+        by_hand(&path, &format!("VACUUM INTO '{}'", copy.display()));
+        by_hand(&copy, damage);
+        let findings = open(&copy).check().expect("check");
+        let told = findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("\n");
+        assert!(told.contains(expected), "{damage}: {told}");
+        if damage.contains("parent IS NULL") && !damage.contains("DELETE") {
+            assert!(told.starts_with(&format!("flow run {}: ", root.id)), "{told}");
+        }
+        std::fs::remove_file(&copy).expect("delete the copy");
+    }
+}
+
+#[test]
+fn sizes_and_numbers_are_told() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let backend = open(&path);
+    for hour in 1..=3 {
+        backend.append(&family(hour * HOUR).1).expect("append");
+    }
+    let info = backend.info().expect("look");
+    assert_eq!((info.flow_runs, info.task_runs, info.format, info.migrated_from), (6, 6, FORMAT_VERSION, None));
+    assert_eq!((info.oldest_run, info.newest_run), (Some(at(HOUR)), Some(at(3 * HOUR))));
+    assert!(info.file_bytes + info.wal_bytes > 0 && info.shrinks_in_steps);
+    assert_eq!(info.location, path.display().to_string());
+    let table = |name: &str| info.tables.iter().find(|table| table.name == name).expect("a table").clone();
+    assert_eq!(table("log").rows, 6);
+    assert!(table("task_run").bytes.is_some_and(|bytes| bytes >= 4096), "{:?}", table("task_run"));
+    assert!(info.tables.is_sorted_by_key(|table| std::cmp::Reverse(table.bytes)));
+}
+
+#[test]
+fn a_file_of_an_older_version_is_made_to_shrink() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let tables = schema::MIGRATIONS[..2].concat().concat();
+    let mark = format!("PRAGMA application_id = {}; PRAGMA user_version = 2;", schema::APPLICATION_ID);
+    by_hand(&path, &format!("PRAGMA journal_mode = WAL; {tables} {mark}"));
+    let backend = open(&path);
+    let info = backend.info().expect("look");
+    assert_eq!((info.migrated_from, info.shrinks_in_steps), (Some(2), true));
+    backend.append(&family(0).1).expect("append");
+    sound(&backend);
+
+    // One that was too large for that when it was opened.
+    drop(backend);
+    by_hand(&path, "PRAGMA auto_vacuum = NONE; VACUUM");
+    let backend = open(&path);
+    assert!(!backend.info().expect("look").shrinks_in_steps);
+    prune(&backend, "0 runs", 0).expect("it is pruned all the same");
+    backend.compact().expect("compact");
+    assert!(backend.info().expect("look").shrinks_in_steps);
+    sound(&backend);
+}

@@ -1,0 +1,96 @@
+//! What an orchestrator says and does about its store: sizes, soundness, what may go.
+
+use crate::backend::maintenance::{Compacted, Finding, Maintenance, Removal, Removed, StoreInfo};
+use crate::backend::{BackendError, BackendErrorKind};
+use crate::error::{Error, ErrorKind};
+use crate::id::RunId;
+use crate::orchestrator::{Inner, Orchestrator};
+use crate::retention::{Retention, upkeep};
+
+impl Orchestrator {
+    /// What is in the store, and how large it is.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read, or keeps nothing beyond this process.
+    pub async fn store_info(&self) -> Result<StoreInfo, Error> {
+        self.maintain(|store, _| store.info()).await
+    }
+
+    /// Looks for anything in the store that is not as it should be; nothing is found in a sound one. It reads all there
+    /// is, which takes some seconds for a million runs.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read, or keeps nothing beyond this process.
+    pub async fn check_store(&self) -> Result<Vec<Finding>, Error> {
+        self.maintain(|store, _| store.check()).await
+    }
+
+    /// Gives room in the store that is not used back to the system, while others go on using it.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be written, keeps nothing beyond this process, or can be made smaller only while nobody else
+    /// uses it.
+    pub async fn compact_store(&self) -> Result<Compacted, Error> {
+        self.maintain(|store, _| store.compact()).await
+    }
+
+    /// Removes runs with all that they started, and all that is kept of them: every one or, if one cannot be removed,
+    /// none. Only root runs can be removed, those that no other run started.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is not known, has not ended, or is part of another run; if the store cannot be written, or keeps
+    /// nothing beyond this process.
+    pub async fn remove_runs<I>(&self, runs: I) -> Result<Removed, Error>
+    where
+        I: IntoIterator,
+        I::Item: Into<RunId>,
+    {
+        let runs: Vec<RunId> = runs.into_iter().map(Into::into).collect();
+        let removal = self.maintain(move |store, _| store.remove(&runs)).await?;
+        match removal {
+            Removal::Done(removed) => Ok(removed),
+            Removal::Unknown(run) => Err(Error::new(ErrorKind::NotFound(format!("there is no run {run}")))),
+            Removal::Active { wanted, run, state } if wanted == run => Err(Error::new(ErrorKind::NotRemovable(
+                format!("run {run} cannot be removed, because it has not ended: it is {state}; cancel it first"),
+            ))),
+            Removal::Active { wanted, run, state } => Err(Error::new(ErrorKind::NotRemovable(format!(
+                "run {wanted} cannot be removed, because run {run}, which it started, has not ended: it is {state}"
+            )))),
+            Removal::Inside { wanted, parent } => Err(Error::new(ErrorKind::NotRemovable(format!(
+                "run {wanted} cannot be removed by itself, because it is part of run {parent}; remove the whole"
+            )))),
+        }
+    }
+
+    /// Removes now what a policy does not keep, which is otherwise done in the background. Waits until it is done;
+    /// `None` if another process is doing it at the moment.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be written, or keeps nothing beyond this process.
+    ///
+    /// # Cancel safety
+    ///
+    /// The removal goes on if the future is dropped.
+    pub async fn apply_retention(&self, policy: Retention) -> Result<Option<Removed>, Error> {
+        self.maintain(move |store, inner| upkeep::apply(store, &*inner.clock, &policy, |_| false)).await
+    }
+
+    async fn maintain<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Maintenance, &Inner) -> Result<R, BackendError> + Send + 'static,
+    ) -> Result<R, Error> {
+        self.ask(|backend, inner| match backend.maintenance() {
+            Some(store) => work(store, inner),
+            None => {
+                let doing = format!("look after {}", backend.location());
+                Err(BackendError::new(BackendErrorKind::Unavailable, doing).because("it ends with this process"))
+            }
+        })
+        .await
+    }
+}

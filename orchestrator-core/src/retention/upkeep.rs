@@ -1,0 +1,117 @@
+//! Applies the retention in the background: a thread that sleeps most of the time, and of whose steps none takes long.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::Retention;
+use crate::backend::maintenance::{Maintenance, Removed};
+use crate::backend::{BackendError, StateBackend};
+use crate::clock::Clock;
+
+/// The first look comes at a random moment within this time. A program that lives shorter, and is started often, does a
+/// piece of the work now and then.
+const FIRST: Duration = Duration::from_secs(10);
+
+/// How often the policy is applied, by whichever of the processes on a store comes first.
+const EVERY: Duration = Duration::from_secs(3600);
+
+/// How often it is looked whether somebody else has applied it, or has died over it.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
+
+/// For each unit of time that a step takes, the thread sleeps so many.
+const REST: u32 = 4;
+
+/// The thread. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Upkeep {
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Stop {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Upkeep {
+    /// Begins to look after the store, if it outlives the process and anything is ever to be removed.
+    pub(crate) fn start(backend: &Arc<dyn StateBackend>, clock: &Arc<dyn Clock>, policy: Retention) -> Option<Self> {
+        if policy.is_off() || backend.in_process() || backend.maintenance().is_none() {
+            return None;
+        }
+        let stop = Arc::new(Stop::default());
+        let (backend, clock, its) = (Arc::clone(backend), Arc::clone(clock), Arc::clone(&stop));
+        let thread = std::thread::Builder::new().name("orchestrator-upkeep".to_owned());
+        // Without a thread to spare the store is not looked after; the next process may have one.
+        let thread = thread.spawn(move || live(&*backend, &*clock, &policy, &its)).ok()?;
+        Some(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        *self.stop.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Stop {
+    /// Whether it was stopped within that time.
+    fn within(&self, time: Duration) -> bool {
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(stopped, time, |stopped| !*stopped);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+fn live(backend: &dyn StateBackend, clock: &dyn Clock, policy: &Retention, stop: &Stop) {
+    let Some(store) = backend.maintenance() else { return };
+    let mut wait = FIRST.mul_f64(fastrand::f64());
+    while !stop.within(wait) {
+        wait = LOOK_EVERY;
+        let now = clock.now();
+        let due = |done: Option<_>| done.is_none_or(|done| now.since(done) >= EVERY);
+        let removed = store
+            .last_pruned()
+            .map(due)
+            .and_then(|due| if due { apply(store, clock, policy, |step| stop.within(step * REST)) } else { Ok(None) });
+        match removed {
+            Ok(Some(removed)) if !removed.is_nothing() => tracing::debug!(
+                target: "orchestrator",
+                "removed {} flow runs, {} task runs and {} cached results from {}, which keeps {policy}",
+                removed.flow_runs,
+                removed.task_runs,
+                removed.cached,
+                backend.location(),
+            ),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(target: "orchestrator", "cannot remove old runs: {error}"),
+        }
+    }
+}
+
+/// Applies the policy. After each step `rest` is told how long it took, and says whether to stop. `None`: somebody else is
+/// at it.
+pub(crate) fn apply(
+    store: &dyn Maintenance,
+    clock: &dyn Clock,
+    policy: &Retention,
+    rest: impl Fn(Duration) -> bool,
+) -> Result<Option<Removed>, BackendError> {
+    let Some(mut pruning) = store.prune(policy, clock.now())? else { return Ok(None) };
+    let mut removed = Removed::default();
+    loop {
+        let start = Instant::now();
+        let Some(step) = pruning.step(clock.now())? else { break };
+        removed += step;
+        if rest(start.elapsed()) {
+            break;
+        }
+    }
+    Ok(Some(removed))
+}
