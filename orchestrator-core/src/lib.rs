@@ -75,6 +75,11 @@ pub use state::{State, StateName, StateType, Transition};
 pub use terminal::capture_layer;
 pub use transaction::{CommitMode, Transaction, TransactionBuilder, TransactionError, transaction};
 
+/// Text as the terminal output has it.
+pub mod text {
+    pub use crate::terminal::{Short, one_line, short};
+}
+
 /// For the types of inputs: `#[derive(schemars::JsonSchema)]` with `#[schemars(crate = "orchestrator::schemars")]`, or
 /// with a dependency on `schemars` of one's own.
 pub use schemars;

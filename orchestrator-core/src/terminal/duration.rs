@@ -4,13 +4,14 @@ use std::fmt;
 use std::time::Duration;
 
 /// The duration in at most two units: `412us`, `350ms`, `1.84s`, `2m 05s`, `1h 02m`.
-pub(crate) const fn short(duration: Duration) -> Short {
+#[must_use]
+pub const fn short(duration: Duration) -> Short {
     Short(duration)
 }
 
 /// What [`short`] displays.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Short(Duration);
+pub struct Short(Duration);
 
 impl fmt::Display for Short {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

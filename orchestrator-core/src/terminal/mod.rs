@@ -22,10 +22,11 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 
 pub use self::capture::capture_layer;
-pub(crate) use self::duration::short;
+pub use self::duration::{Short, short};
 use self::filter::{Filters, Reported};
 use self::format::PrintLayer;
 use self::paint::Paint;
+pub use self::paint::one_line;
 use self::progress::Progress;
 use self::screen::Screen;
 use self::summary::Summary;

@@ -82,8 +82,9 @@ impl Paint {
     }
 }
 
-/// Foreign text that has to fit into one line, such as a run's name.
-pub(super) fn one_line(text: &str) -> String {
+/// Foreign text that has to fit into one line, such as a run's name: what would move the cursor is made visible.
+#[must_use]
+pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() { push_escaped(&mut line, c) } else { line.push(c) }

@@ -1,0 +1,145 @@
+//! `runs explain`.
+
+use chrono::{DateTime, Utc};
+use orchestrator_core::{Explanation, LimitWait, Orchestrator, Pause, RunRef, Why};
+use serde::Serialize;
+
+use crate::exit::Trouble;
+use crate::find;
+use crate::json::{self, PauseJson};
+use crate::print;
+
+pub(super) async fn explain(orchestrator: &Orchestrator, text: &str, json: bool) -> Result<(), Trouble> {
+    let explanation = orchestrator.explain(find::run(orchestrator, text).await?).await?;
+    if json {
+        return print::json(&ExplanationJson::from(explanation));
+    }
+    print::out(&(print::lines(&explanation.to_string()) + "\n"))
+}
+
+#[derive(Serialize)]
+struct ExplanationJson {
+    id: String,
+    kind: &'static str,
+    name: String,
+    state: String,
+    state_type: &'static str,
+    /// What the run waits for, or does.
+    why: &'static str,
+    sentence: String,
+    #[serde(flatten)]
+    details: Details,
+}
+
+/// What belongs to the reason; what does not is left out.
+#[derive(Default, Serialize)]
+struct Details {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    runs: Vec<RunRefJson>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<LimitWaitJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_most: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pause: Option<PauseJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct RunRefJson {
+    id: String,
+    kind: &'static str,
+    name: String,
+    state: String,
+}
+
+impl From<RunRef> for RunRefJson {
+    fn from(run: RunRef) -> Self {
+        Self { id: run.run_id.to_string(), kind: json::kind(run.run_id), name: run.name, state: run.state.name }
+    }
+}
+
+#[derive(Serialize)]
+struct LimitWaitJson {
+    limit: String,
+    wanted: u32,
+    slots: u32,
+    held: u32,
+    ahead: usize,
+    holders: Vec<HolderJson>,
+}
+
+#[derive(Serialize)]
+struct HolderJson {
+    run_id: Option<String>,
+    name: Option<String>,
+    slots: u32,
+    since: DateTime<Utc>,
+}
+
+impl From<LimitWait> for LimitWaitJson {
+    fn from(wait: LimitWait) -> Self {
+        let LimitWait { limit, wanted, slots, taken, ahead, holders, .. } = wait;
+        let holders = holders.into_iter().map(|holder| HolderJson {
+            run_id: holder.run_id.map(|id| id.to_string()),
+            name: holder.name,
+            slots: holder.slots,
+            since: holder.since,
+        });
+        Self { limit, wanted, slots, held: taken, ahead, holders: holders.collect() }
+    }
+}
+
+impl From<Explanation> for ExplanationJson {
+    fn from(explanation: Explanation) -> Self {
+        let sentence = explanation.to_string();
+        let (why, details) = details(explanation.why);
+        Self {
+            id: explanation.run_id.to_string(),
+            kind: json::kind(explanation.run_id),
+            name: explanation.name,
+            state_type: explanation.state.kind.as_str(),
+            state: explanation.state.name,
+            why,
+            sentence,
+            details,
+        }
+    }
+}
+
+fn details(why: Why) -> (&'static str, Details) {
+    let none = Details::default;
+    let runs = |runs: Vec<RunRef>| Details { runs: runs.into_iter().map(RunRefJson::from).collect(), ..none() };
+    let limits = |limits: Vec<LimitWait>| limits.into_iter().map(LimitWaitJson::from).collect();
+    let pause = |pause: Pause| Some(PauseJson::from(pause));
+    match why {
+        Why::Upstream(upstream) => ("upstream", runs(upstream)),
+        Why::Slots(waits) => ("slots", Details { limits: limits(waits), ..none() }),
+        Why::RetryAt { at, attempt } => ("retry_at", Details { at: Some(at), attempt: Some(attempt), ..none() }),
+        Why::Paused { flow, pause: asked } => ("paused", Details { pause: pause(asked), ..runs(vec![flow]) }),
+        Why::FlowCapacity { flow, at_most } => {
+            ("flow_capacity", Details { at_most: Some(at_most), ..runs(vec![flow]) })
+        }
+        Why::Thread => ("thread", none()),
+        Why::Journal => ("journal", none()),
+        Why::SameKey(run) => ("same_key", runs(vec![run])),
+        Why::Children(children) => ("children", runs(children)),
+        Why::Starting => ("starting", none()),
+        Why::Running { since, attempt, slots } => {
+            ("running", Details { since: Some(since), attempt: Some(attempt), limits: limits(slots), ..none() })
+        }
+        Why::Cancelling => ("cancelling", none()),
+        Why::Ended => ("ended", none()),
+        Why::Elsewhere { host, pid } => ("elsewhere", Details { host: Some(host), pid: Some(pid), ..none() }),
+        _ => ("other", none()),
+    }
+}

@@ -1,0 +1,58 @@
+//! `tasks ls`.
+
+use std::time::Duration;
+
+use orchestrator_core::text::one_line;
+use orchestrator_core::{Orchestrator, StateType, TaskRunQuery};
+
+use crate::exit::Trouble;
+use crate::find::{self, short};
+use crate::json::RunJson;
+use crate::print::{self, Table};
+use crate::time;
+
+/// Which task runs to list.
+pub(super) struct Wanted {
+    pub(super) flow_run: Option<String>,
+    pub(super) name: Option<String>,
+    pub(super) state: Option<StateType>,
+    pub(super) since: Option<Duration>,
+    pub(super) limit: usize,
+}
+
+pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool) -> Result<(), Trouble> {
+    let mut query = TaskRunQuery::new().limit(wanted.limit);
+    if let Some(flow_run) = wanted.flow_run {
+        query = query.of(find::flow_run(orchestrator, &flow_run).await?);
+    }
+    if let Some(name) = wanted.name {
+        query = query.name(name);
+    }
+    if let Some(state) = wanted.state {
+        query = query.state(state);
+    }
+    if let Some(since) = wanted.since {
+        query = query.within(since);
+    }
+    let runs = orchestrator.find_task_runs(&query).await?;
+    if json {
+        return print::json(&runs.into_iter().map(RunJson::from).collect::<Vec<_>>());
+    }
+    if runs.is_empty() {
+        print::note("no task runs");
+        return Ok(());
+    }
+    let mut table = Table::new(&["ID", "NAME", "TASK", "FLOW RUN", "STATE", "CREATED", "DURATION"]);
+    for run in runs {
+        table.row([
+            short(run.id),
+            one_line(&run.name),
+            one_line(&run.task_name),
+            run.flow_run_id.map_or_else(|| "-".to_owned(), short),
+            print::state(&run.state),
+            time::local(run.created),
+            time::short_or_dash(time::taken(run.start_time, run.end_time)),
+        ]);
+    }
+    table.print()
+}

@@ -1,0 +1,242 @@
+//! The JSON that `--json` prints. Its names are part of what programs rely on: they are lower case, and stay.
+
+use chrono::{DateTime, Utc};
+use orchestrator_core::{CacheEntry, CacheLook, FlowRun, Limit, LogLine, RunId, State, TaskRun};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::find::Run;
+use crate::time;
+
+/// A reference to a run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Reference {
+    id: String,
+    kind: &'static str,
+}
+
+impl From<RunId> for Reference {
+    fn from(id: RunId) -> Self {
+        Self { id: id.to_string(), kind: kind(id) }
+    }
+}
+
+/// `flow` or `task`.
+pub(crate) const fn kind(id: RunId) -> &'static str {
+    match id {
+        RunId::Flow(_) => "flow",
+        RunId::Task(_) => "task",
+    }
+}
+
+/// A run of either kind.
+#[derive(Debug, Serialize)]
+pub(crate) struct RunJson {
+    id: String,
+    kind: &'static str,
+    name: String,
+    version: Option<String>,
+    state: String,
+    state_type: &'static str,
+    state_message: Option<String>,
+    state_at: DateTime<Utc>,
+    run_count: u32,
+    tags: Vec<String>,
+    parent: Option<Reference>,
+    upstream: Vec<Reference>,
+    host: String,
+    pid: u32,
+    created: DateTime<Utc>,
+    start_time: Option<DateTime<Utc>>,
+    end_time: Option<DateTime<Utc>>,
+    duration_secs: Option<f64>,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Rest {
+    Flow { flow_name: String, flow_key: String, parameters: Value, pause: Option<PauseJson> },
+    Task { task_name: String, task_key: String, flow_run_id: Option<String>, cache: Option<CacheLookJson> },
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct PauseJson {
+    since: DateTime<Utc>,
+    until: Option<DateTime<Utc>>,
+    message: Option<String>,
+    input_schema: Option<Value>,
+}
+
+impl From<orchestrator_core::Pause> for PauseJson {
+    fn from(pause: orchestrator_core::Pause) -> Self {
+        Self { since: pause.since, until: pause.until, message: pause.message, input_schema: pause.input_schema }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct CacheLookJson {
+    hit: bool,
+    key: Option<String>,
+    reason: &'static str,
+    sentence: String,
+}
+
+impl From<CacheLook> for CacheLookJson {
+    fn from(look: CacheLook) -> Self {
+        let (key, reason) = (look.key.map(|key| key.to_string()), look.reason.name());
+        Self { hit: look.hit, key, reason, sentence: look.to_string() }
+    }
+}
+
+impl From<Run> for RunJson {
+    fn from(run: Run) -> Self {
+        match run {
+            Run::Flow(run) => run.into(),
+            Run::Task(run) => run.into(),
+        }
+    }
+}
+
+impl From<FlowRun> for RunJson {
+    fn from(run: FlowRun) -> Self {
+        Self {
+            id: run.id.to_string(),
+            kind: "flow",
+            name: run.name,
+            version: run.version,
+            state_type: run.state.kind.as_str(),
+            state: run.state.name,
+            state_message: run.state.message,
+            state_at: run.state.timestamp,
+            run_count: run.run_count,
+            tags: run.tags,
+            parent: run.parent.map(Reference::from),
+            upstream: run.upstream.into_iter().map(Reference::from).collect(),
+            host: run.host,
+            pid: run.pid,
+            created: run.created,
+            start_time: run.start_time,
+            end_time: run.end_time,
+            duration_secs: time::taken(run.start_time, run.end_time).map(|taken| taken.as_secs_f64()),
+            rest: Rest::Flow {
+                flow_name: run.flow_name,
+                flow_key: run.flow_key,
+                parameters: run.parameters,
+                pause: run.pause.map(PauseJson::from),
+            },
+        }
+    }
+}
+
+impl From<TaskRun> for RunJson {
+    fn from(run: TaskRun) -> Self {
+        Self {
+            id: run.id.to_string(),
+            kind: "task",
+            name: run.name,
+            version: run.version,
+            state_type: run.state.kind.as_str(),
+            state: run.state.name,
+            state_message: run.state.message,
+            state_at: run.state.timestamp,
+            run_count: run.run_count,
+            tags: run.tags,
+            parent: run.parent.map(Reference::from),
+            upstream: run.upstream.into_iter().map(Reference::from).collect(),
+            host: run.host,
+            pid: run.pid,
+            created: run.created,
+            start_time: run.start_time,
+            end_time: run.end_time,
+            duration_secs: time::taken(run.start_time, run.end_time).map(|taken| taken.as_secs_f64()),
+            rest: Rest::Task {
+                task_name: run.task_name,
+                task_key: run.task_key,
+                flow_run_id: run.flow_run_id.map(|id| id.to_string()),
+                cache: run.cache.map(CacheLookJson::from),
+            },
+        }
+    }
+}
+
+/// A state in the history of a run.
+#[derive(Debug, Serialize)]
+pub(crate) struct StateJson {
+    state: String,
+    state_type: &'static str,
+    message: Option<String>,
+    timestamp: DateTime<Utc>,
+}
+
+impl From<State> for StateJson {
+    fn from(state: State) -> Self {
+        Self { state_type: state.kind.as_str(), state: state.name, message: state.message, timestamp: state.timestamp }
+    }
+}
+
+/// A line of a log.
+#[derive(Debug, Serialize)]
+pub(crate) struct LogJson<'a> {
+    timestamp: DateTime<Utc>,
+    level: &'a str,
+    run: Reference,
+    run_name: &'a str,
+    target: &'a str,
+    message: &'a str,
+}
+
+impl<'a> LogJson<'a> {
+    pub(crate) fn new(line: &'a LogLine, run_name: &'a str) -> Self {
+        let LogLine { timestamp, ref level, ref target, ref message, run, .. } = *line;
+        Self { timestamp, level, run: run.into(), run_name, target, message }
+    }
+}
+
+/// A limit.
+#[derive(Debug, Serialize)]
+pub(crate) struct LimitJson {
+    name: String,
+    slots: u32,
+    held: u32,
+    waiting: usize,
+    /// How many slots come back each second, if they come back by time.
+    decay: Option<f64>,
+    active: bool,
+}
+
+impl From<Limit> for LimitJson {
+    fn from(limit: Limit) -> Self {
+        let Limit { name, slots, taken, waiting, slot_decay, active, .. } = limit;
+        Self { name, slots, held: taken, waiting, decay: slot_decay, active }
+    }
+}
+
+/// A cached result.
+#[derive(Debug, Serialize)]
+pub(crate) struct CacheJson {
+    key: String,
+    task_key: String,
+    run_id: String,
+    created: DateTime<Utc>,
+    expires: Option<DateTime<Utc>>,
+    bytes: Option<u64>,
+    format: Option<String>,
+    type_name: Option<String>,
+}
+
+impl From<CacheEntry> for CacheJson {
+    fn from(entry: CacheEntry) -> Self {
+        Self {
+            key: entry.key.to_string(),
+            task_key: entry.task_key,
+            run_id: entry.run.to_string(),
+            created: entry.created,
+            expires: entry.expires,
+            bytes: entry.bytes,
+            format: entry.format,
+            type_name: entry.type_name,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The program as a person or a script uses it: a child process over a database whose content is known.
+
+mod following;
+mod shapes;
+mod transcripts;
+mod trouble;
+mod world;

@@ -1,0 +1,83 @@
+//! What there is no transcript of: databases that are not there, damaged or newer, and readers who leave early.
+
+use std::fs;
+use std::io::Read as _;
+use std::process::Stdio;
+
+use rusqlite::Connection;
+
+use super::world::{World, fetch, flow, went};
+
+#[test]
+fn commands_that_look_make_no_database() {
+    let world = World::empty();
+    for command in [
+        &["runs", "ls"][..],
+        &["runs", "show", "x"],
+        &["tasks", "ls"],
+        &["limits", "ls"],
+        &["cache", "ls"],
+        &["cache", "clear"],
+    ] {
+        let answer = world.ask(command);
+        assert_eq!((answer.code, answer.out.as_str()), (Some(5), ""), "{command:?}");
+        let path = world.database().display().to_string();
+        assert_eq!(
+            answer.err,
+            format!(
+                "error: cannot open the database {path}: there is none yet; the first run of a pipeline makes it. Another \
+                 one is named by --database, ORCHESTRATOR_DATABASE_URL or ORCHESTRATOR_HOME\n"
+            )
+        );
+    }
+    assert_eq!(fs::read_dir(world.folder()).expect("a folder").count(), 0, "nothing was made");
+}
+
+#[test]
+fn a_database_of_a_newer_version_or_of_somebody_else_is_refused() {
+    let world = World::new();
+    let by_hand = |sql: &str| Connection::open(world.database()).expect("open").execute_batch(sql).expect("run SQL");
+    by_hand("PRAGMA user_version = 99");
+    let answer = world.ask(&["runs", "ls"]);
+    assert_eq!((answer.code, answer.out.as_str()), (Some(5), ""));
+    assert!(answer.err.contains("it has format 99, written by a newer version of orchestrator"), "{}", answer.err);
+    by_hand("PRAGMA application_id = 7");
+    assert_eq!(world.ask(&["runs", "ls"]).code, Some(5));
+    fs::write(world.database(), "not a database at all").expect("write a file");
+    assert_eq!(world.ask(&["runs", "ls"]).code, Some(5));
+}
+
+#[test]
+fn the_database_is_named_by_the_option_or_the_environment() {
+    let (world, elsewhere) = (World::new(), World::empty());
+    let url = format!("sqlite:{}", world.database().display());
+    let listed = world.tell(&["runs", "ls", "--json", "--state", "failed"]);
+    assert_eq!(elsewhere.tell(&["--database", &url, "runs", "ls", "--json", "--state", "failed"]), listed);
+    assert_eq!(elsewhere.tell(&["runs", "ls", "--json", "--state", "failed", "--database", &url]), listed);
+    let output = elsewhere
+        .command(&["runs", "ls", "--json", "--state", "failed"])
+        .env("ORCHESTRATOR_DATABASE_URL", &url)
+        .output();
+    assert_eq!(String::from_utf8(output.expect("run the program").stdout).expect("UTF-8"), listed);
+}
+
+#[test]
+fn a_reader_who_leaves_early_is_no_trouble() {
+    let world = World::new();
+    let otter = flow(100, "long");
+    let runs: Vec<_> = (0..5_000).map(|n| fetch(200 + u128::from(n), &otter, n)).collect();
+    let states = [(orchestrator_core::StateName::Completed, 100)];
+    world.give(&runs.iter().map(|run| went(run, &states, None, 1)).collect::<Vec<_>>());
+    let mut child = world
+        .command(&["tasks", "ls", "--limit", "5000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("run");
+    let mut first = [0; 10];
+    let mut out = child.stdout.take().expect("a pipe");
+    out.read_exact(&mut first).expect("the first bytes");
+    drop(out);
+    let output = child.wait_with_output().expect("the program ends");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
