@@ -236,7 +236,6 @@ impl Found {
             ));
         }
         let known = StateName::parse(&state.name).is_some_and(|name| may_follow(name, StateName::Running));
-        (!known)
-            .then(|| format!("flow run '{name}' cannot be resumed: it has ended as {}, before it began", state.name))
+        (!known).then(|| format!("flow run '{name}' cannot be resumed: {NEVER_BEGAN}"))
     }
 }
