@@ -140,6 +140,9 @@ fn details(why: Why) -> (&'static str, Details) {
         Why::Cancelling => ("cancelling", none()),
         Why::Ended => ("ended", none()),
         Why::Elsewhere { host, pid } => ("elsewhere", Details { host: Some(host), pid: Some(pid), ..none() }),
+        Why::SameKeyElsewhere { process, .. } => {
+            ("same_key_elsewhere", Details { host: Some(process.host), pid: Some(process.pid), ..none() })
+        }
         _ => ("other", none()),
     }
 }

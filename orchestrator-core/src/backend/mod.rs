@@ -65,7 +65,8 @@ pub trait EventStore {
     ///
     /// # Errors
     ///
-    /// If the store could not be written.
+    /// If the store could not be written, or if the new owner was found to be gone, or has left
+    /// ([`Fenced`](BackendErrorKind::Fenced)).
     fn take_over(&self, take_over: &TakeOver) -> Result<bool, BackendError>;
 }
 

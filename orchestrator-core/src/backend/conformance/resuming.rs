@@ -3,15 +3,16 @@
 use std::sync::{Arc, Barrier, LazyLock};
 
 use super::Case;
-use super::sample::{Ask, at, counted, event, flow, outline};
-use crate::backend::StateBackend;
+use super::sample::{Ask, PROCESS, at, counted, event, flow, outline};
 use crate::backend::record::{Event, Process, RunInfo, TakeOver};
+use crate::backend::{BackendErrorKind, StateBackend};
 use crate::state::{StateName, Transition};
 
 pub(super) const CASES: &[(&str, Case)] = &[
     ("a flow run that has ended goes on in another process", goes_on),
     ("a flow run that goes on after many states", after_many_states),
     ("a flow run whose process went away goes on", after_a_crash),
+    ("an orchestrator that has left takes nothing over", fenced),
     ("what has not ended, is not known or went on already is not taken over", not_taken),
     ("of several who take a flow run over one succeeds", one_succeeds),
 ];
@@ -37,6 +38,11 @@ fn goes_on(store: &Arc<dyn StateBackend>) {
     assert_eq!((taken.host.as_str(), taken.pid, taken.run_count), ("another", 12, 2));
     assert_eq!((taken.state.name.as_str(), taken.state.message.as_deref()), ("Running", Some("resumed")));
     assert_eq!((taken.created, taken.start_time, taken.end_time), (before.created, before.start_time, None));
+    if let Some(shared) = store.shared() {
+        let owner =
+            shared.owner_of(run.id).expect("look whose run it is").expect("a run that was taken over has an owner");
+        assert_eq!(owner.process, *OTHER);
+    }
 
     let completed = Transition { name: StateName::Completed, at: at(20), message: None };
     store.give(&[counted(&RunInfo { process: &OTHER, ..run.clone() }, 4, [completed], 2)]);
@@ -64,15 +70,30 @@ fn after_many_states(store: &Arc<dyn StateBackend>) {
 }
 
 fn after_a_crash(store: &Arc<dyn StateBackend>) {
+    let Some(shared) = store.shared() else { return };
     let run = flow(0);
+    let gone = shared.join(&PROCESS, at(1_000)).expect("join");
     store.give(&[event(&run, 0, &[(StateName::Pending, 0), (StateName::Running, 1)])]);
-    store.give(&[event(&run, 2, &[(StateName::Crashed, 5)])]);
+    let owner = shared.owner(gone).expect("look for an owner").expect("an owner that joined is known");
+    assert_eq!(shared.expel(&owner, at(5), "it went away").expect("expel"), Some(1));
     assert!(store.take_over(&take_over(&run, 3, 10)).expect("take it over"));
     store.give(&[event(&run, 4, &[(StateName::Completed, 11)])]);
     assert_eq!(
         outline(&store.history(&run)),
         [("Pending", 0), ("Running", 1), ("Crashed", 5), ("Running", 10), ("Completed", 11)]
     );
+}
+
+/// Whoever was found to be gone resumes nothing.
+fn fenced(store: &Arc<dyn StateBackend>) {
+    let Some(shared) = store.shared() else { return };
+    let run = flow(0);
+    store.give(&[failed(&run)]);
+    let other = shared.join(&OTHER, at(1_000)).expect("join");
+    shared.leave(other, at(5)).expect("leave");
+    let error = store.take_over(&take_over(&run, 3, 10)).expect_err("it has left");
+    assert_eq!(error.kind(), BackendErrorKind::Fenced);
+    assert_eq!(store.history(&run).len(), 3);
 }
 
 fn not_taken(store: &Arc<dyn StateBackend>) {

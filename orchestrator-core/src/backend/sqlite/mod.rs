@@ -201,7 +201,8 @@ impl EventStore for SqliteBackend {
 
     fn take_over(&self, take_over: &TakeOver) -> Result<bool, BackendError> {
         let doing = || format!("take over flow run {} in the database {}", take_over.run, self.path.display());
-        lock(&self.writer).take_over(take_over).doing(doing)
+        let taken = lock(&self.writer).take_over(take_over).doing(doing)?;
+        taken.ok_or_else(|| BackendError::new(BackendErrorKind::Fenced, doing()))
     }
 }
 

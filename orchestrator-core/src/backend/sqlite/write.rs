@@ -74,7 +74,8 @@ impl Writer {
         transaction.commit().map(|()| true)
     }
 
-    pub(super) fn take_over(&mut self, take_over: &TakeOver) -> rusqlite::Result<bool> {
+    /// Lets a flow run go on, and says whether it does; `None` if the orchestrator that takes it over has ended.
+    pub(super) fn take_over(&mut self, take_over: &TakeOver) -> rusqlite::Result<Option<bool>> {
         let taken = self.let_go_on(take_over);
         if taken.is_err() {
             self.numbers = Numbers::default();
@@ -82,8 +83,13 @@ impl Writer {
         taken
     }
 
-    fn let_go_on(&mut self, TakeOver { run, seq, process, running }: &TakeOver) -> rusqlite::Result<bool> {
+    fn let_go_on(&mut self, take_over: &TakeOver) -> rusqlite::Result<Option<bool>> {
+        let TakeOver { run, seq, process, running } = take_over;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let owner = self.numbers.process(process, &transaction)?;
+        if ownership::is_fenced(&transaction, OwnerNo(owner))? {
+            return Ok(None);
+        }
         let mut text = String::new();
         pack(std::slice::from_ref(running), &mut text);
         let in_row = *seq < STATES_IN_ROW;
@@ -101,7 +107,7 @@ impl Writer {
                 running.name.as_str(),
                 running.at.as_micros(),
                 running.message,
-                self.numbers.process(process, &transaction)?,
+                owner,
             ],
         )?;
         if changes > 0 && !in_row {
@@ -109,7 +115,7 @@ impl Writer {
             transaction.execute(insert, params![id, seq, text])?;
         }
         transaction.commit()?;
-        Ok(changes > 0)
+        Ok(Some(changes > 0))
     }
 }
 
