@@ -256,9 +256,15 @@ impl SqlitePruning<'_> {
             }
             Ok(())
         })?;
-        // One that has ended gets no more runs.
+        // One that has ended gets no more runs. The greatest number stays: given out again, it would let one that was
+        // found gone write under the name of another.
+        let delete = "DELETE FROM process WHERE no = ?1 AND ended IS NOT NULL AND no < (SELECT max(no) FROM process)
+            AND NOT EXISTS (SELECT 1 FROM slot_holder WHERE owner = ?1)
+            AND NOT EXISTS (SELECT 1 FROM slot_wait WHERE owner = ?1)
+            AND NOT EXISTS (SELECT 1 FROM slot_backlog WHERE owner = ?1)
+            AND NOT EXISTS (SELECT 1 FROM cache_claim WHERE owner = ?1)";
         backend.step(DOING, |transaction, _| {
-            let mut delete = transaction.prepare_cached("DELETE FROM process WHERE no = ?1 AND ended IS NOT NULL")?;
+            let mut delete = transaction.prepare_cached(delete)?;
             gone.iter().try_for_each(|no| delete.execute([no]).map(drop))
         })
     }
