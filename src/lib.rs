@@ -54,6 +54,11 @@ pub use orchestrator_core::{Observed, Observer, StateBackend, backend, capture_l
 pub use orchestrator_core::{PauseFlowRun, pause_flow_run, pause_for_input, schemars};
 pub use orchestrator_macros::{flow, task, test};
 
+#[cfg(feature = "cli")]
+mod command_line;
+#[cfg(feature = "cli")]
+pub use command_line::cli;
+
 #[doc(hidden)]
 pub use orchestrator_core::__private;
 

@@ -1,6 +1,7 @@
 //! The arguments, and the texts of `--help`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
@@ -26,6 +27,8 @@ Exit codes:
 pub(crate) enum Program {
     /// `orchestrator`, which knows no flows.
     Orchestrator,
+    /// A pipeline's own program.
+    Pipeline,
 }
 
 /// Looks at the runs, limits and cache of pipelines
@@ -36,6 +39,16 @@ struct Orchestrator {
     globals: Globals,
     #[command(subcommand)]
     command: Look,
+}
+
+/// Runs the flows of this program, and looks at what became of them
+#[derive(Debug, Parser)]
+#[command(name = "pipeline", disable_help_subcommand = true, arg_required_else_help = true)]
+struct Pipeline {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Whole,
 }
 
 /// What every command takes.
@@ -53,9 +66,52 @@ pub(crate) struct Globals {
 #[derive(Debug)]
 pub(crate) struct Parsed {
     pub(crate) globals: Globals,
-    pub(crate) command: Look,
+    pub(crate) command: Whole,
     /// All that could have been said.
     pub(crate) known: Command,
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Whole {
+    /// Runs a flow of this program, and prints its result
+    ///
+    /// The id of the run and its progress go to standard error, the result goes to standard output: as it is if it is text,
+    /// else as JSON.
+    #[command(after_help = "Examples:
+  {name} run github-stars --param 'repos=[\"serde\", \"tokio\"]' --param depth=3
+  {name} run github_stars --params parameters.json --json | jq .total
+  echo '{\"depth\": 3}' | {name} run github-stars --params -")]
+    Run {
+        /// The name of the flow, or of its function
+        flow: String,
+        /// A parameter: text where the flow takes text, else JSON
+        #[arg(long = "param", value_name = "NAME=VALUE")]
+        params: Vec<String>,
+        /// A file with parameters as a JSON object; - for standard input. What --param says comes before
+        #[arg(long = "params", value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Lets a flow run go on that failed, crashed or was cancelled, and prints its result
+    ///
+    /// The function is called again under the same id, with the parameters that are on record. What it kept of its results
+    /// is not computed again.
+    #[command(after_help = "Examples:
+  {name} resume brave-otter
+  {name} resume --last")]
+    Resume {
+        #[arg(value_name = "ID", help = RUN, required_unless_present = "last")]
+        run: Option<String>,
+        /// The newest run of a flow of this program that failed, crashed or was cancelled
+        #[arg(long, conflicts_with = "run")]
+        last: bool,
+    },
+    /// Lists the flows of this program with their parameters; JSON has the JSON Schema of each
+    #[command(after_help = "Example:
+  {name} flows --json | jq '.[].parameters'")]
+    Flows,
+    #[command(flatten)]
+    Look(Look),
 }
 
 /// What needs no flows.
@@ -73,6 +129,13 @@ pub(crate) enum Look {
     /// Lists and removes cached results
     #[command(subcommand)]
     Cache(Cache),
+    /// Looks after the database
+    #[command(subcommand)]
+    Db(Db),
+    /// Shows what runs now, until q or Ctrl-C is pressed
+    ///
+    /// Where there is no terminal, a line for each change is printed; with --json, an object.
+    Watch,
     /// Prints a script that completes the arguments in a shell
     #[command(after_help = "Examples:
   source <({name} completions bash)
@@ -147,6 +210,43 @@ pub(crate) enum Runs {
         #[arg(value_name = "ID", help = RUN)]
         run: String,
     },
+    /// Lets a flow run go on that did not complete; only in the pipeline's own program
+    #[command(after_help = "Example:
+  {name} runs resume brave-otter")]
+    Resume {
+        #[arg(value_name = "ID", help = RUN)]
+        run: String,
+    },
+    /// Runs a flow again with the parameters of a run; only in the pipeline's own program
+    #[command(after_help = "Example:
+  {name} runs rerun brave-otter --json")]
+    Rerun {
+        #[arg(value_name = "ID", help = RUN)]
+        run: String,
+    },
+    /// Removes runs with all that is kept of them: states, logs, results, the runs inside
+    ///
+    /// Asks first where there is a terminal, and needs --yes where there is none.
+    #[command(after_help = "Examples:
+  {name} runs rm brave-otter 5f2a9c31
+  {name} runs rm --older-than 30d --state completed --yes")]
+    Rm {
+        #[arg(
+            value_name = "ID",
+            help = "The runs: ids, beginnings or ends of ids, or names of runs",
+            required_unless_present = "older_than"
+        )]
+        runs: Vec<String>,
+        /// All runs that were submitted longer ago, such as 30d, and have ended
+        #[arg(long, value_name = "TIME", value_parser = period, conflicts_with = "runs")]
+        older_than: Option<Duration>,
+        /// Of these only the ones in a state of this type
+        #[arg(long, value_name = "TYPE", value_parser = state_type(), ignore_case = true, requires = "older_than")]
+        state: Option<StateType>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -180,6 +280,39 @@ pub(crate) enum Limits {
     #[command(after_help = "Example:
   {name} limits ls --json | jq '.[] | select(.waiting > 0)'")]
     Ls,
+    /// Creates or changes a limit; programs that run notice at once
+    #[command(after_help = "Examples:
+  {name} limits set db 4
+  {name} limits set api 10 --decay 2.5")]
+    Set {
+        /// The limit's name
+        name: String,
+        /// How many slots it has
+        slots: u32,
+        /// Makes it a rate limit: so many slots come back each second
+        #[arg(long, value_name = "N")]
+        decay: Option<f64>,
+        /// It limits nothing until it is set again
+        #[arg(long)]
+        inactive: bool,
+    },
+    /// Removes a limit
+    Rm {
+        /// The limit's name
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Db {
+    /// Shows what is in the database, and how large it is
+    Info,
+    /// Brings a database of an older version to the present form; other commands do so, too
+    Migrate,
+    /// Gives room that is not used back to the system
+    Compact,
+    /// Looks for anything that is not as it should be; exit code 1 if there is something
+    Check,
 }
 
 #[derive(Debug, Subcommand)]
@@ -248,21 +381,31 @@ const STATE_TYPES: [(&str, StateType); 9] = [
 ///
 /// If they make no sense; also for `--help` and `--version`, whose text is the error's.
 pub(crate) fn parse(program: Program, arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::Error> {
-    let mut known = command(program);
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let mut known = command(program, arguments.first().map(OsString::as_os_str).unwrap_or_default());
     let matches = known.try_get_matches_from_mut(arguments)?;
     match program {
         Program::Orchestrator => {
             let Orchestrator { globals, command } = Orchestrator::from_arg_matches(&matches)?;
+            Ok(Parsed { globals, command: Whole::Look(command), known })
+        }
+        Program::Pipeline => {
+            let Pipeline { globals, command } = Pipeline::from_arg_matches(&matches)?;
             Ok(Parsed { globals, command, known })
         }
     }
 }
 
-fn command(program: Program) -> Command {
-    let (command, name) = match program {
-        Program::Orchestrator => (Orchestrator::command(), "orchestrator"),
+fn command(program: Program, called: &OsStr) -> Command {
+    let command = match program {
+        Program::Orchestrator => named(Orchestrator::command(), "orchestrator"),
+        Program::Pipeline => {
+            let name = Path::new(called).file_stem().map(|name| name.to_string_lossy().into_owned());
+            let name = name.unwrap_or_else(|| "pipeline".to_owned());
+            named(Pipeline::command(), &name).name(name)
+        }
     };
-    named(command, name).after_help(EXIT_CODES)
+    command.after_help(EXIT_CODES)
 }
 
 /// Puts the program's name into the examples.

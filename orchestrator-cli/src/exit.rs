@@ -10,10 +10,17 @@ pub(crate) const SUCCESS: u8 = 0;
 pub(crate) const FAILED: u8 = 1;
 /// The arguments make no sense, or ask for what cannot be done: nothing was done.
 pub(crate) const USAGE: u8 = 2;
+/// The run was cancelled, though not by a signal.
+pub(crate) const CANCELLED: u8 = 3;
 /// There is no such run, limit or cached result, or several could be meant.
 pub(crate) const NOT_FOUND: u8 = 4;
 /// The database cannot be read or written.
 pub(crate) const STORE: u8 = 5;
+
+/// Ended by Ctrl-C, by convention 128 and the number of the signal.
+pub(crate) const INTERRUPTED: u8 = 130;
+/// Ended by SIGTERM.
+pub(crate) const TERMINATED: u8 = 143;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ mod exit;
 mod find;
 mod json;
 mod print;
+mod signals;
 mod store;
 mod time;
 
@@ -22,6 +23,14 @@ use exit::Trouble;
 /// The program `orchestrator`: reads the arguments of this process, does what they say, and gives the exit code.
 pub async fn orchestrator() -> ExitCode {
     run(Program::Orchestrator, std::env::args_os()).await
+}
+
+/// The command line of a pipeline's own program: that of [`orchestrator`], and `run`, `resume` and `flows` for the flows of
+/// the program. Reads the arguments of this process, does what they say, and gives the exit code.
+///
+/// An orchestrator that is installed, or in scope, is used; otherwise the environment says where the history is.
+pub async fn cli() -> ExitCode {
+    run(Program::Pipeline, std::env::args_os()).await
 }
 
 async fn run(program: Program, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {

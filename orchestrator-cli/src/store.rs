@@ -6,14 +6,19 @@ use orchestrator_core::{Error, Orchestrator, OrchestratorBuilder};
 use crate::args::Globals;
 use crate::exit::{self, Trouble};
 
-/// For looking: nothing is run, and no database is made.
+/// For looking at what is there, and removing it: nothing is run, and no database is made.
 pub(crate) async fn look(globals: &Globals) -> Result<Orchestrator, Trouble> {
-    open(globals, Orchestrator::builder().look_only(true)).await
+    open(globals, Orchestrator::builder().look_only(true).existing_only(true)).await
 }
 
-/// For changing what is there.
+/// For telling those who run something of a change: they have to know who says so.
 pub(crate) async fn change(globals: &Globals) -> Result<Orchestrator, Trouble> {
     open(globals, Orchestrator::builder().existing_only(true)).await
+}
+
+/// The same, for what may be the first thing in a database.
+pub(crate) async fn make(globals: &Globals) -> Result<Orchestrator, Trouble> {
+    open(globals, Orchestrator::builder()).await
 }
 
 /// Opens what the command line names, or what the program has chosen, or what the environment says.
@@ -44,4 +49,39 @@ fn explain(error: Error) -> Trouble {
         );
     }
     trouble
+}
+
+/// An orchestrator that runs flows, as a program's own would.
+#[derive(Debug)]
+pub(crate) struct Session {
+    orchestrator: Orchestrator,
+    /// Whether it is this program's to end.
+    ours: bool,
+}
+
+impl Session {
+    pub(crate) async fn open(globals: &Globals) -> Result<Self, Trouble> {
+        if let Some(url) = &globals.database {
+            let builder = Orchestrator::builder().database_url(url).terminal(true).handle_signals(true);
+            let orchestrator = builder.build().await.map_err(explain)?;
+            // For bodies that look for one themselves.
+            orchestrator.install();
+            return Ok(Self { orchestrator, ours: true });
+        }
+        let ours = Orchestrator::try_current().is_none();
+        Ok(Self { orchestrator: Orchestrator::current(), ours })
+    }
+
+    pub(crate) const fn orchestrator(&self) -> &Orchestrator {
+        &self.orchestrator
+    }
+
+    /// Ends it; what could not be stored has been reported by then.
+    pub(crate) async fn close(self) {
+        if self.ours
+            && let Err(error) = self.orchestrator.shutdown().await
+        {
+            crate::print::complain(&error.to_string());
+        }
+    }
 }

@@ -9,6 +9,7 @@ use crate::backend::sqlite::{SqliteBackend, SqliteOptions};
 use crate::backend::{BackendError, DatabaseUrl, StateBackend};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind};
+use crate::keeper::Role;
 use crate::observe::Observer;
 use crate::options::{Defaults, Delay};
 use crate::orchestrator::{Orchestrator, Parts};
@@ -147,8 +148,8 @@ impl OrchestratorBuilder {
         self
     }
 
-    /// Whether the orchestrator only looks at what others do, and runs nothing itself: it leaves the upkeep of the store
-    /// to them, and makes no database where there is none.
+    /// Whether the orchestrator only looks at what others do, and runs nothing itself: others do not know of it, and it
+    /// leaves the upkeep of the store to them. It may change settings, such as limits, and remove what others have left.
     pub const fn look_only(mut self, look: bool) -> Self {
         self.look_only = look;
         self
@@ -197,7 +198,7 @@ impl OrchestratorBuilder {
             return Err(wrong);
         }
         let url = builder.url()?;
-        let create = !(builder.existing || builder.look_only);
+        let create = !builder.existing;
         let backend = match tokio::runtime::Handle::try_current() {
             Ok(_) => tokio::task::spawn_blocking(move || open(&url, create))
                 .await
@@ -266,6 +267,7 @@ impl OrchestratorBuilder {
             retention: if self.look_only { Retention::off() } else { self.retention.unwrap_or_default() },
             signals: self.signals,
             lease: self.lease.unwrap_or(LEASE),
+            role: if self.look_only { Role::Looks } else { Role::Works },
         })
     }
 

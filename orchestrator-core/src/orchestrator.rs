@@ -18,7 +18,7 @@ use crate::context::{Place, Placed};
 use crate::error::{Error, ErrorKind};
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::journal::Journal;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Role};
 use crate::observe::Observer;
 use crate::options::Defaults;
 use crate::retention::Retention;
@@ -106,6 +106,7 @@ pub(crate) struct Parts {
     pub(crate) strict: bool,
     pub(crate) signals: bool,
     pub(crate) lease: Duration,
+    pub(crate) role: Role,
     pub(crate) retention: Retention,
 }
 
@@ -123,9 +124,9 @@ impl Orchestrator {
 
     pub(crate) fn from_parts(parts: Parts) -> Self {
         crate::engine::panics::install_hook();
-        let Parts { backend, clock, defaults, observers, workers, strict, signals, lease, retention } = parts;
+        let Parts { backend, clock, defaults, observers, workers, strict, signals, lease, role, retention } = parts;
         let fresh = Arc::new(Fresh::default());
-        let keeper = Keeper::start(&backend, &clock, lease);
+        let keeper = Keeper::start(&backend, &clock, lease, role);
         let membership = keeper.as_ref().map(|keeper| Arc::clone(keeper.membership()));
         let journal = Journal::new(Arc::clone(&backend), membership.clone(), observers.clone(), Arc::clone(&fresh));
         let limits = match &keeper {

@@ -29,3 +29,42 @@ pub(super) async fn list(orchestrator: &Orchestrator, json: bool) -> Result<(), 
     }
     table.print()
 }
+
+/// What a limit is to be.
+pub(super) struct Wanted {
+    pub(super) name: String,
+    pub(super) slots: u32,
+    pub(super) decay: Option<f64>,
+    pub(super) inactive: bool,
+}
+
+pub(super) async fn set(orchestrator: &Orchestrator, wanted: Wanted, json: bool) -> Result<(), Trouble> {
+    let Wanted { name, slots, decay, inactive } = wanted;
+    if decay.is_some_and(|decay| !(decay.is_finite() && decay > 0.0)) {
+        return Err(Trouble::usage(
+            "the decay is the number of slots that come back each second: expected more than 0",
+        ));
+    }
+    let mut limit = orchestrator.limit(&name, slots);
+    if let Some(decay) = decay {
+        limit = limit.slot_decay(decay);
+    }
+    if inactive {
+        limit = limit.inactive();
+    }
+    limit.await?;
+    let limit = orchestrator.limits().await?.into_iter().find(|limit| limit.name == name);
+    match limit {
+        Some(limit) if json => print::json(&LimitJson::from(limit)),
+        Some(_) | None => print::out(&format!("limit '{}' has {slots} slots\n", one_line(&name))),
+    }
+}
+
+pub(super) async fn remove(orchestrator: &Orchestrator, name: &str) -> Result<(), Trouble> {
+    if orchestrator.remove_limit(name).await? {
+        return print::out(&format!("limit '{}' is removed\n", one_line(name)));
+    }
+    let known: Vec<_> = orchestrator.limits().await?.iter().map(|limit| one_line(&limit.name)).collect();
+    let known = if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
+    Err(Trouble::not_found(format!("there is no limit '{}': {known}", one_line(name))))
+}

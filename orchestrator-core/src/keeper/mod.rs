@@ -40,11 +40,25 @@ struct State {
     watch: Mutex<Watch>,
 }
 
+/// What an orchestrator does in its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It runs what it is given.
+    Works,
+    /// It looks at what others do, and holds nothing: nobody need know of it.
+    Looks,
+}
+
 impl Keeper {
-    /// Enters an orchestrator in its store, and ends what others have left there; `None` if the store is shared by none.
+    /// Enters an orchestrator that works in its store, and ends what others have left there; `None` if the store is shared by none.
     ///
     /// Trouble with the store is reported, and tried again later.
-    pub(crate) fn start(backend: &Arc<dyn StateBackend>, clock: &Arc<dyn Clock>, lease: Duration) -> Option<Self> {
+    pub(crate) fn start(
+        backend: &Arc<dyn StateBackend>,
+        clock: &Arc<dyn Clock>,
+        lease: Duration,
+        role: Role,
+    ) -> Option<Self> {
         backend.shared()?;
         let state = Arc::new(State {
             backend: Arc::clone(backend),
@@ -53,6 +67,10 @@ impl Keeper {
             membership: Arc::new(Membership::new(crate::process::new_session())),
             watch: Mutex::default(),
         });
+        if role == Role::Looks {
+            state.look();
+            return Some(Self { state, thread: Mutex::default() });
+        }
         if let Err(error) = state.renew() {
             tracing::warn!(
                 target: "orchestrator",

@@ -1,0 +1,221 @@
+//! `run`, `resume`, `runs rerun`: flows of this program.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use orchestrator_core::text::one_line;
+use orchestrator_core::{Error, FlowInfo, FlowParameter, FlowRun, FlowRunQuery, Orchestrator, StartedFlow, StateType};
+use serde_json::{Map, Value};
+
+use crate::args::Globals;
+use crate::exit::{self, Trouble};
+use crate::signals::Interrupted;
+use crate::{find, print, store};
+
+/// The parameters of a flow as they were typed.
+#[derive(Debug, Default)]
+pub(super) struct Typed {
+    /// `name=value`, each.
+    pub(super) params: Vec<String>,
+    /// A file with a JSON object; `-` for standard input.
+    pub(super) file: Option<PathBuf>,
+}
+
+/// Runs a flow, and gives the exit code.
+pub(super) async fn run(globals: &Globals, flow: &str, typed: Typed) -> Result<u8, Trouble> {
+    let parameters = typed.read(flow)?;
+    start(globals, |orchestrator| orchestrator.run_flow(flow, Value::Object(parameters))).await
+}
+
+/// Runs the flow of a run again, as a new run with the same parameters.
+pub(super) async fn rerun(globals: &Globals, text: &str) -> Result<u8, Trouble> {
+    let looker = store::look(globals).await?;
+    let run = looker.flow_run(find::flow_run(&looker, text).await?).await?;
+    drop(looker);
+    if run.parameters.is_null() {
+        let said = format!("flow run '{}' never began, so that its parameters are not on record", one_line(&run.name));
+        return Err(Trouble::usage(said));
+    }
+    start(globals, |orchestrator| orchestrator.run_flow(&run.flow_key, run.parameters.clone()))
+        .await
+        .map_err(|trouble| elsewhere(trouble, &run, "runs rerun"))
+}
+
+/// Lets a flow run go on that did not complete; without a name the last one of this program.
+pub(super) async fn resume(globals: &Globals, text: Option<&str>) -> Result<u8, Trouble> {
+    let looker = store::look(globals).await?;
+    let run = match text {
+        Some(text) => looker.flow_run(find::flow_run(&looker, text).await?).await?,
+        None => last(&looker).await?,
+    };
+    drop(looker);
+    let mut interrupted = Interrupted::new()?;
+    let session = store::Session::open(globals).await?;
+    let resumed = session.orchestrator().resume(run.id).start().await;
+    let outcome = match resumed {
+        Ok(started) => finish(&started, &mut interrupted, globals.json).await,
+        Err(error) => Err(elsewhere(error.into(), &run, "resume")),
+    };
+    session.close().await;
+    outcome
+}
+
+/// The newest run of a flow of this program that ended without having completed.
+async fn last(orchestrator: &Orchestrator) -> Result<FlowRun, Trouble> {
+    let known: Vec<&str> = orchestrator_core::flows().map(|flow| flow.key).collect();
+    let mut newest: Option<FlowRun> = None;
+    for kind in [StateType::Failed, StateType::Crashed, StateType::Cancelled] {
+        let runs = orchestrator.flow_runs(&FlowRunQuery::new().state(kind).limit(LOOKED_AT)).await?;
+        let mut runs = runs.into_iter().filter(|run| run.parent.is_none() && known.contains(&run.flow_key.as_str()));
+        newest = newest.into_iter().chain(runs.next()).max_by_key(|run| (run.created, run.id));
+    }
+    newest.ok_or_else(|| Trouble::not_found("no run of a flow of this program has failed, crashed or been cancelled"))
+}
+
+/// So many runs are looked at in the search for the last one of this program.
+const LOOKED_AT: usize = 1_000;
+
+/// What was recorded may be of a flow that this program does not have.
+fn elsewhere(mut trouble: Trouble, run: &FlowRun, command: &str) -> Trouble {
+    if orchestrator_core::flows().all(|flow| flow.key != run.flow_key) {
+        trouble = Trouble::new(
+            exit::USAGE,
+            format!(
+                "flow '{}' ({}) is not in this program: use the one that has it, `PROGRAM {command} {}`",
+                one_line(&run.flow_name),
+                one_line(&run.flow_key),
+                run.id
+            ),
+        );
+    }
+    trouble
+}
+
+async fn start(
+    globals: &Globals,
+    start: impl FnOnce(&Orchestrator) -> Result<StartedFlow, Error>,
+) -> Result<u8, Trouble> {
+    let mut interrupted = Interrupted::new()?;
+    let session = store::Session::open(globals).await?;
+    let outcome = match start(session.orchestrator()) {
+        Ok(started) => finish(&started, &mut interrupted, globals.json).await,
+        Err(error) => Err(error.into()),
+    };
+    session.close().await;
+    outcome
+}
+
+/// Waits for the end of a run and prints its result.
+async fn finish(started: &StartedFlow, interrupted: &mut Interrupted, json: bool) -> Result<u8, Trouble> {
+    print::note(&format!("flow run '{}' has the id {}", one_line(&started.name()), started.run_id()));
+    let state = started.wait().await;
+    match started.await {
+        Ok(_) => print_result(started.result(), json).map(|()| exit::SUCCESS),
+        Err(error) => {
+            print::complain(&one_line(&error.to_string()));
+            if let Some(code) = interrupted.code() {
+                return Ok(code);
+            }
+            Ok(if state.kind == StateType::Cancelled { exit::CANCELLED } else { exit::FAILED })
+        }
+    }
+}
+
+fn print_result(result: Option<Value>, json: bool) -> Result<(), Trouble> {
+    match result {
+        Some(result) if json => print::json(&result),
+        None if json => {
+            print::note("the result cannot be written as JSON");
+            print::json(&Value::Null)
+        }
+        // `()` is nothing to look at.
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::String(text)) => print::out(&(print::lines(&text) + "\n")),
+        Some(result) => print::json(&result),
+    }
+}
+
+impl Typed {
+    /// The parameters as a JSON object: those of the file, then those of the command line.
+    fn read(&self, flow: &str) -> Result<Map<String, Value>, Trouble> {
+        let mut parameters = match &self.file {
+            None => Map::new(),
+            Some(file) => from_file(file)?,
+        };
+        let known: Vec<FlowInfo> = orchestrator_core::flows().filter(|info| is_meant(info, flow)).collect();
+        let of_flow = known.first().map(|flow| flow.parameters.as_slice()).unwrap_or_default();
+        let mut given = Vec::new();
+        for param in &self.params {
+            let Some((name, text)) = param.split_once('=') else {
+                return Err(Trouble::usage(format!(
+                    "--param was given '{}': expected NAME=VALUE, such as --param depth=3",
+                    one_line(param)
+                )));
+            };
+            if given.contains(&name) {
+                return Err(Trouble::usage(format!("parameter `{}` is given twice with --param", one_line(name))));
+            }
+            given.push(name);
+            let parameter = of_flow.iter().find(|parameter| parameter.name == name);
+            parameters.insert(name.to_owned(), value(text, parameter));
+        }
+        Ok(parameters)
+    }
+}
+
+fn is_meant(flow: &FlowInfo, name: &str) -> bool {
+    [flow.key, flow.name, flow.function].contains(&name)
+}
+
+fn from_file(file: &PathBuf) -> Result<Map<String, Value>, Trouble> {
+    let (what, text) = if file.as_os_str() == "-" {
+        let mut text = String::new();
+        ("standard input".to_owned(), std::io::stdin().read_to_string(&mut text).map(|_| text))
+    } else {
+        (file.display().to_string(), std::fs::read_to_string(file))
+    };
+    let text = text.map_err(|error| Trouble::usage(format!("cannot read the parameters from {what}: {error}")))?;
+    let wanted = "expected a JSON object, such as {\"depth\": 3}";
+    match serde_json::from_str(&text) {
+        Ok(Value::Object(parameters)) => Ok(parameters),
+        Ok(other) => Err(Trouble::usage(format!("{what} has {}: {wanted}", kind(&other)))),
+        Err(error) => Err(Trouble::usage(format!("{what} is no JSON: {error}; {wanted}"))),
+    }
+}
+
+const fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// What a typed value is: text where the parameter takes text, else JSON; and text again where that is no JSON, for whatever is
+/// written as text, such as a date.
+fn value(text: &str, parameter: Option<&FlowParameter>) -> Value {
+    let as_text = || Value::String(text.to_owned());
+    if parameter.is_some_and(takes_text) {
+        return as_text();
+    }
+    serde_json::from_str(text).unwrap_or_else(|_| as_text())
+}
+
+/// Whether a parameter takes text and nothing else, an absent value aside.
+fn takes_text(parameter: &FlowParameter) -> bool {
+    if let Some(kind) = parameter.schema.as_ref().and_then(|schema| schema.get("type")) {
+        return match kind {
+            Value::Array(kinds) => kinds.iter().all(|kind| kind == "string" || kind == "null"),
+            kind => kind == "string",
+        };
+    }
+    let mut name = parameter.type_name.replace(' ', "");
+    if let Some(inside) = name.strip_prefix("Option<").and_then(|rest| rest.strip_suffix('>')) {
+        name = inside.to_owned();
+    }
+    let last = name.rsplit("::").next().unwrap_or(&name).trim_start_matches('&');
+    ["String", "str", "PathBuf", "Path", "char"].contains(&last)
+}

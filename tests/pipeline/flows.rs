@@ -1,0 +1,92 @@
+//! The flows of the program.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use orchestrator::prelude::*;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Mood {
+    Happy,
+    Sad,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Sum {
+    count: usize,
+    sum: i64,
+}
+
+/// Greets somebody.
+///
+/// As often as wanted.
+#[flow(name = "warm-welcome", version = "3")]
+pub(crate) async fn greet(name: String, times: Option<u32>, mood: Option<Mood>) -> String {
+    let greeting = match mood {
+        Some(Mood::Sad) => "oh, ",
+        Some(Mood::Happy) | None => "hello ",
+    };
+    vec![format!("{greeting}{name}"); times.unwrap_or(1) as usize].join(", ")
+}
+
+#[task]
+async fn add(numbers: Vec<i64>) -> Sum {
+    tracing::info!(count = numbers.len(), "adding");
+    Sum { count: numbers.len(), sum: numbers.iter().sum() }
+}
+
+#[flow]
+pub(crate) async fn total(numbers: Vec<i64>) -> Result<Sum, TaskError> {
+    add(numbers).await
+}
+
+#[flow]
+pub(crate) async fn nothing() {}
+
+#[task(persist)]
+async fn once(marks: PathBuf) -> Result<usize, std::io::Error> {
+    mark(&marks, "once")
+}
+
+#[task]
+async fn breaks(marks: PathBuf, allowed: PathBuf, _after: usize) -> Result<usize, String> {
+    mark(&marks, "breaks").map_err(|error| error.to_string())?;
+    if allowed.exists() { Ok(7) } else { Err("it is not allowed".to_owned()) }
+}
+
+/// Fails as long as there is no file `allowed` in the folder; leaves a line in `marks` for each body that is called.
+#[flow]
+pub(crate) async fn fragile(folder: PathBuf) -> Result<usize, TaskError> {
+    let first = once(folder.join("marks"));
+    breaks(folder.join("marks"), folder.join("allowed"), first).await
+}
+
+/// Goes on for ever; makes a file when it begins.
+#[flow]
+pub(crate) async fn endless(begun: PathBuf) -> Result<(), TaskError> {
+    forever(begun).await
+}
+
+#[task]
+async fn forever(begun: PathBuf) {
+    std::fs::write(begun, "").expect("write a file");
+    loop {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+}
+
+fn mark(marks: &std::path::Path, what: &str) -> Result<usize, std::io::Error> {
+    let before = std::fs::read_to_string(marks).unwrap_or_default();
+    std::fs::write(marks, before + what + "\n").map(|()| 1)
+}
+
+#[task(cache_ttl = "1h")]
+async fn square(n: u64) -> u64 {
+    n * n
+}
+
+#[flow]
+pub(crate) async fn cached(n: u64) -> Result<u64, TaskError> {
+    square(n).await
+}

@@ -1,0 +1,83 @@
+//! Runs that are cancelled, interrupted or killed, and those who look on.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+
+use serde_json::{Value, json};
+
+use super::world::{Answer, World, until};
+
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    ("Ctrl-C cancels the run in order and ends the program with 130", interrupted),
+    ("SIGTERM cancels the run in order and ends the program with 143", terminated),
+    ("a run whose process was killed has crashed, and is resumed", killed),
+    ("what runs is watched", watched),
+];
+
+/// The program, running a flow that does not end.
+fn endless(world: &World) -> Child {
+    let begun = world.path("begun");
+    let _ = std::fs::remove_file(&begun);
+    let mut command = world.command(&["run", "endless", "--param", &format!("begun={}", begun.display())]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run the program");
+    until(|| begun.exists());
+    child
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = std::process::Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
+    assert!(status.expect("kill").success());
+}
+
+fn end(child: Child) -> Answer {
+    child.wait_with_output().expect("the program ends").into()
+}
+
+fn interrupted() {
+    let world = World::new();
+    let child = endless(&world);
+    signal(&child, "INT");
+    let answer = end(child);
+    assert_eq!((answer.code, answer.out.as_str()), (Some(130), ""), "{}", answer.err);
+    assert_eq!(world.newest()["state"], json!("Cancelled"));
+}
+
+fn terminated() {
+    let world = World::new();
+    let child = endless(&world);
+    signal(&child, "TERM");
+    assert_eq!(end(child).code, Some(143));
+    assert_eq!(world.newest()["state"], json!("Cancelled"));
+}
+
+fn killed() {
+    let world = World::new();
+    let child = endless(&world);
+    until(|| world.newest()["state"] == json!("Running"));
+    signal(&child, "KILL");
+    end(child);
+    until(|| world.newest()["state"] == json!("Crashed"));
+    assert_eq!(world.json(&["tasks", "ls"])[0]["state"], json!("Crashed"));
+    assert_eq!(world.json(&["db", "check"]), json!([]));
+}
+
+fn watched() {
+    let world = World::new();
+    world.tell(&["limits", "set", "db", "2"]);
+    let child = endless(&world);
+    let mut watcher = world.command(&["watch", "--json"]).stdout(Stdio::piped()).spawn().expect("run the program");
+    let mut lines = BufReader::new(watcher.stdout.take().expect("a pipe")).lines();
+    let mut until_seen = |is_so: &dyn Fn(&Value) -> bool| {
+        let seen = lines.by_ref().map(|line| line.expect("a line"));
+        let mut seen = seen.map(|line| serde_json::from_str::<Value>(&line).expect("JSON"));
+        seen.find(is_so).expect("it is seen")
+    };
+    let seen = until_seen(&|now| now["flow_runs"][0]["task_runs"]["Running"] == json!(1));
+    assert_eq!(seen["flow_runs"][0]["flow_name"], json!("endless"));
+    assert_eq!(seen["limits"][0]["name"], json!("db"));
+    signal(&child, "INT");
+    end(child);
+    until_seen(&|now| now["flow_runs"] == json!([]));
+    signal(&watcher, "INT");
+    watcher.wait().expect("the program ends");
+}

@@ -1,0 +1,158 @@
+//! `run`, `resume`, `runs rerun`, `flows`.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::world::World;
+
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    ("a flow is run by its name or its function's, and its result is printed", run_by_name),
+    ("the id of the run is told, and is in the history", told),
+    ("parameters come from the command line, a file, and standard input", sources),
+    ("text is text, and anything else is JSON", typed),
+    ("a bad parameter is refused before a run exists", refused),
+    ("an unknown flow is not found", unknown),
+    ("a run that fails ends with 1", fails),
+    ("a run is resumed under its id, and what it kept is not computed again", resumed),
+    ("a run is run again with its parameters", rerun),
+    ("the flows are listed with their parameters", listed),
+];
+
+fn run_by_name() {
+    let world = World::new();
+    assert_eq!(world.tell(&["run", "greet", "--param", "name=Ada"]), "hello Ada\n");
+    assert_eq!(world.json(&["run", "warm-welcome", "--param", "name=Ada"]), json!("hello Ada"));
+    assert_eq!(world.json(&["run", "total", "--param", "numbers=[1, 2, 3]"]), json!({ "count": 3, "sum": 6 }));
+    assert_eq!(world.tell(&["run", "total", "--param", "numbers=[]"]), "{\n  \"count\": 0,\n  \"sum\": 0\n}\n");
+    assert_eq!((world.tell(&["run", "nothing"]), world.json(&["run", "nothing"])), (String::new(), json!(null)));
+}
+
+fn told() {
+    let world = World::new();
+    let answer = world.ask(&["run", "total", "--param", "numbers=[5]"]);
+    let run = world.newest();
+    let id = run["id"].as_str().expect("an id");
+    assert!(answer.err.contains(id), "{}", answer.err);
+    assert_eq!((&run["state"], &run["parameters"]), (&json!("Completed"), &json!({ "numbers": [5] })));
+    let tree = world.json(&["runs", "tree", id]);
+    assert_eq!(tree["children"][0]["task_name"], json!("add"));
+    let logs = world.json(&["runs", "logs", id]);
+    assert_eq!(logs[0]["message"], json!("adding count=1"));
+}
+
+fn sources() {
+    let world = World::new();
+    let file = world.path("parameters.json");
+    fs::write(&file, r#"{"name": "Ada", "times": 2}"#).expect("write a file");
+    let file = file.to_str().expect("a path");
+    assert_eq!(world.tell(&["run", "greet", "--params", file]), "hello Ada, hello Ada\n");
+    assert_eq!(world.tell(&["run", "greet", "--params", file, "--param", "times=1"]), "hello Ada\n");
+    let answer = world.ask_with(&["run", "greet", "--params", "-"], r#"{"name": "Grace"}"#);
+    assert_eq!((answer.code, answer.out.as_str()), (Some(0), "hello Grace\n"), "{}", answer.err);
+}
+
+fn typed() {
+    let world = World::new();
+    for (text, greeted) in [("7", "7"), ("null", "null"), ("\"x\"", "\"x\""), ("a=b", "a=b"), ("", "")] {
+        let name = format!("name={text}");
+        assert_eq!(world.tell(&["run", "greet", "--param", &name]), format!("hello {greeted}\n"));
+    }
+    assert_eq!(world.tell(&["run", "greet", "--param", "name=A", "--param", "times=null"]), "hello A\n");
+    // An enum is written as text, and so it may be typed.
+    assert_eq!(world.tell(&["run", "greet", "--param", "name=A", "--param", "mood=Sad"]), "oh, A\n");
+    assert_eq!(world.tell(&["run", "greet", "--param", "name=A", "--param", "mood=\"Sad\""]), "oh, A\n");
+}
+
+fn refused() {
+    let world = World::new();
+    let file = world.path("array.json");
+    fs::write(&file, "[1]").expect("write a file");
+    let file = file.to_str().expect("a path");
+    for (arguments, said) in [
+        (&["--param", "times=many", "--param", "name=A"][..], &["`times`", "\"many\"", "Option<u32>"][..]),
+        (&["--param", "times=-1", "--param", "name=A"], &["`times`", "-1", "u32"]),
+        (&[], &["`name`", "String", "missing"]),
+        (&["--param", "nam=A"], &["`nam`", "name"]),
+        (&["--param", "name=A", "--param", "mood=Angry"], &["`mood`", "Angry", "Happy", "Sad"]),
+        (&["--param", "name"], &["'name'", "NAME=VALUE"]),
+        (&["--param", "name=A", "--param", "name=B"], &["`name`", "twice"]),
+        (&["--params", file], &["array.json has an array", "JSON object"]),
+        (&["--params", "nowhere.json"], &["nowhere.json"]),
+    ] {
+        let answer = world.ask(&[&["run", "greet"], arguments].concat());
+        assert_eq!((answer.code, answer.out.as_str()), (Some(2), ""), "{arguments:?}: {}", answer.err);
+        for part in said {
+            assert!(answer.err.contains(part), "{arguments:?}: '{part}' is not in: {}", answer.err);
+        }
+    }
+    let listed = world.ask(&["runs", "ls", "--json"]);
+    assert!(listed.code == Some(5) || listed.out == "[]\n", "there is no run: {listed:?}");
+}
+
+fn unknown() {
+    let answer = World::new().ask(&["run", "gret"]);
+    assert_eq!((answer.code, answer.out.as_str()), (Some(4), ""));
+    assert!(
+        answer.err.contains("there is no flow 'gret'") && answer.err.contains("did you mean 'greet'"),
+        "{}",
+        answer.err
+    );
+}
+
+fn fails() {
+    let world = World::new();
+    let folder = format!("folder={}", world.folder().display());
+    let answer = world.ask(&["run", "fragile", "--param", &folder]);
+    assert_eq!((answer.code, answer.out.as_str()), (Some(1), ""), "{}", answer.err);
+    assert!(answer.err.contains("error: ") && answer.err.contains("it is not allowed"), "{}", answer.err);
+}
+
+fn resumed() {
+    let world = World::new();
+    let folder = format!("folder={}", world.folder().display());
+    assert_eq!(world.ask(&["run", "fragile", "--param", &folder]).code, Some(1));
+    let failed = world.newest();
+    let id = failed["id"].as_str().expect("an id");
+    assert_eq!(world.ask(&["resume", "--last"]).code, Some(1), "it fails again");
+    fs::write(world.path("allowed"), "").expect("write a file");
+    assert_eq!(world.tell(&["resume", &id[24..]]), "7\n");
+    let marks = fs::read_to_string(world.path("marks")).expect("the marks");
+    assert_eq!(marks, "once\nbreaks\nbreaks\nbreaks\n", "what completed and was kept is not called again");
+    let run = world.newest();
+    assert_eq!((&run["id"], &run["state"], &run["run_count"]), (&failed["id"], &json!("Completed"), &json!(3)));
+
+    let again = world.ask(&["runs", "resume", id]);
+    assert_eq!((again.code, again.out.as_str()), (Some(2), ""), "it has completed: {}", again.err);
+    assert_eq!(world.ask(&["resume", "--last"]).code, Some(4), "there is none any more");
+    assert_eq!(world.ask(&["resume"]).code, Some(2));
+}
+
+fn rerun() {
+    let world = World::new();
+    world.tell(&["run", "greet", "--param", "name=Ada", "--param", "times=2"]);
+    let first = world.newest();
+    let name = first["name"].as_str().expect("a name");
+    assert_eq!(world.tell(&["runs", "rerun", name]), "hello Ada, hello Ada\n");
+    let second = world.newest();
+    assert_ne!(first["id"], second["id"]);
+    assert_eq!(first["parameters"], second["parameters"]);
+}
+
+fn listed() {
+    let world = World::new();
+    let flows = world.json(&["flows"]);
+    let greet = flows.as_array().expect("an array").iter().find(|flow| flow["function"] == "greet").expect("the flow");
+    assert_eq!((&greet["name"], &greet["version"]), (&json!("warm-welcome"), &json!("3")));
+    assert_eq!(greet["parameters"][0]["name"], json!("name"));
+    assert_eq!(greet["parameters"][0]["schema"]["type"], json!("string"));
+    assert_eq!(
+        (&greet["parameters"][0]["required"], &greet["parameters"][1]["required"]),
+        (&json!(true), &json!(false))
+    );
+    let text = world.tell(&["flows"]);
+    let expected = "warm-welcome (pipeline::flows::greet, version 3)\n  Greets somebody.\n  As often as wanted.\n  \
+        --param name=<String>\n  --param times=<Option<u32>>  (may be left out)\n";
+    assert!(text.contains(expected), "{text}");
+    assert!(!world.path("orchestrator.db").exists(), "nothing was made");
+}
