@@ -1,7 +1,7 @@
 //! The store that a command looks at.
 
 use orchestrator_core::backend::BackendErrorKind;
-use orchestrator_core::{Error, Orchestrator, OrchestratorBuilder};
+use orchestrator_core::{Error, Orchestrator, OrchestratorBuilder, Retention};
 
 use crate::args::Globals;
 use crate::exit::{self, Trouble};
@@ -13,12 +13,17 @@ pub(crate) async fn look(globals: &Globals) -> Result<Orchestrator, Trouble> {
 
 /// For telling those who run something of a change: they have to know who says so.
 pub(crate) async fn change(globals: &Globals) -> Result<Orchestrator, Trouble> {
-    open(globals, Orchestrator::builder().existing_only(true)).await
+    open(globals, passing().existing_only(true)).await
 }
 
 /// The same, for what may be the first thing in a database.
 pub(crate) async fn make(globals: &Globals) -> Result<Orchestrator, Trouble> {
-    open(globals, Orchestrator::builder()).await
+    open(globals, passing()).await
+}
+
+/// How long history is kept is for the pipelines to say, not for a program that passes by.
+fn passing() -> OrchestratorBuilder {
+    Orchestrator::builder().retention(Retention::off())
 }
 
 /// Opens what the command line names, or what the program has chosen, or what the environment says.
