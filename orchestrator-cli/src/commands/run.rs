@@ -207,10 +207,9 @@ fn value(text: &str, parameter: Option<&FlowParameter>) -> Value {
 /// Whether a parameter takes text and nothing else, an absent value aside.
 fn takes_text(parameter: &FlowParameter) -> bool {
     if let Some(kind) = parameter.schema.as_ref().and_then(|schema| schema.get("type")) {
-        return match kind {
-            Value::Array(kinds) => kinds.iter().all(|kind| kind == "string" || kind == "null"),
-            kind => kind == "string",
-        };
+        let kinds = kind.as_array().map_or(std::slice::from_ref(kind), Vec::as_slice);
+        return kinds.iter().all(|kind| kind == "string" || kind == "null")
+            && kinds.iter().any(|kind| kind == "string");
     }
     let mut name = parameter.type_name.replace(' ', "");
     if let Some(inside) = name.strip_prefix("Option<").and_then(|rest| rest.strip_suffix('>')) {
