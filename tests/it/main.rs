@@ -34,6 +34,7 @@ mod random;
 mod registry;
 mod resume;
 mod shared_limits;
+mod shared_processes;
 mod states;
 mod store;
 mod transactions;
