@@ -192,7 +192,18 @@ fn runs<T>(
         LEFT JOIN amendment ON amendment.run = run.id
         WHERE {filter}"
     ))?;
-    statement.query_map(values, read)?.collect()
+    let mut read = read;
+    statement.query_map(values, |row| read(row).map_err(|error| of_run(table, row.get(0), error)))?.collect()
+}
+
+/// An error over a row, with the run that the row is of.
+fn of_run(table: &str, id: rusqlite::Result<[u8; 16]>, error: rusqlite::Error) -> rusqlite::Error {
+    let kind = if table == "flow_run" { "flow run" } else { "task run" };
+    let why = match id {
+        Ok(id) => format!("{kind} {}: {error}", Uuid::from_bytes(id)),
+        Err(_) => format!("a {kind} whose id cannot be read: {error}"),
+    };
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, why.into())
 }
 
 /// What flow runs and task runs have in common.
@@ -300,8 +311,10 @@ fn newest_of(
     let select = "SELECT created, id FROM flow_run WHERE function = ?1 AND state = ?2 AND created >= ?3
         ORDER BY created DESC, id DESC LIMIT ?4";
     let mut statement = connection.prepare_cached(select)?;
-    let runs =
-        statement.query_map(params![function, state.as_str(), oldest, limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let runs = statement.query_map(params![function, state.as_str(), oldest, limit], |row| {
+        let read = || Ok((row.get(0)?, row.get(1)?));
+        read().map_err(|error| of_run("flow_run", row.get(1), error))
+    })?;
     runs.collect()
 }
 

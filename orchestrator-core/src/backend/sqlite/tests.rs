@@ -1,6 +1,8 @@
 //! What is SQLite's own.
 
+mod damage;
 mod files;
+mod migrations;
 mod trouble;
 mod upkeep;
 

@@ -1,0 +1,212 @@
+//! Rows with anything in them: reading gives an error that names the row, or what is there, and never panics.
+
+use proptest::prelude::*;
+use rusqlite::types::{FromSql, Value, ValueRef};
+
+use super::*;
+use crate::backend::maintenance::Maintenance as _;
+use crate::backend::record::RunEvent;
+use crate::backend::sqlite::look::Reason;
+use crate::backend::sqlite::packed::{Json, Name, Paused, Reference, References, States, Tags};
+
+const TABLES: [&str; 10] =
+    ["task_run", "flow_run", "history", "amendment", "log", "cache", "result", "function", "process", "upkeep"];
+
+/// Anything that a column may hold, often something near to what it should.
+fn value() -> impl Strategy<Value = Value> {
+    let near = [
+        "Completed",
+        "Paused",
+        "[\"Completed\",1]",
+        "[\"Completed\",9223372036854775807]\n",
+        "[\"Paused\",1,\"x\"]",
+        "[]",
+        "[1]",
+        "{}",
+        "null",
+        "[\"a\"]",
+        "[\"Found\",1,2,3]",
+        "[\"Expired\",-9223372036854775808]",
+        "{\"since\":1,\"until\":9223372036854775807,\"message\":null,\"input_schema\":null}",
+        "[\"Unkeyed\",null,\"x\"]",
+    ];
+    prop_oneof![
+        Just(Value::Null),
+        any::<i64>().prop_map(Value::Integer),
+        prop_oneof![Just(i64::MIN), Just(i64::MAX), Just(-1), Just(0), Just(1)].prop_map(Value::Integer),
+        any::<f64>().prop_map(Value::Real),
+        proptest::sample::select(near.to_vec()).prop_map(|text| Value::Text(text.to_owned())),
+        any::<String>().prop_map(Value::Text),
+        proptest::collection::vec(any::<u8>(), 0..40).prop_map(Value::Blob),
+        proptest::collection::vec(any::<u8>(), 16).prop_map(Value::Blob),
+        proptest::collection::vec(any::<u8>(), 33).prop_map(|mut bytes| {
+            bytes[0] = b't';
+            bytes[17] = b'f';
+            Value::Blob(bytes)
+        }),
+    ]
+}
+
+/// A database with a row in each table, whose columns take anything.
+struct Sample {
+    _folder: TempDir,
+    backend: SqliteBackend,
+    task: TaskRunId,
+    flow: FlowRunId,
+    columns: Vec<(String, String)>,
+}
+
+fn sample() -> Sample {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let (task, flow) = (new_task(), new_flow());
+    drop(open(&path));
+    // The same tables without the types that keep other values out.
+    let connection = Connection::open(&path).expect("open by hand");
+    let mut statement = connection
+        .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND sql LIKE '%STRICT%'")
+        .expect("p");
+    let tables: Vec<(String, String)> = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .expect("read")
+        .collect::<rusqlite::Result<_>>()
+        .expect("read");
+    drop(statement);
+    let mut columns = Vec::new();
+    for (name, sql) in tables.into_iter().filter(|(name, _)| TABLES.contains(&name.as_str())) {
+        connection.execute_batch("PRAGMA writable_schema = ON").expect("by hand");
+        let lax = sql.replace("STRICT, WITHOUT ROWID", "WITHOUT ROWID").replace("STRICT", "").replace("NOT NULL", "");
+        connection.execute("UPDATE sqlite_schema SET sql = ?2 WHERE name = ?1", [&name, &lax]).expect("by hand");
+        let mut info = connection.prepare(&format!("PRAGMA table_info({name})")).expect("prepare");
+        let names = info.query_map([], |row| row.get::<_, String>(1)).expect("read");
+        columns.extend(names.map(|column| (name.clone(), column.expect("a name"))));
+    }
+    connection.execute_batch("PRAGMA writable_schema = RESET").expect("by hand");
+    drop(connection);
+
+    let backend = open(&path);
+    let Event::Run(child) = run(task.into()) else { unreachable!("it is a run's event") };
+    let info = RunInfo { flow_run: Some(flow), parent: Some(flow.into()), ..RunInfo::clone(&child.run) };
+    let line = LogRecord {
+        run: task.into(),
+        at: Timestamp::from_micros(1),
+        level: "INFO",
+        target: String::new(),
+        message: String::new(),
+    };
+    let event = RunEvent { run: Arc::new(info), ..child };
+    let kept = cached(1, None, encoded(b"x"));
+    backend
+        .append(&[
+            run(flow.into()),
+            Event::Run(event),
+            Event::Log(line),
+            Event::Cached(kept.clone()),
+            Event::Persisted(kept),
+        ])
+        .expect("append");
+    let history =
+        "INSERT INTO history SELECT id, 1, '' FROM task_run; INSERT INTO amendment (run) SELECT id FROM flow_run";
+    by_hand(&path, history);
+    Sample { _folder: folder, backend, task, flow, columns }
+}
+
+impl Sample {
+    /// Everything that reads. Errors must say what was read, and which row it is in.
+    fn read_all(&self) {
+        let key = CacheKey([1; 32]);
+        let now = Timestamp::from_micros(0);
+        let (task, flow, backend) = (self.task, self.flow, &self.backend);
+        let mut errors = vec![
+            backend.task_run(task).map(drop).err(),
+            backend.flow_run(flow).map(drop).err(),
+            backend.states(task.into()).map(drop).err(),
+            backend.states(flow.into()).map(drop).err(),
+            backend.logs(task.into()).map(drop).err(),
+            backend.cached(&key).map(drop).err(),
+            backend.result(&key).map(drop).err(),
+            backend.unfinished("machine").map(drop).err(),
+            backend.check().map(drop).err(),
+            backend.info().map(drop).err(),
+        ];
+        let lists = [
+            backend.task_runs(flow).map(drop).err(),
+            backend.flow_runs(&FlowRunQuery::new(), now).map(drop).err(),
+            backend.flow_runs(&FlowRunQuery::new().flow("b"), now).map(drop).err(),
+        ];
+        for error in lists.iter().flatten() {
+            assert_eq!(error.kind(), BackendErrorKind::Corrupt, "{error}");
+            let text = error.to_string();
+            let named = [task.to_string(), flow.to_string()].iter().any(|id| text.contains(id));
+            assert!(named || text.contains("whose id cannot be read"), "which run is it? {text}");
+        }
+        errors.extend(lists);
+        for error in errors.into_iter().flatten() {
+            let text = error.to_string();
+            assert!(text.starts_with("cannot ") && text.contains("history.db"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn rows_with_anything_in_them_are_read_or_refused() {
+    let sample = sample();
+    let place = proptest::sample::select(sample.columns.clone());
+    let mut writer = Connection::open(sample.backend.path.clone()).expect("open by hand");
+    let cases = ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(cases);
+    let writer = std::cell::RefCell::new(&mut writer);
+    let outcome = runner.run(&proptest::collection::vec((place, value()), 1..4), |changes| {
+        let writer = writer.borrow_mut();
+        // Into the file for others to see, and out again.
+        writer.execute_batch("SAVEPOINT before").expect("begin");
+        let before: Vec<(String, String, Value)> = changes
+            .iter()
+            .filter_map(|((table, column), _)| {
+                let value = writer.query_row(&format!("SELECT {column} FROM {table}"), [], |row| row.get(0)).ok()?;
+                Some((table.clone(), column.clone(), value))
+            })
+            .collect();
+        for ((table, column), value) in &changes {
+            // Keys may be refused: they are of one type.
+            let _ = writer.execute(&format!("UPDATE {table} SET {column} = ?1"), [value]);
+        }
+        writer.execute_batch("RELEASE before").expect("commit");
+        sample.read_all();
+        for (table, column, value) in before {
+            writer.execute(&format!("UPDATE {table} SET {column} = ?1"), [value]).expect("as it was");
+        }
+        Ok(())
+    });
+    outcome.expect("nothing panics");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_value_is_decoded_or_refused(value in value()) {
+        let value = ValueRef::from(&value);
+        let _ = States::column_result(value);
+        let _ = Name::column_result(value);
+        let _ = Reference::column_result(value);
+        let _ = References::column_result(value);
+        let _ = Tags::column_result(value);
+        let _ = Json::column_result(value);
+        let _ = Paused::column_result(value);
+        let _ = Reason::column_result(value);
+    }
+
+    #[test]
+    fn what_was_packed_is_unpacked(messages in proptest::collection::vec(any::<Option<String>>(), 0..8), at in any::<i32>()) {
+        let transitions: Vec<Transition> = messages
+            .into_iter()
+            .zip(StateName::ALL)
+            .map(|(message, name)| Transition { name, at: Timestamp::from_micros(at.into()), message: message.map(Into::into) })
+            .collect();
+        let mut text = String::new();
+        packed::pack(&transitions, &mut text);
+        let states = States::column_result(ValueRef::Text(text.as_bytes())).expect("our own text").0;
+        prop_assert_eq!(states, transitions.iter().map(crate::state::State::from).collect::<Vec<_>>());
+    }
+}
