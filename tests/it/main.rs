@@ -31,7 +31,6 @@ mod output;
 mod panics;
 mod pause;
 mod persist;
-mod power;
 mod random;
 mod registry;
 mod resume;

@@ -1,0 +1,112 @@
+//! Database files that released formats wrote: `tests/golden/format_N.db`, each with what is to be read from it.
+//!
+//! `tests/golden/make.rs` is the program that wrote them, built at the commits of their time.
+//! `ORCHESTRATOR_TEST_GOLDEN=overwrite cargo test --test it golden` writes the texts anew. A file of a format that was
+//! released is never changed.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use orchestrator::backend::maintenance::Maintenance as _;
+use orchestrator::backend::record::FORMAT_VERSION;
+use orchestrator::backend::sqlite::SqliteBackend;
+use orchestrator::backend::{CacheIndex as _, RunHistory as _};
+use orchestrator::prelude::*;
+use orchestrator::{FlowRunQuery, Pause, RunId, Timestamp};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+#[test]
+fn files_of_all_formats_are_brought_up_to_date_and_read() {
+    for format in 1..=FORMAT_VERSION {
+        let file = golden(&format!("format_{format}.db"));
+        if format == FORMAT_VERSION && !file.exists() {
+            continue;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("history.db");
+        std::fs::copy(&file, &copy).unwrap();
+        let backend = SqliteBackend::open(&copy).unwrap();
+        let migrated = (format != FORMAT_VERSION).then_some(format);
+        assert_eq!(backend.info().unwrap().migrated_from, migrated);
+        let told = tell(&backend);
+        let text = file.with_extension("txt");
+        if std::env::var_os("ORCHESTRATOR_TEST_GOLDEN").is_some() {
+            std::fs::write(&text, &told).unwrap();
+        }
+        let expected = std::fs::read_to_string(&text).unwrap();
+        assert!(told == expected, "format {format} reads otherwise than {}:\n{told}", text.display());
+        assert_eq!(backend.check().unwrap(), [], "format {format}");
+        drop(backend);
+        let again = SqliteBackend::open(&copy).unwrap();
+        assert_eq!(again.info().unwrap().migrated_from, None, "once is enough");
+        assert_eq!(tell(&again), expected);
+    }
+}
+
+/// All that can be read from a file.
+fn tell(backend: &SqliteBackend) -> String {
+    let mut text = String::new();
+    let mut flows = backend.flow_runs(&FlowRunQuery::new().limit(1000), Timestamp::from_micros(0)).unwrap();
+    flows.reverse();
+    for flow in flows {
+        assert_eq!(backend.flow_run(flow.id).unwrap().as_ref(), Some(&flow));
+        let FlowRun {
+            id,
+            name,
+            flow_name,
+            flow_key,
+            run_count,
+            upstream,
+            parent,
+            version,
+            tags,
+            parameters,
+            pause,
+            ..
+        } = &flow;
+        writeln!(text, "flow run {id} '{name}' of '{flow_name}' ({flow_key}), version {version:?}, tags {tags:?}")
+            .unwrap();
+        writeln!(text, "    begun {run_count} times, parent {parent:?}, upstream {upstream:?}, {parameters}").unwrap();
+        writeln!(text, "    {} {} {:?} {:?}", flow.host, flow.created, flow.start_time, flow.end_time).unwrap();
+        if let Some(Pause { since, until, message, input_schema, .. }) = pause {
+            writeln!(text, "    waits since {since} until {until:?}, {message:?}, {input_schema:?}").unwrap();
+        }
+        history(&mut text, backend, id.to_owned().into(), &flow.state);
+        for task in backend.task_runs(*id).unwrap() {
+            tell_task(&mut text, backend, &task);
+        }
+    }
+    let mut unfinished: Vec<_> = backend.unfinished("machine").unwrap().into_iter().map(|(run, _)| run).collect();
+    unfinished.sort();
+    writeln!(text, "not ended: {unfinished:?}").unwrap();
+    text
+}
+
+fn tell_task(text: &mut String, backend: &SqliteBackend, task: &TaskRun) {
+    assert_eq!(backend.task_run(task.id).unwrap().as_ref(), Some(task));
+    let TaskRun { id, name, task_name, task_key, run_count, upstream, parent, version, tags, cache, .. } = task;
+    writeln!(text, "task run {id} '{name}' of '{task_name}' ({task_key}), version {version:?}, tags {tags:?}").unwrap();
+    writeln!(text, "    begun {run_count} times, parent {parent:?}, upstream {upstream:?}").unwrap();
+    writeln!(text, "    {} {} {:?} {:?}", task.host, task.created, task.start_time, task.end_time).unwrap();
+    if let Some(look) = cache {
+        writeln!(text, "    {look}").unwrap();
+        if let Some(hit) = look.key.and_then(|key| backend.cached(&key).unwrap()) {
+            writeln!(text, "    in the cache since {:?}: {:?}", hit.created, hit.value).unwrap();
+        }
+    }
+    history(text, backend, task.id.into(), &task.state);
+}
+
+fn history(text: &mut String, backend: &SqliteBackend, run: RunId, last: &State) {
+    let states = backend.states(run).unwrap();
+    assert_eq!(states.last(), Some(last));
+    for state in states {
+        writeln!(text, "    {} {state}", state.timestamp).unwrap();
+    }
+    for line in backend.logs(run).unwrap() {
+        writeln!(text, "    {} {} {} {}", line.timestamp, line.level, line.target, line.message).unwrap();
+    }
+}
