@@ -31,6 +31,7 @@ mod output;
 mod panics;
 mod pause;
 mod persist;
+mod power;
 mod random;
 mod registry;
 mod resume;
