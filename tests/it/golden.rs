@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use orchestrator::backend::maintenance::Maintenance as _;
 use orchestrator::backend::record::FORMAT_VERSION;
 use orchestrator::backend::sqlite::SqliteBackend;
-use orchestrator::backend::{CacheIndex as _, RunHistory as _};
+use orchestrator::backend::{CacheIndex as _, Ownership as _, RunHistory as _};
 use orchestrator::prelude::*;
 use orchestrator::{FlowRunQuery, Pause, RunId, Timestamp};
 
@@ -43,6 +43,9 @@ fn files_of_all_formats_are_brought_up_to_date_and_read() {
         let again = SqliteBackend::open(&copy).unwrap();
         assert_eq!(again.info().unwrap().migrated_from, None, "once is enough");
         assert_eq!(tell(&again), expected);
+        let unfinished = expected.lines().last().unwrap().matches("RunId").count();
+        assert_eq!(end_all(&again), unfinished);
+        assert!(tell(&again).ends_with("not ended: []\n"));
     }
 }
 
@@ -51,6 +54,7 @@ fn tell(backend: &SqliteBackend) -> String {
     let mut text = String::new();
     let mut flows = backend.flow_runs(&FlowRunQuery::new().limit(1000), Timestamp::from_micros(0)).unwrap();
     flows.reverse();
+    let mut unfinished: Vec<RunId> = Vec::new();
     for flow in flows {
         assert_eq!(backend.flow_run(flow.id).unwrap().as_ref(), Some(&flow));
         let FlowRun {
@@ -75,14 +79,24 @@ fn tell(backend: &SqliteBackend) -> String {
             writeln!(text, "    waits since {since} until {until:?}, {message:?}, {input_schema:?}").unwrap();
         }
         history(&mut text, backend, id.to_owned().into(), &flow.state);
+        unfinished.extend((!flow.state.is_terminal()).then_some(RunId::from(*id)));
         for task in backend.task_runs(*id).unwrap() {
+            unfinished.extend((!task.state.is_terminal()).then_some(RunId::from(task.id)));
             tell_task(&mut text, backend, &task);
         }
     }
-    let mut unfinished: Vec<_> = backend.unfinished("machine").unwrap().into_iter().map(|(run, _)| run).collect();
     unfinished.sort();
     writeln!(text, "not ended: {unfinished:?}").unwrap();
+    let owners = backend.owners().unwrap();
+    assert!(owners.iter().all(|owner| owner.ended.is_none() && owner.process.host == "machine"), "{owners:?}");
     text
+}
+
+/// Whoever opens the file next finds that nobody is there who goes on with its runs.
+fn end_all(backend: &SqliteBackend) -> usize {
+    let owners = backend.owners().unwrap();
+    let ended = owners.iter().map(|owner| backend.expel(owner, Timestamp::from_micros(0), "it is gone").unwrap());
+    ended.flatten().sum()
 }
 
 fn tell_task(text: &mut String, backend: &SqliteBackend, task: &TaskRun) {

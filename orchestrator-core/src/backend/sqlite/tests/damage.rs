@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use rusqlite::types::{FromSql, Value, ValueRef};
 
 use super::*;
+use crate::backend::Ownership as _;
 use crate::backend::maintenance::Maintenance as _;
 use crate::backend::record::RunEvent;
 use crate::backend::sqlite::look::Reason;
@@ -125,7 +126,7 @@ impl Sample {
             backend.logs(task.into()).map(drop).err(),
             backend.cached(&key).map(drop).err(),
             backend.result(&key).map(drop).err(),
-            backend.unfinished("machine").map(drop).err(),
+            backend.owners().map(drop).err(),
             backend.check().map(drop).err(),
             backend.info().map(drop).err(),
         ];
