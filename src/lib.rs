@@ -52,6 +52,7 @@ pub use orchestrator_core::{
 pub use orchestrator_core::{InCurrentRun, Placed, RunContext};
 pub use orchestrator_core::{Observed, Observer, StateBackend, backend, capture_layer};
 pub use orchestrator_core::{PauseFlowRun, pause_flow_run, pause_for_input, schemars};
+pub use orchestrator_core::{ResultStore, results};
 pub use orchestrator_macros::{flow, task, test};
 
 #[cfg(feature = "cli")]

@@ -1,37 +1,96 @@
 //! The fan-out with its full history in SQLite. Floor: the very rows that ours wrote, ready made, inserted into the
 //! same tables by one thread with bare rusqlite, as many in a transaction as have gathered.
+//!
+//! The same fan-out with results that are persisted has the same floor: the rows of a history without results.
 
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use orchestrator::Orchestrator;
+use orchestrator::FlowError;
+use orchestrator::prelude::*;
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use tokio::runtime::Runtime;
 
 use crate::fan_out::fan_out;
-use crate::measure::{Effort, PerOperation, runtime, time_under};
-use crate::report::{Budget, Row};
+use crate::measure::{Effort, PerOperation, median, runtime, time_under};
+use crate::report::{Budget, Row, Unit};
 
 /// So many rows go into one transaction at most.
 const BATCH: usize = 4096;
+
+/// Bytes in each result that is persisted.
+const RESULT: usize = 100;
+
+#[task(persist)]
+async fn kept(value: u64) -> String {
+    format!("{value:0RESULT$}")
+}
+
+/// Calls the task `tasks` times, then awaits each.
+#[flow]
+async fn kept_fan_out(tasks: u64) -> Result<u64, TaskError> {
+    let runs: Vec<_> = (0..tasks).map(kept).collect();
+    let mut bytes = 0;
+    for run in runs {
+        bytes += run.await?.len() as u64;
+    }
+    Ok(bytes)
+}
+
+#[task(persist)]
+async fn link(last: u64) -> u64 {
+    last + 1
+}
+
+/// Each link begins when the result of the last one is stored.
+#[flow]
+async fn kept_chain(links: u64) -> Result<u64, TaskError> {
+    let mut last = link(0);
+    for _ in 1..links {
+        last = link(last);
+    }
+    last.await
+}
 
 pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
     let tasks = effort.size(100_000);
     let runtime = runtime();
     let folder = tempfile::tempdir().expect("a folder for databases");
     let model = folder.path().join("model.db");
-    time_ours(&runtime, &model, tasks);
+    time_ours(&runtime, &model, tasks * (tasks - 1) / 2, || fan_out(tasks));
     let history = History::read(&model);
     assert!(history.rows.len() as u64 > tasks, "every task has a row");
     let compared = effort.compare(
         || fresh(&folder, |path| PerOperation::of(history.write(path), tasks)),
-        || fresh(&folder, |path| PerOperation::of(time_ours(&runtime, path, tasks), tasks)),
+        || {
+            let time = |path: &Path| time_ours(&runtime, path, tasks * (tasks - 1) / 2, || fan_out(tasks));
+            fresh(&folder, |path| PerOperation::of(time(path), tasks))
+        },
     );
+    let persisted = effort.compare(
+        || fresh(&folder, |path| PerOperation::of(history.write(path), tasks)),
+        || {
+            let time = |path: &Path| time_ours(&runtime, path, tasks * RESULT as u64, || kept_fan_out(tasks));
+            fresh(&folder, |path| PerOperation::of(time(path), tasks))
+        },
+    );
+    let links = effort.size(1_000);
+    let time = |path: &Path| PerOperation::of(time_ours(&runtime, path, links, || kept_chain(links)), links).0;
+    let mut steps: Vec<_> = (0..5).map(|_| fresh(&folder, time)).collect();
     let name = format!("fan-out of {} with history in SQLite", Effort::name(tasks));
-    vec![Row::compared(name, &compared, Budget::Ratio { allowed: 1.5, aim: 1.1 })]
+    let chain = format!("a step of a chain of {} tasks with `persist`", Effort::name(links));
+    vec![
+        Row::compared(name, &compared, Budget::Ratio { allowed: 1.5, aim: 1.1 }),
+        Row::compared(
+            format!("the same with `persist` and results of {RESULT} bytes"),
+            &persisted,
+            Budget::Ratio { allowed: 2.5, aim: 2.0 },
+        ),
+        Row::absolute(chain, Unit::Nanoseconds, None, median(&mut steps), 5, Budget::None),
+    ]
 }
 
 /// Gives `work` a path where no database is yet.
@@ -41,11 +100,14 @@ fn fresh<T>(folder: &tempfile::TempDir, work: impl FnOnce(&Path) -> T) -> T {
 }
 
 /// From the call until the flow has ended, which is when its history is stored.
-fn time_ours(runtime: &Runtime, path: &Path, tasks: u64) -> Duration {
+fn time_ours<F>(runtime: &Runtime, path: &Path, expected: u64, call: impl FnOnce() -> F) -> Duration
+where
+    F: Future<Output = Result<u64, FlowError>>,
+{
     let url = format!("sqlite:{}", path.display());
     let orchestrator = runtime.block_on(Orchestrator::builder().database_url(url).build()).expect("a database");
-    let (sum, elapsed) = time_under(&orchestrator, runtime, || fan_out(tasks));
-    assert_eq!(sum.expect("it completes"), tasks * (tasks - 1) / 2);
+    let (outcome, elapsed) = time_under(&orchestrator, runtime, call);
+    assert_eq!(outcome.expect("it completes"), expected);
     runtime.block_on(orchestrator.shutdown()).expect("all is stored");
     elapsed
 }

@@ -4,6 +4,7 @@
 //! function lives in the engine.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -345,11 +346,14 @@ impl std::fmt::Display for ArgError {
 /// The stored form of results: MessagePack with named fields.
 const FORMAT: &str = "msgpack/1";
 
+type EncodeUpTo = fn(&(dyn Any + Send + Sync), usize) -> Result<Option<Vec<u8>>, String>;
+
 /// How results of one type are stored and read back.
 #[derive(Debug)]
 pub struct Codec {
     type_name: fn() -> &'static str,
-    encode: fn(&(dyn Any + Send + Sync)) -> Result<Vec<u8>, String>,
+    /// `None`: it would be larger than that.
+    encode: EncodeUpTo,
     decode: fn(&[u8]) -> Result<Erased, String>,
 }
 
@@ -361,22 +365,73 @@ pub(crate) enum DecodeError {
     Unreadable(String),
 }
 
+impl std::fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::OtherFormat(found) => write!(f, "it is stored as {found}, which this version does not read"),
+            Self::OtherType(found) => write!(f, "it is of type {found}"),
+            Self::Unreadable(why) => write!(f, "it could not be read: {why}"),
+        }
+    }
+}
+
 impl Codec {
     /// The value as bytes.
     pub(crate) fn encode(&self, value: &(dyn Any + Send + Sync)) -> Result<EncodedValue, String> {
-        let bytes = (self.encode)(value)?;
-        Ok(EncodedValue { format: FORMAT.to_owned(), type_name: (self.type_name)().to_owned(), bytes: bytes.into() })
+        self.encode_up_to(value, usize::MAX).map(|encoded| encoded.expect("no value is larger than that"))
+    }
+
+    /// The value as bytes; `None` if there are more than so many.
+    pub(crate) fn encode_up_to(
+        &self,
+        value: &(dyn Any + Send + Sync),
+        most: usize,
+    ) -> Result<Option<EncodedValue>, String> {
+        let encoded = |bytes: Vec<u8>| EncodedValue {
+            format: Cow::Borrowed(FORMAT),
+            type_name: Cow::Borrowed((self.type_name)()),
+            bytes: bytes.into(),
+        };
+        Ok((self.encode)(value, most)?.map(encoded))
+    }
+
+    /// Whether what was stored is what this codec reads.
+    pub(crate) fn check(&self, format: &str, type_name: &str) -> Result<(), DecodeError> {
+        if format != FORMAT {
+            return Err(DecodeError::OtherFormat(format.to_owned()));
+        }
+        if type_name != (self.type_name)() {
+            return Err(DecodeError::OtherType(type_name.to_owned()));
+        }
+        Ok(())
     }
 
     /// The value that was stored, if it is of this type and intact.
     pub(crate) fn decode(&self, value: &EncodedValue) -> Result<Erased, DecodeError> {
-        if value.format != FORMAT {
-            return Err(DecodeError::OtherFormat(value.format.clone()));
-        }
-        if value.type_name != (self.type_name)() {
-            return Err(DecodeError::OtherType(value.type_name.clone()));
-        }
+        self.check(&value.format, &value.type_name)?;
         (self.decode)(&value.bytes).map_err(DecodeError::Unreadable)
+    }
+}
+
+/// Bytes that do not become more than that.
+struct Bounded {
+    bytes: Vec<u8>,
+    most: usize,
+    over: bool,
+}
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.over |= bytes.len() > self.most - self.bytes.len();
+        if self.over {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -385,9 +440,14 @@ struct Stored<T>(PhantomData<T>);
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Stored<T> {
     const CODEC: Codec = Codec {
         type_name: std::any::type_name::<T>,
-        encode: |value| {
+        encode: |value, most| {
             let value = value.downcast_ref::<T>().ok_or("the result is of another type")?;
-            rmp_serde::to_vec_named(value).map_err(|error| error.to_string())
+            let mut bounded = Bounded { bytes: Vec::with_capacity(128.min(most)), most, over: false };
+            match rmp_serde::encode::write_named(&mut bounded, value) {
+                _ if bounded.over => Ok(None),
+                Ok(()) => Ok(Some(bounded.bytes)),
+                Err(error) => Err(error.to_string()),
+            }
         },
         decode: |bytes| {
             let value: T = rmp_serde::from_slice(bytes).map_err(|error| error.to_string())?;

@@ -13,6 +13,7 @@ use crate::keeper::Role;
 use crate::observe::Observer;
 use crate::options::{Defaults, Delay};
 use crate::orchestrator::{Orchestrator, Parts};
+use crate::results::{self, ObjectResults, ResultStore, Results, ResultsAt};
 use crate::retention::Retention;
 
 /// What is printed where nobody says anything.
@@ -34,6 +35,8 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// | `ORCHESTRATOR_RETRY_JITTER` | share by which delays are spread | 0 |
 /// | `ORCHESTRATOR_TASK_TIMEOUT_SECS` | timeout of an attempt of a task that says nothing | none |
 /// | `ORCHESTRATOR_REFRESH_CACHE` | `true`: ignore what the cache has, and replace it | `false` |
+/// | `ORCHESTRATOR_PERSIST` | `true`: flows that say nothing keep the results of their tasks | `false` |
+/// | `ORCHESTRATOR_RESULTS` | where large results are kept: a folder, or the URL of a bucket | `results` beside the database |
 /// | `ORCHESTRATOR_BLOCKING_THREADS` | sync bodies that run at the same time | 4 for each core, at least 16 |
 /// | `ORCHESTRATOR_CANCEL_GRACE_SECS` | time that a sync body is given to notice its cancellation | 30 |
 /// | `ORCHESTRATOR_STRICT` | `true`: a run whose history cannot be stored fails | `false` |
@@ -53,6 +56,9 @@ pub struct OrchestratorBuilder {
     retry_jitter: Option<f64>,
     timeout: Option<Duration>,
     refresh_cache: Option<bool>,
+    persist: Option<bool>,
+    results: Option<ResultsAt>,
+    inline_up_to: Option<usize>,
     blocking_threads: Option<usize>,
     cancel_grace: Option<Duration>,
     strict: Option<bool>,
@@ -121,6 +127,25 @@ impl OrchestratorBuilder {
     /// Whether tasks that say nothing ignore what the cache has, and replace it.
     pub const fn refresh_cache(mut self, refresh: bool) -> Self {
         self.refresh_cache = Some(refresh);
+        self
+    }
+
+    /// Whether flows that say nothing keep the results of their tasks.
+    pub const fn persist(mut self, persist: bool) -> Self {
+        self.persist = Some(persist);
+        self
+    }
+
+    /// Where large results are kept: a folder, `s3://BUCKET/PREFIX` and the like, as
+    /// [`ObjectResults::open`](crate::results::ObjectResults::open) takes them; or a store of one's own, in an `Arc`.
+    pub fn results(mut self, store: impl Into<ResultsAt>) -> Self {
+        self.results = Some(store.into());
+        self
+    }
+
+    /// Up to how many bytes, encoded, a result is kept in the database itself: 16 KiB if not set.
+    pub const fn inline_results_up_to(mut self, bytes: usize) -> Self {
+        self.inline_up_to = Some(bytes);
         self
     }
 
@@ -199,19 +224,22 @@ impl OrchestratorBuilder {
         }
         let url = builder.url()?;
         let create = !builder.existing;
+        let store = builder.store(&url)?;
         let backend = match tokio::runtime::Handle::try_current() {
             Ok(_) => tokio::task::spawn_blocking(move || open(&url, create))
                 .await
                 .map_err(|_| Error::new(ErrorKind::ShutDown))?,
             Err(_) => open(&url, create),
         };
-        Ok(builder.finish(backend?))
+        Ok(builder.finish(backend?, store))
     }
 
     /// Makes the orchestrator over a store of one's own.
     #[must_use]
     pub fn build_over(self, backend: Arc<dyn StateBackend>) -> Orchestrator {
-        self.finish(backend)
+        let url = self.url().unwrap_or(DatabaseUrl::Memory);
+        let store = self.store_or_default(&url);
+        self.finish(backend, store)
     }
 
     /// The orchestrator of a program that makes none: it must come about, whatever the environment says.
@@ -237,10 +265,12 @@ impl OrchestratorBuilder {
             );
             Arc::new(MemoryBackend::new())
         });
-        builder.finish(backend)
+        let url = builder.url().unwrap_or(DatabaseUrl::Memory);
+        let store = builder.store_or_default(&url);
+        builder.finish(backend, store)
     }
 
-    fn finish(self, backend: Arc<dyn StateBackend>) -> Orchestrator {
+    fn finish(self, backend: Arc<dyn StateBackend>, store: Arc<dyn ResultStore>) -> Orchestrator {
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let mut observers = self.observers;
         if self.terminal
@@ -252,6 +282,7 @@ impl OrchestratorBuilder {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Orchestrator::from_parts(Parts {
             backend,
+            results: Results { store, inline_up_to: self.inline_up_to.unwrap_or(results::INLINE_UP_TO) },
             clock,
             defaults: Defaults {
                 retries: self.retries.unwrap_or(defaults.retries),
@@ -259,6 +290,7 @@ impl OrchestratorBuilder {
                 retry_jitter: self.retry_jitter.unwrap_or(defaults.retry_jitter),
                 timeout: self.timeout.or(defaults.timeout),
                 refresh_cache: self.refresh_cache.unwrap_or(defaults.refresh_cache),
+                persist: self.persist.unwrap_or(defaults.persist),
                 cancel_grace: self.cancel_grace.unwrap_or(defaults.cancel_grace),
             },
             observers,
@@ -285,6 +317,10 @@ impl OrchestratorBuilder {
         self.retry_delay = self.retry_delay.take().or_else(delay);
         self.retry_jitter = self.retry_jitter.or_else(|| environment.get("ORCHESTRATOR_RETRY_JITTER", "a number"));
         self.timeout = self.timeout.or_else(|| environment.seconds("ORCHESTRATOR_TASK_TIMEOUT_SECS"));
+        self.persist = self.persist.or_else(|| environment.get("ORCHESTRATOR_PERSIST", "`true` or `false`"));
+        if self.results.is_none() {
+            self.results = environment.get("ORCHESTRATOR_RESULTS", "a folder or a URL").map(ResultsAt::Url);
+        }
         let refresh = || environment.get("ORCHESTRATOR_REFRESH_CACHE", "`true` or `false`");
         self.refresh_cache = self.refresh_cache.or_else(refresh);
         let threads = || environment.get("ORCHESTRATOR_BLOCKING_THREADS", "a whole number");
@@ -307,6 +343,32 @@ impl OrchestratorBuilder {
         wrong
     }
 
+    /// Where large results are kept.
+    fn store(&self, url: &DatabaseUrl) -> Result<Arc<dyn ResultStore>, Error> {
+        match &self.results {
+            Some(ResultsAt::Store(store)) => Ok(Arc::clone(store)),
+            Some(ResultsAt::Url(url)) => Ok(Arc::new(ObjectResults::open(url).map_err(config)?)),
+            None => Ok(Self::beside(url)),
+        }
+    }
+
+    /// The same where there must be one, whatever was said.
+    fn store_or_default(&self, url: &DatabaseUrl) -> Arc<dyn ResultStore> {
+        self.store(url).unwrap_or_else(|error| {
+            tracing::error!(target: "orchestrator", "{error}; large results are kept beside the database");
+            Self::beside(url)
+        })
+    }
+
+    /// The folder `results` beside the database.
+    fn beside(url: &DatabaseUrl) -> Arc<dyn ResultStore> {
+        let folder = match url {
+            DatabaseUrl::Sqlite(path) => path.parent().map(PathBuf::from).unwrap_or_default(),
+            DatabaseUrl::Memory => std::env::temp_dir().join("orchestrator"),
+        };
+        Arc::new(ObjectResults::folder(folder.join("results")))
+    }
+
     fn url(&self) -> Result<DatabaseUrl, Error> {
         if let Some(url) = &self.database {
             return url.parse().map_err(config);
@@ -326,7 +388,7 @@ fn config(said: String) -> Error {
 }
 
 /// The variables that this library reads.
-const VARIABLES: [&str; 15] = [
+const VARIABLES: [&str; 18] = [
     "ORCHESTRATOR_HOME",
     "ORCHESTRATOR_DATABASE_URL",
     "ORCHESTRATOR_RETRIES",
@@ -334,6 +396,8 @@ const VARIABLES: [&str; 15] = [
     "ORCHESTRATOR_RETRY_JITTER",
     "ORCHESTRATOR_TASK_TIMEOUT_SECS",
     "ORCHESTRATOR_REFRESH_CACHE",
+    "ORCHESTRATOR_PERSIST",
+    "ORCHESTRATOR_RESULTS",
     "ORCHESTRATOR_BLOCKING_THREADS",
     "ORCHESTRATOR_CANCEL_GRACE_SECS",
     "ORCHESTRATOR_STRICT",
@@ -343,6 +407,7 @@ const VARIABLES: [&str; 15] = [
     "ORCHESTRATOR_LOG_CAPTURE",
     // Read by this repository's tests alone.
     "ORCHESTRATOR_TEST_PROGRAMS",
+    "ORCHESTRATOR_TEST_S3_URL",
 ];
 
 /// Variables that are set and look like ours, but are not.

@@ -9,7 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{Notify, oneshot};
 
 use crate::backend::record::Event;
 use crate::backend::{BackendError, BackendErrorKind, StateBackend};
@@ -78,6 +79,10 @@ struct Queue {
     sleeping: bool,
     /// Somebody waits for the events up to that number.
     urgent: u64,
+    /// Runs that wait for some of these events, and are told what became of the batch.
+    awaited: Vec<oneshot::Sender<Result<(), Arc<str>>>>,
+    /// A blocking task sees to it that a paused clock does not move on while runs wait.
+    held: bool,
     closed: bool,
     /// The writer has ended.
     finished: bool,
@@ -158,6 +163,39 @@ impl Journal {
         }
     }
 
+    /// Takes events that a run waits for: the backend takes them all at once, or loses them. The writer does not let
+    /// them linger; those that come while it writes are the next batch.
+    pub(crate) fn push_awaited(&self, events: impl IntoIterator<Item = Event>) -> Awaited {
+        let (sender, settled) = oneshot::channel();
+        let shared = &self.shared;
+        let mut queue = lock(&shared.queue);
+        if queue.closed {
+            drop(queue);
+            let _ = sender.send(Err("the orchestrator was shut down".into()));
+            return Awaited(settled);
+        }
+        let before = queue.events.len();
+        queue.events.extend(events);
+        let length = queue.events.len();
+        queue.pushed += (length - before) as u64;
+        queue.awaited.push(sender);
+        let wake = queue.sleeping && (queue.awaited.len() == 1 || length >= BATCH);
+        shared.length.store(length, Ordering::Relaxed);
+        // Only a runtime of one thread can have a paused clock, which stands still while a blocking task is active.
+        let runtime = Handle::try_current().ok().filter(|_| !queue.held);
+        let runtime = runtime.filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::CurrentThread);
+        queue.held |= runtime.is_some();
+        drop(queue);
+        if wake {
+            shared.work.notify_one();
+        }
+        if let Some(runtime) = runtime {
+            let shared = Arc::clone(shared);
+            runtime.spawn_blocking(move || shared.hold());
+        }
+        Awaited(settled)
+    }
+
     pub(crate) fn has_room(&self) -> bool {
         // In place, whoever pushes stores: nobody has to be waited for.
         self.is_immediate() || self.shared.length.load(Ordering::Relaxed) < HIGH_WATER
@@ -228,6 +266,16 @@ impl Journal {
     }
 }
 
+/// What becomes of events that somebody waits for.
+pub(crate) struct Awaited(oneshot::Receiver<Result<(), Arc<str>>>);
+
+impl Awaited {
+    /// Ready when the backend has the events; an error says why it lost them.
+    pub(crate) async fn stored(self) -> Result<(), Arc<str>> {
+        self.0.await.unwrap_or_else(|_| Err("the journal is gone".into()))
+    }
+}
+
 impl Drop for Journal {
     fn drop(&mut self) {
         self.close();
@@ -246,6 +294,18 @@ impl Shared {
         drop(self.done.wait_while(queue, open).unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Blocks until all events are settled, whatever comes meanwhile.
+    fn hold(&self) {
+        loop {
+            self.wait_for_all();
+            let mut queue = lock(&self.queue);
+            if queue.pushed <= self.settled.settled() || queue.finished {
+                queue.held = false;
+                return;
+            }
+        }
+    }
+
     /// The writer's life.
     fn write(&self) {
         loop {
@@ -260,11 +320,13 @@ impl Shared {
                 return;
             }
             let settled = self.settled.settled();
-            if queue.events.len() < BATCH && queue.urgent <= settled && !queue.closed {
+            let lingers = |queue: &mut Queue| {
+                let quiet = queue.urgent <= settled && queue.awaited.is_empty() && !queue.closed;
+                quiet && queue.events.len() < BATCH
+            };
+            if lingers(&mut queue) {
                 queue.sleeping = true;
-                let waited = self.work.wait_timeout_while(queue, LINGER, |queue| {
-                    queue.events.len() < BATCH && queue.urgent <= settled && !queue.closed
-                });
+                let waited = self.work.wait_timeout_while(queue, LINGER, lingers);
                 queue = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             queue.sleeping = false;
@@ -287,18 +349,22 @@ impl Shared {
 
     /// Stores what is in the queue; the caller holds `storing`.
     fn store_batch(&self) {
-        let (batch, last) = {
+        let (batch, awaited, last) = {
             let mut queue = lock(&self.queue);
             self.length.store(0, Ordering::Relaxed);
-            (std::mem::take(&mut queue.events), queue.pushed)
+            (std::mem::take(&mut queue.events), std::mem::take(&mut queue.awaited), queue.pushed)
         };
-        if !batch.is_empty()
-            && let Err(error) = self.store(&batch)
-        {
-            self.give_up(&batch, &error);
+        let stored = if batch.is_empty() { Ok(()) } else { self.store(&batch) };
+        if let Err(error) = &stored {
+            self.give_up(&batch, error);
         }
         self.settled.0.store(last, Ordering::Release);
         self.room.notify_waiters();
+        let outcome = stored.map_err(|error| Arc::from(error.to_string()));
+        for waiting in awaited {
+            // Nobody waits any more if the runtime was shut down.
+            let _ = waiting.send(outcome.clone());
+        }
         // Whoever looked at the number before it changed holds the lock until it waits.
         drop(lock(&self.queue));
         self.done.notify_all();

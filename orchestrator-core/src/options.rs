@@ -129,6 +129,8 @@ pub(crate) struct Defaults {
     pub(crate) retry_jitter: f64,
     pub(crate) timeout: Option<Duration>,
     pub(crate) refresh_cache: bool,
+    /// Whether flows that say nothing keep the results of their tasks.
+    pub(crate) persist: bool,
     pub(crate) cancel_grace: Duration,
 }
 
@@ -140,6 +142,7 @@ impl Default for Defaults {
             retry_jitter: 0.0,
             timeout: None,
             refresh_cache: false,
+            persist: false,
             cancel_grace: Duration::from_secs(30),
         }
     }

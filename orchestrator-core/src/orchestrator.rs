@@ -21,6 +21,7 @@ use crate::journal::Journal;
 use crate::keeper::{Keeper, Role};
 use crate::observe::Observer;
 use crate::options::Defaults;
+use crate::results::Results;
 use crate::retention::Retention;
 use crate::retention::upkeep::Upkeep;
 use crate::run::{Children, Run, Stop};
@@ -57,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) flights: Flights,
     pub(crate) fresh: Arc<Fresh>,
     pub(crate) reader: Reader,
+    pub(crate) results: Results,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
     /// Threads for sync bodies.
     pub(crate) workers: Arc<Semaphore>,
@@ -99,6 +101,7 @@ static PROCESS_DEFAULT: RwLock<Option<Orchestrator>> = RwLock::new(None);
 /// What an [`Inner`] is made of.
 pub(crate) struct Parts {
     pub(crate) backend: Arc<dyn StateBackend>,
+    pub(crate) results: Results,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) defaults: Defaults,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
@@ -124,7 +127,8 @@ impl Orchestrator {
 
     pub(crate) fn from_parts(parts: Parts) -> Self {
         crate::engine::panics::install_hook();
-        let Parts { backend, clock, defaults, observers, workers, strict, signals, lease, role, retention } = parts;
+        let Parts { backend, results, clock, defaults, observers, workers, strict, signals, lease, role, retention } =
+            parts;
         let fresh = Arc::new(Fresh::default());
         let keeper = Keeper::start(&backend, &clock, lease, role);
         let membership = keeper.as_ref().map(|keeper| Arc::clone(keeper.membership()));
@@ -145,6 +149,7 @@ impl Orchestrator {
             limits,
             reader: Reader::new(Arc::clone(&backend)),
             backend,
+            results,
             clock,
             defaults,
             flights: Flights::default(),
@@ -404,7 +409,15 @@ impl Inner {
             crate::signals::watch(self, handle);
         }
         let counts = Arc::clone(&self.counts);
-        let scope = Scope::new(Arc::clone(self), handle, None, Arc::default(), None, false, counts);
+        let scope = Scope::new(
+            Arc::clone(self),
+            handle,
+            None,
+            Arc::default(),
+            None,
+            (self.defaults.persist, Arc::default()),
+            counts,
+        );
         *outside = Arc::downgrade(&scope);
         scope
     }

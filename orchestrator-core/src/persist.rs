@@ -6,19 +6,26 @@
 //! the order in which their inputs are there. Where inputs cannot be encoded, the call's place among those of its task
 //! in the same body takes part instead.
 
+mod find;
+mod keep;
+
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::backend::record::{CacheKey, CacheReason};
-use crate::body::{ArgEncoder, Codec, Erased};
-use crate::cache::{self, Shelf};
-use crate::clock::Timestamp;
+use crate::backend::record::CacheKey;
+use crate::body::ArgEncoder;
+use crate::cache;
 use crate::def::{Def, DefKind};
 use crate::engine::{self, Call, panics};
 use crate::error::TaskError;
 use crate::options::CallOptions;
 use crate::run::Run;
 use crate::scope::Scope;
+use crate::state::Transition;
+
+pub(crate) use find::find;
+pub(crate) use keep::{complete, prepare, reveal, warn};
 
 /// Says what an identity is made of, so that those of different making never meet.
 const VERSION: &[u8] = b"orchestrator call 1";
@@ -31,6 +38,8 @@ pub(crate) struct Identified {
     resolved: Mutex<Option<Resolved>>,
     /// `None`: its result is not kept after all.
     identity: OnceLock<Option<CacheKey>>,
+    /// The terminal state that was sent together with the result, until it is shown.
+    proposed: Mutex<Option<Transition>>,
 }
 
 /// The inputs are there, an upstream run failed, or code of the user panicked.
@@ -47,7 +56,7 @@ impl Identified {
     ) -> Option<Box<Self>> {
         scope.flow?;
         if def.kind == DefKind::Flow {
-            return Some(Box::new(Self { place: None, resolved: Mutex::default(), identity: OnceLock::new() }));
+            return Some(Self::at(None));
         }
         let own = options.and_then(|options| options.persist).or(def.persist);
         if !own.unwrap_or(scope.persist) {
@@ -73,7 +82,12 @@ impl Identified {
                 part(bytes, def.key.as_bytes());
             }))
         });
-        Some(Box::new(Self { place, resolved: Mutex::default(), identity: OnceLock::new() }))
+        Some(Self::at(place))
+    }
+
+    fn at(place: Option<u32>) -> Box<Self> {
+        let (resolved, identity, proposed) = (Mutex::default(), OnceLock::new(), Mutex::default());
+        Box::new(Self { place, resolved, identity, proposed })
     }
 }
 
@@ -162,35 +176,22 @@ pub(crate) fn identify(run: &Run, call: &dyn Call) {
     let _ = identified.identity.set(identity);
 }
 
-/// The result that the flow run has of this call, if it is not the first time that it is made.
-pub(crate) async fn find(run: &Run, identity: CacheKey, call: &mut dyn Call) -> Option<(Erased, CacheReason)> {
-    let orchestrator = &run.scope.orchestrator;
-    let warn = |why: &dyn std::fmt::Display| {
-        let (kind, name) = (run.kind(), run.name());
-        tracing::warn!(target: "orchestrator", "{kind} '{name}' runs again, its persisted result is of no use: {why}");
-    };
-    match cache::look(orchestrator, Shelf::Results, identity).await {
-        Ok(None) => None,
-        Ok(Some(hit)) => match cache::take(hit.value, call) {
-            Ok(value) => Some((value, CacheReason::Persisted { run: hit.run })),
-            Err(why) => {
-                warn(&why);
-                None
-            }
-        },
-        Err(error) => {
-            warn(&error);
-            None
-        }
-    }
+/// The identity under which a result of the call may be kept already: no look is taken where there can be none.
+pub(crate) fn sought(run: &Run) -> Option<CacheKey> {
+    identity(run).filter(|_| run.scope.kept.is_possible())
 }
 
-/// Keeps the result of a run that completes.
-pub(crate) fn store(run: &Run, codec: Option<&'static Codec>, value: &Erased, created: Timestamp) {
-    let Some(identity) = identity(run) else { return };
-    if let Err(why) = cache::put(run, Shelf::Results, (identity, None), codec, value, created) {
-        let (kind, name) = (run.kind(), run.name());
-        tracing::warn!(target: "orchestrator", "the result of {kind} '{name}' is not persisted: {why}");
+/// Whether the flow run may have results from before: from an attempt that it made, or in a process that went away.
+#[derive(Debug, Default)]
+pub(crate) struct KeptBefore(AtomicBool);
+
+impl KeptBefore {
+    pub(crate) fn may_be_there(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_possible(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 }
 

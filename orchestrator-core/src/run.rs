@@ -536,18 +536,46 @@ impl Run {
         if !self.visible {
             return;
         }
-        let mut cell = lock(&self.cell);
+        let cell = lock(&self.cell);
         if cell.staged.is_empty() {
             return;
         }
+        let event = self.take_staged(cell);
+        self.scope.orchestrator.journal.push(event);
+    }
+
+    fn take_staged(&self, mut cell: MutexGuard<'_, Cell>) -> Event {
         let transitions = std::mem::take(&mut cell.staged);
         let first_seq = cell.next_seq;
         let cache = cell.looked.clone();
         cell.next_seq += u32::try_from(transitions.len()).expect("a run has fewer than four billion states");
         drop(cell);
         let run_count = self.run_count();
-        let event = RunEvent { run: Arc::clone(&self.info), first_seq, transitions, run_count, cache };
-        self.scope.orchestrator.journal.push(Event::Run(event));
+        Event::Run(RunEvent { run: Arc::clone(&self.info), first_seq, transitions, run_count, cache })
+    }
+
+    /// The event that says that the run completed, while the run itself does not say so before it is
+    /// [`reveal`](Self::reveal)ed.
+    pub(crate) fn propose_completed(&self) -> (Event, Transition) {
+        let at = self.scope.orchestrator.clock.now();
+        let mut cell = lock(&self.cell);
+        let at = at.max(cell.current.at.after(Duration::from_micros(1)));
+        let transition = Transition { name: StateName::Completed, at, message: None };
+        cell.staged.push(transition.clone());
+        (self.take_staged(cell), transition)
+    }
+
+    /// Enters a state that the journal knows already.
+    pub(crate) fn reveal(&self, transition: Transition) {
+        let mut cell = lock(&self.cell);
+        debug_assert!(may_follow(cell.current.name, transition.name), "only its driver writes the states of a run");
+        let before = std::mem::replace(&mut cell.current, transition.clone());
+        let began = cell.started;
+        drop(cell);
+        drop(before);
+        if self.visible && self.scope.orchestrator.watches(transition.name) {
+            self.show(&transition, began, None);
+        }
     }
 
     // --- waiting ---

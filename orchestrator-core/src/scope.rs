@@ -12,7 +12,7 @@ use crate::def::Def;
 use crate::id::FlowRunId;
 use crate::orchestrator::Inner;
 use crate::pause::Pauses;
-use crate::persist::{self, Calls};
+use crate::persist::{self, Calls, KeptBefore};
 
 pub(crate) struct Scope {
     pub(crate) orchestrator: Arc<Inner>,
@@ -34,6 +34,8 @@ pub(crate) struct Scope {
     pub(crate) persist: bool,
     /// The calls whose results are kept.
     pub(crate) calls: Calls,
+    /// Whether some may be kept already; shared by all flow runs beneath one.
+    pub(crate) kept: Arc<KeptBefore>,
     identity: OnceLock<CacheKey>,
     counts: Arc<Counts>,
 }
@@ -49,7 +51,7 @@ impl Scope {
         flow: Option<FlowRunId>,
         tags: Arc<[Box<str>]>,
         capacity: Option<usize>,
-        persist: bool,
+        (persist, kept): (bool, Arc<KeptBefore>),
         counts: Arc<Counts>,
     ) -> Arc<Self> {
         let capacity = capacity.map(|size| (Arc::new(Semaphore::new(size.min(Semaphore::MAX_PERMITS))), size));
@@ -64,6 +66,7 @@ impl Scope {
             pauses: Pauses::default(),
             persist,
             calls: Calls::default(),
+            kept,
             identity: OnceLock::new(),
             counts,
         })

@@ -384,13 +384,15 @@ fn make(
         DefKind::Flow if !visible => (RunId::Flow(FlowRunId::new(created)), None, None),
         DefKind::Flow => {
             let id = FlowRunId::new(created);
+            // The id is new, and so nothing is kept under it yet; inside of a flow run it is that one's that count.
+            let kept = if outer.flow.is_some() { Arc::clone(&outer.kept) } else { Arc::default() };
             let scope = Scope::new(
                 Arc::clone(orchestrator),
                 outer.handle.clone(),
                 Some(id),
                 Arc::clone(&tags),
                 def.max_concurrent_tasks,
-                options.and_then(|options| options.persist).or(def.persist).unwrap_or(outer.persist),
+                (options.and_then(|options| options.persist).or(def.persist).unwrap_or(outer.persist), kept),
                 Arc::default(),
             );
             (RunId::Flow(id), Some(crate::names::generate().into()), Some(scope))
@@ -436,9 +438,10 @@ pub(crate) fn go_on(
         Some(record.id),
         Arc::clone(&tags),
         def.max_concurrent_tasks,
-        def.persist.unwrap_or(outer.persist),
+        (def.persist.unwrap_or(outer.persist), Arc::default()),
         Arc::default(),
     );
+    scope.kept.may_be_there();
     let _ = scope.parameters.set(record.parameters.clone());
     if let Some(started) = record.start_time {
         let _ = scope.first_started.set(Timestamp::from_micros(started.timestamp_micros()));

@@ -34,6 +34,7 @@ mod persist;
 mod power;
 mod random;
 mod registry;
+mod results;
 mod resume;
 mod shared_limits;
 mod shared_processes;

@@ -54,21 +54,6 @@ pub trait Maintenance {
     ///
     /// If the store cannot be read.
     fn last_pruned(&self) -> Result<Option<Timestamp>, BackendError>;
-
-    /// Large values in a store of their own that nothing refers to any more, at most so many: they may be deleted there,
-    /// and are then to be [forgotten](Self::forget_objects).
-    ///
-    /// # Errors
-    ///
-    /// If the store cannot be read.
-    fn unused_objects(&self, at_most: usize) -> Result<Vec<String>, BackendError>;
-
-    /// Takes note that these large values have been deleted.
-    ///
-    /// # Errors
-    ///
-    /// If the store cannot be written.
-    fn forget_objects(&self, objects: &[String]) -> Result<(), BackendError>;
 }
 
 /// The removal of what a policy does not keep, in small steps.

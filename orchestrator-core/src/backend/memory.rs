@@ -6,18 +6,21 @@
 mod run;
 mod search;
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
 use smallvec::SmallVec;
 
 use super::record::{
-    CacheHit, CacheKey, CacheRecord, Event, FlowRun, FlowRunQuery, LogLine, LogRecord, RunEvent, TakeOver, TaskRun,
+    CacheHit, CacheKey, CacheRecord, CachedValue, Event, FlowRun, FlowRunQuery, LogLine, LogRecord, RunEvent, TakeOver,
+    TaskRun,
 };
 use super::{BackendError, CacheIndex, EventStore, ResultIndex, RunHistory, StateBackend};
 use crate::clock::Timestamp;
+use crate::engine::panics;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::State;
 use run::{Amendment, Arrival, Run};
@@ -43,6 +46,8 @@ pub struct MemoryBackend {
     /// Each result with the key of its task.
     cache: DashMap<CacheKey, (&'static str, CacheHit)>,
     results: DashMap<CacheKey, CacheHit>,
+    /// Objects that no result refers to any more.
+    unreferenced: Mutex<BTreeSet<String>>,
     /// How many more results may be put into the cache before expired ones are searched for.
     prune_in: AtomicUsize,
 }
@@ -79,11 +84,28 @@ impl MemoryBackend {
     fn insert_result(&self, record: &CacheRecord) {
         let CacheRecord { key, run, created, ref value, .. } = *record;
         let hit = CacheHit { run, created, expires: None, value: value.clone() };
-        self.results.entry(key).or_insert(hit);
+        let kept = self.results.entry(key).or_insert(hit).value.clone();
+        if let CachedValue::Stored(stored) = value
+            && !matches!(&kept, CachedValue::Stored(kept) if kept.location == stored.location)
+        {
+            self.unreferenced().insert(stored.location.clone());
+        }
+    }
+
+    fn discard(&self, key: &CacheKey) {
+        let discarded = self.results.remove(key);
+        if let Some((_, CacheHit { value: CachedValue::Stored(stored), .. })) = &discarded {
+            self.unreferenced().insert(stored.location.clone());
+        }
+        panics::let_go(discarded);
+    }
+
+    fn unreferenced(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.unreferenced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn insert_cached(&self, record: &CacheRecord) {
-        let CacheRecord { key, task_key, run, created, expires, ref value } = *record;
+        let CacheRecord { key, task_key, run, created, expires, ref value, .. } = *record;
         self.cache.insert(key, (task_key, CacheHit { run, created, expires, value: value.clone() }));
         // There is no clock here: what had expired when this result was made is expired for everyone.
         let left = |left: usize| Some(left.checked_sub(1).unwrap_or_else(|| self.cache.len().max(PRUNE_EVERY)));
@@ -96,6 +118,15 @@ impl MemoryBackend {
 impl ResultIndex for MemoryBackend {
     fn result(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
         Ok(self.results.get(key).map(|hit| hit.clone()))
+    }
+
+    fn unreferenced_objects(&self, most: usize) -> Result<Vec<String>, BackendError> {
+        Ok(self.unreferenced().iter().take(most).cloned().collect())
+    }
+
+    fn objects_deleted(&self, names: &[String]) -> Result<(), BackendError> {
+        self.unreferenced().retain(|name| !names.contains(name));
+        Ok(())
     }
 }
 
@@ -125,6 +156,7 @@ impl EventStore for MemoryBackend {
                 }
                 Event::Cached(record) => self.insert_cached(record),
                 Event::Persisted(record) => self.insert_result(record),
+                Event::Discarded(key) => self.discard(key),
             }
         }
         newcomers.settle(self);
@@ -250,7 +282,6 @@ impl Hasher for IdHasher {
 #[cfg(test)]
 mod tests {
     use super::super::conformance;
-    use super::super::record::CachedValue;
     use super::*;
 
     #[test]
@@ -266,6 +297,7 @@ mod tests {
             key: CacheKey(bytes),
             task_key: "a::b",
             run: TaskRunId::new(created),
+            flow_run: None,
             created,
             expires: Some(Timestamp::from_micros(expires)),
             value,

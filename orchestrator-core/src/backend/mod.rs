@@ -132,8 +132,30 @@ pub trait ResultIndex {
     ///
     /// # Errors
     ///
-    /// If the store cannot be read, or the result is not what was stored.
+    /// If the store cannot be read, or, as [`BackendErrorKind::Damaged`], the result is not what was stored.
     fn result(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError>;
+
+    /// Objects in the result store that no result refers to any more, so many at most; each is named until
+    /// [`objects_deleted`](Self::objects_deleted) is told of it. None if not implemented: for backends that hold no
+    /// [`Stored`](record::CachedValue::Stored) values.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn unreferenced_objects(&self, most: usize) -> Result<Vec<String>, BackendError> {
+        let _ = most;
+        Ok(Vec::new())
+    }
+
+    /// Those objects are gone.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be written.
+    fn objects_deleted(&self, names: &[String]) -> Result<(), BackendError> {
+        let _ = names;
+        Ok(())
+    }
 }
 
 /// A store for history, cache and results.
@@ -182,6 +204,8 @@ pub enum BackendErrorKind {
     Missing,
     /// The store's content is not what it should be.
     Corrupt,
+    /// One record is missing or not what was stored; the others may be as they should.
+    Damaged,
     /// A newer version of this library wrote the store.
     NewerFormat {
         /// The version of the stored form found.
@@ -221,6 +245,7 @@ impl BackendError {
             BackendErrorKind::Unavailable
             | BackendErrorKind::Missing
             | BackendErrorKind::Corrupt
+            | BackendErrorKind::Damaged
             | BackendErrorKind::NewerFormat { .. }
             | BackendErrorKind::Fenced => false,
         }
@@ -243,7 +268,7 @@ impl fmt::Display for BackendError {
             BackendErrorKind::Fenced => f.write_str(
                 ": this process was suspended for so long that it lost its lease, and its runs were marked as crashed",
             ),
-            BackendErrorKind::Unavailable | BackendErrorKind::Other => Ok(()),
+            BackendErrorKind::Unavailable | BackendErrorKind::Damaged | BackendErrorKind::Other => Ok(()),
         }?;
         match &self.source {
             Some(source) => write!(f, ": {source}"),

@@ -7,10 +7,12 @@ mod look;
 mod query;
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use smallvec::SmallVec;
 
@@ -119,6 +121,27 @@ pub enum Event {
     /// A result is to be kept for the flow run that it belongs to: sent before the run that made it says that it
     /// completed, or at the commit of its transaction. The key identifies the call; the first result under it stays.
     Persisted(CacheRecord),
+    /// What is kept under the key is of no use, for example damaged: it is to be deleted, so that another result can
+    /// take its place.
+    Discarded(CacheKey),
+}
+
+impl Event {
+    /// The name of the object that it refers to in the result store.
+    pub(crate) fn object(&self) -> Option<&str> {
+        match self {
+            Self::Persisted(CacheRecord { value: CachedValue::Stored(stored), .. }) => Some(&stored.location),
+            Self::Run(_)
+            | Self::Parameters { .. }
+            | Self::Renamed { .. }
+            | Self::Upstream { .. }
+            | Self::Paused { .. }
+            | Self::Log(_)
+            | Self::Cached(_)
+            | Self::Persisted(_)
+            | Self::Discarded(_) => None,
+        }
+    }
 }
 
 /// A flow run that has ended and goes on in another process, or in the same one.
@@ -189,6 +212,8 @@ pub struct CacheRecord {
     pub task_key: &'static str,
     /// The run that made it.
     pub run: TaskRunId,
+    /// The flow run that this one belongs to.
+    pub flow_run: Option<FlowRunId>,
     /// When that run completed.
     pub created: Timestamp,
     /// From this moment on the record is not to be used; `None`: never.
@@ -210,17 +235,34 @@ pub enum CachedValue {
     Live(Arc<dyn Any + Send + Sync>),
     /// The encoded value, for backends that outlive it.
     Encoded(EncodedValue),
+    /// Where the encoded value is in the result store: it is too large for the backend.
+    Stored(StoredValue),
 }
 
 /// A value as bytes, with what is needed to check them on reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedValue {
     /// How the bytes were made, for example `msgpack/1`.
-    pub format: String,
+    pub format: Cow<'static, str>,
     /// The Rust type that was encoded.
-    pub type_name: String,
+    pub type_name: Cow<'static, str>,
     /// The encoded value.
-    pub bytes: Arc<[u8]>,
+    pub bytes: Bytes,
+}
+
+/// An object in the result store, with what is needed to check it on reading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredValue {
+    /// The name of the object in its store.
+    pub location: String,
+    /// How many bytes it has.
+    pub size: u64,
+    /// The BLAKE3 hash of its bytes.
+    pub digest: [u8; 32],
+    /// How the bytes were made.
+    pub format: Cow<'static, str>,
+    /// The Rust type that was encoded.
+    pub type_name: Cow<'static, str>,
 }
 
 /// A cache record as read back from a backend.

@@ -15,7 +15,6 @@ use crate::clock::Timestamp;
 use crate::def::CachePolicy;
 use crate::engine::{Call, panics};
 use crate::orchestrator::Inner;
-use crate::persist;
 use crate::run::Run;
 
 pub(crate) use flight::{Claim, Elsewhere, Flight, Flights};
@@ -133,6 +132,7 @@ pub(crate) fn take(value: CachedValue, call: &dyn Call) -> Result<Erased, CacheR
                 .map_err(CacheReason::from),
             None => Err(CacheReason::Unreadable { why: NO_CODEC.to_owned() }),
         },
+        CachedValue::Stored(_) => Err(CacheReason::Unreadable { why: "it is not in the cache itself".to_owned() }),
     }
 }
 
@@ -155,9 +155,8 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Puts away what the run gave when it completed, at `created`: in a transaction that was some time ago.
-    pub(crate) fn store(self, run: &Run, value: &Erased, created: Timestamp) {
-        persist::store(run, self.codec, value, created);
+    /// Puts what the run gave when it completed, at `created`, into the cache: in a transaction that was some time ago.
+    pub(crate) fn cache(self, run: &Run, value: &Erased, created: Timestamp) {
         if let Some(key) = self.cache {
             insert(run, key, self.codec, value, created);
         }
@@ -166,7 +165,7 @@ impl Kept {
 
 /// Puts a result into the cache.
 pub(crate) fn insert(run: &Run, key: CacheKey, codec: Option<&'static Codec>, value: &Erased, created: Timestamp) {
-    if let Err(why) = put(run, Shelf::Cache, (key, run.options().cache_ttl()), codec, value, created) {
+    if let Err(why) = put(run, (key, run.options().cache_ttl()), codec, value, created) {
         tracing::warn!(target: "orchestrator", "the result of {} '{}' is not cached: {why}", run.kind(), run.name());
     }
 }
@@ -181,13 +180,6 @@ pub(crate) enum Shelf {
 }
 
 impl Shelf {
-    fn event(self, record: CacheRecord) -> Event {
-        match self {
-            Self::Cache => Event::Cached(record),
-            Self::Results => Event::Persisted(record),
-        }
-    }
-
     fn find(self, backend: &dyn StateBackend, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
         match self {
             Self::Cache => backend.cached(key),
@@ -198,7 +190,8 @@ impl Shelf {
 
 /// The record under a key, wherever it is at the moment.
 pub(crate) async fn look(orchestrator: &Inner, shelf: Shelf, key: CacheKey) -> Result<Option<CacheHit>, BackendError> {
-    match orchestrator.fresh.find(&key) {
+    // Whoever looks for what a flow run keeps comes after the store has it.
+    match (shelf == Shelf::Cache).then(|| orchestrator.fresh.find(&key)).flatten() {
         Some(hit) => Ok(Some(hit)),
         None if orchestrator.backend.in_process() => shelf.find(&*orchestrator.backend, &key),
         None => orchestrator.reader.read(shelf, key).await,
@@ -206,9 +199,8 @@ pub(crate) async fn look(orchestrator: &Inner, shelf: Shelf, key: CacheKey) -> R
 }
 
 /// Stores a result under a key, for as long as is said there; an error says why it cannot be stored.
-pub(crate) fn put(
+fn put(
     run: &Run,
-    shelf: Shelf,
     (key, ttl): (CacheKey, Option<Duration>),
     codec: Option<&'static Codec>,
     value: &Erased,
@@ -217,15 +209,16 @@ pub(crate) fn put(
     let orchestrator = &run.scope.orchestrator;
     let expires = ttl.map(|ttl| created.after(ttl));
     let Some(id) = run.id().as_task() else { return Ok(()) };
-    let record = |value| CacheRecord { key, task_key: run.def.key, run: id, created, expires, value };
+    let (task_key, flow_run) = (run.def.key, run.info.flow_run);
+    let record = |value| Event::Cached(CacheRecord { key, task_key, run: id, flow_run, created, expires, value });
     if orchestrator.backend.in_process() {
         // In place rather than through the queue: whoever waits for the claim looks at once.
-        let event = shelf.event(record(CachedValue::Live(Arc::clone(value))));
+        let event = record(CachedValue::Live(Arc::clone(value)));
         return orchestrator.backend.append(&[event]).map_err(|error| error.to_string());
     }
     let codec = codec.ok_or(NO_CODEC)?;
     let encoded = panics::catch(|| codec.encode(&**value)).flatten()?;
     let hit = CacheHit { run: id, created, expires, value: CachedValue::Live(Arc::clone(value)) };
-    orchestrator.fresh.insert(&orchestrator.journal, shelf.event(record(CachedValue::Encoded(encoded))), key, hit);
+    orchestrator.fresh.insert(&orchestrator.journal, record(CachedValue::Encoded(encoded)), key, hit);
     Ok(())
 }

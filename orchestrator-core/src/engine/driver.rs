@@ -19,14 +19,14 @@ use crate::run::{Outcome, Run, Stop, Waits};
 use crate::state::{StateName, StateType};
 
 /// How a run ends: all that is left to do is to say so.
-pub(super) struct End {
-    pub(super) state: StateName,
-    pub(super) message: Option<Arc<str>>,
-    pub(super) outcome: Outcome,
+pub(crate) struct End {
+    pub(crate) state: StateName,
+    pub(crate) message: Option<Arc<str>>,
+    pub(crate) outcome: Outcome,
     /// The right to put the result into the cache.
-    pub(super) claim: Option<Claim>,
-    pub(super) codec: Option<&'static Codec>,
-    pub(super) hooks: Option<Box<ResultHooks>>,
+    pub(crate) claim: Option<Claim>,
+    pub(crate) codec: Option<&'static Codec>,
+    pub(crate) hooks: Option<Box<ResultHooks>>,
 }
 
 /// Drives a run from the moment when its upstream runs have ended.
@@ -88,6 +88,9 @@ pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
                 }
                 if run.is_flow() && run.visible {
                     run.scope.calls.start_over();
+                    if run.run_count() > 1 {
+                        run.scope.kept.may_be_there();
+                    }
                 }
                 pause::attempt_begins(run);
                 let hooks = run.def.hooks.of(state);

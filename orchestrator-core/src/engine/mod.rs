@@ -7,7 +7,7 @@ pub(crate) mod machine;
 pub(crate) mod panics;
 pub(crate) mod rules;
 
-pub(crate) use driver::{record_parameters, resolve};
+pub(crate) use driver::{End, record_parameters, resolve};
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -101,15 +101,15 @@ async fn live(run: &Arc<Run>, call: Box<dyn Call>, outcome: &mut Option<Outcome>
             end.outcome = Err(error);
         }
     }
-    if let (StateName::Completed, Ok(value), None) = (end.state, &end.outcome, &end.hooks)
-        && run.transaction.is_none()
-    {
-        // Before the history says that the run completed.
-        persist::store(run, end.codec, value, run.scope.orchestrator.clock.now());
+    let persists = end.state == StateName::Completed && end.hooks.is_none() && run.transaction.is_none();
+    if persists && persist::identity(run).is_some() {
+        // Before anybody learns that the run completed.
+        Box::pin(persist::complete(run, &mut end, outcome)).await;
+    } else {
+        run.conclude(end.state, end.message, end.outcome.as_ref().err());
+        *outcome = Some(end.outcome);
     }
-    run.conclude(end.state, end.message, end.outcome.as_ref().err());
-    let result = end.outcome.as_ref().ok().cloned();
-    *outcome = Some(end.outcome);
+    let result = outcome.as_ref().and_then(|outcome| outcome.as_ref().ok()).cloned();
     let hooks = run.def.hooks.of(end.state);
     if !hooks.is_empty() {
         Box::pin(hook::call(run, hooks)).await;
@@ -197,6 +197,7 @@ struct Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let Some(run) = self.run.take() else { return };
+        persist::reveal(&run);
         let outcome = self.outcome.take().unwrap_or_else(|| {
             let said = if self.panicked {
                 "the engine panicked, which is a bug in orchestrator"

@@ -4,11 +4,18 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use futures::future::join_all;
+
 use super::error::{RollbackFailure, TransactionError, Why};
 use super::{Going, Shared, Staged};
+use crate::backend::record::Event;
 use crate::engine::panics;
 use crate::error::BodyError;
 use crate::hook::ResultHook;
+use crate::persist;
+
+/// So many large results are put away at the same time.
+const AT_A_TIME: usize = 8;
 
 /// Calls the commit hooks, in the order in which the runs completed, and puts the results into the cache; rolls back if a
 /// hook fails.
@@ -97,13 +104,46 @@ async fn commit_all(shared: &Arc<Shared>, left: &mut Unfinished) -> Result<(), T
         }
     }
     let mut used = Used::of(shared);
-    for staged in std::mem::take(&mut left.staged) {
-        staged.kept.store(&staged.run, &staged.result, staged.completed);
+    let staged = std::mem::take(&mut left.staged);
+    persist_all(shared, &staged).await;
+    for staged in staged {
+        staged.kept.cache(&staged.run, &staged.result, staged.completed);
         used.finish(staged);
     }
     used.forget();
     stored(shared).await;
     Ok(())
+}
+
+/// What keeps the result of a run for its flow run, if that is to be done.
+async fn prepare(staged: &Staged) -> Option<Event> {
+    persist::identity(&staged.run)?;
+    let event = persist::prepare(&staged.run, staged.kept.codec, &staged.result, staged.completed).await;
+    event.inspect_err(|why| persist::warn(&staged.run, why)).ok()
+}
+
+/// Puts away the results that flow runs keep; when this is ready they are stored.
+async fn persist_all(shared: &Shared, staged: &[Staged]) {
+    let mut events = Vec::new();
+    for some in staged.chunks(AT_A_TIME) {
+        events.extend(join_all(some.iter().map(prepare)).await.into_iter().flatten());
+    }
+    if events.is_empty() {
+        return;
+    }
+    let objects: Vec<_> = events.iter().filter_map(Event::object).map(str::to_owned).collect();
+    let journal = &shared.orchestrator.journal;
+    let stored = if journal.is_immediate() {
+        shared.orchestrator.backend.append(&events).map_err(|error| error.to_string())
+    } else {
+        journal.push_awaited(events).stored().await.map_err(|why| why.to_string())
+    };
+    if let Err(why) = stored {
+        for object in objects {
+            shared.orchestrator.results.let_go(&object).await;
+        }
+        tracing::warn!(target: "orchestrator", "results of {} are not persisted: {why}", shared.title());
+    }
 }
 
 async fn undo(shared: &Arc<Shared>, left: &mut Unfinished) -> Vec<RollbackFailure> {

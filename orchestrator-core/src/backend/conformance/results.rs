@@ -21,7 +21,7 @@ fn find(backend: &Arc<dyn StateBackend>, key: u8) -> Option<CacheHit> {
 fn value(hit: Option<CacheHit>) -> Option<EncodedValue> {
     hit.map(|hit| match hit.value {
         CachedValue::Encoded(value) => value,
-        CachedValue::Live(_) => panic!("an encoded value came back as a live one"),
+        CachedValue::Live(_) | CachedValue::Stored(_) => panic!("an encoded value came back as another one"),
     })
 }
 

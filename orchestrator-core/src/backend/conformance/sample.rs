@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
+use bytes::Bytes;
+
 use crate::backend::StateBackend;
 use crate::backend::record::{
     CacheKey, CacheLook, CacheRecord, CachedValue, EncodedValue, Event, FlowRun, LogRecord, Process, RunEvent, RunInfo,
@@ -87,6 +89,7 @@ pub(super) fn cached(key: u8, created: i64, expires: Option<i64>, bytes: &[u8]) 
         key: CacheKey([key; 32]),
         task_key: "pipeline::load",
         run: TaskRunId::new(at(created)),
+        flow_run: None,
         created: at(created),
         expires: expires.map(at),
         value: CachedValue::Encoded(encoded(bytes)),
@@ -94,7 +97,7 @@ pub(super) fn cached(key: u8, created: i64, expires: Option<i64>, bytes: &[u8]) 
 }
 
 pub(super) fn encoded(bytes: &[u8]) -> EncodedValue {
-    EncodedValue { format: "msgpack/1".to_owned(), type_name: "u64".to_owned(), bytes: bytes.into() }
+    EncodedValue { format: "msgpack/1".into(), type_name: "u64".into(), bytes: Bytes::copy_from_slice(bytes) }
 }
 
 /// What a backend is asked for, with the id's kind and the answer's presence taken for granted.

@@ -98,7 +98,7 @@ impl CacheCare for MemoryBackend {
                 let (task_key, hit) = entry.value();
                 let encoded = match &hit.value {
                     CachedValue::Encoded(value) => Some(value),
-                    CachedValue::Live(_) => None,
+                    CachedValue::Live(_) | CachedValue::Stored(_) => None,
                 };
                 CacheEntry {
                     key: *entry.key(),
@@ -107,8 +107,8 @@ impl CacheCare for MemoryBackend {
                     created: hit.created.to_datetime(),
                     expires: hit.expires.map(Timestamp::to_datetime),
                     bytes: encoded.map(|value| value.bytes.len() as u64),
-                    format: encoded.map(|value| value.format.clone()),
-                    type_name: encoded.map(|value| value.type_name.clone()),
+                    format: encoded.map(|value| value.format.to_string()),
+                    type_name: encoded.map(|value| value.type_name.to_string()),
                 }
             })
             .collect();

@@ -24,7 +24,7 @@ pub(super) struct CacheWriter {
 
 impl CacheWriter {
     pub(super) fn store(&mut self, transaction: &Transaction<'_>, record: &CacheRecord) -> rusqlite::Result<()> {
-        let CacheRecord { key, task_key, run, created, expires, ref value } = *record;
+        let CacheRecord { key, task_key, run, created, expires, ref value, .. } = *record;
         let CachedValue::Encoded(EncodedValue { format, type_name, bytes }) = value else {
             return Ok(());
         };
@@ -38,7 +38,7 @@ impl CacheWriter {
             expires.map(Timestamp::as_micros),
             format,
             type_name,
-            bytes,
+            &**bytes,
         ])?;
         self.prune(transaction, created)
     }
@@ -63,7 +63,11 @@ impl CacheIndex for SqliteBackend {
             || format!("look for a cached result in the database {}", self.path.display()),
             |connection| {
                 let hit = connection.prepare_cached(select)?.query_row([key.0], |row| {
-                    let value = EncodedValue { format: row.get(3)?, type_name: row.get(4)?, bytes: row.get(5)? };
+                    let value = EncodedValue {
+                        format: row.get::<_, String>(3)?.into(),
+                        type_name: row.get::<_, String>(4)?.into(),
+                        bytes: row.get::<_, Vec<u8>>(5)?.into(),
+                    };
                     Ok(CacheHit {
                         run: TaskRunId::from_uuid(Uuid::from_bytes(row.get(0)?)),
                         created: Timestamp::from_micros(row.get(1)?),

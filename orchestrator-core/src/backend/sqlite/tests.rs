@@ -75,6 +75,7 @@ fn cached(key: u8, expires: Option<i64>, value: CachedValue) -> CacheRecord {
         key: CacheKey([key; 32]),
         task_key: "a::b",
         run: new_task(),
+        flow_run: None,
         created: Timestamp::from_micros(1_000),
         expires: expires.map(Timestamp::from_micros),
         value,
@@ -82,7 +83,7 @@ fn cached(key: u8, expires: Option<i64>, value: CachedValue) -> CacheRecord {
 }
 
 fn encoded(bytes: &[u8]) -> CachedValue {
-    CachedValue::Encoded(EncodedValue { format: "f".to_owned(), type_name: "t".to_owned(), bytes: bytes.into() })
+    CachedValue::Encoded(EncodedValue { format: "f".into(), type_name: "t".into(), bytes: bytes.to_vec().into() })
 }
 
 #[test]
@@ -128,7 +129,7 @@ fn a_result_that_was_changed_is_refused() {
     assert!(backend.result(&CacheKey([1; 32])).expect("look").is_some());
     by_hand(&path, "UPDATE result SET value = x'00'");
     let error = backend.result(&CacheKey([1; 32])).expect_err("its digest is another one");
-    assert_eq!(error.kind(), BackendErrorKind::Corrupt);
+    assert_eq!(error.kind(), BackendErrorKind::Damaged);
     backend.append(&[Event::Persisted(cached(2, None, CachedValue::Live(Arc::new(1))))]).expect("append");
     assert!(backend.result(&CacheKey([2; 32])).expect("look").is_none(), "a live value means nothing in a file");
 }

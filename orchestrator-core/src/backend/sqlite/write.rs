@@ -44,6 +44,15 @@ impl Writer {
         stored
     }
 
+    /// Forgets objects that no result refers to and that are gone.
+    pub(super) fn objects_deleted(&mut self, names: &[String]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for name in names {
+            transaction.prepare_cached("DELETE FROM unreferenced WHERE location = ?1")?.execute([name])?;
+        }
+        transaction.commit()
+    }
+
     fn store(&mut self, batch: &[Event], by: Option<OwnerNo>) -> rusqlite::Result<bool> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if let Some(owner) = by
@@ -68,6 +77,7 @@ impl Writer {
                 Event::Log(line) => log(&transaction, line)?,
                 Event::Cached(record) => self.cache.store(&transaction, record)?,
                 Event::Persisted(record) => result::store(&transaction, record)?,
+                Event::Discarded(key) => result::discard(&transaction, key)?,
             }
         }
         drop((tasks, flows));

@@ -109,7 +109,7 @@ pub(crate) async fn apply(rule: Rule, run: &Arc<Run>, call: &mut dyn Call, holdi
     // small.
     match rule {
         Rule::CacheLookUp => {
-            if let Some(identity) = persist::identity(run).filter(|_| !holding.sought)
+            if let Some(identity) = persist::sought(run).filter(|_| !holding.sought)
                 && let Some(verdict) = Box::pin(cache_look_up::persisted(identity, run, call, holding)).await
             {
                 return verdict;

@@ -47,14 +47,6 @@ impl Maintenance for SqliteBackend {
     fn last_pruned(&self) -> Result<Option<Timestamp>, BackendError> {
         self.read(|| self.looking_after("look at"), info::last_pruned)
     }
-
-    fn unused_objects(&self, _at_most: usize) -> Result<Vec<String>, BackendError> {
-        Ok(Vec::new())
-    }
-
-    fn forget_objects(&self, _objects: &[String]) -> Result<(), BackendError> {
-        Ok(())
-    }
 }
 
 impl SqliteBackend {

@@ -1,0 +1,121 @@
+//! Putting results away: a run says that it completed when the store has its result, and not before.
+
+use std::sync::{Arc, PoisonError};
+
+use super::{Identified, identity};
+use crate::backend::record::{CacheRecord, CachedValue, Event};
+use crate::body::{Codec, Erased};
+use crate::cache::NO_CODEC;
+use crate::clock::Timestamp;
+use crate::engine::{End, panics};
+use crate::error::{Cause, FailureKind};
+use crate::run::{Outcome, Run};
+use crate::state::{StateName, Transition};
+
+/// Completes a run whose result is kept. The result and the run's last state are stored together, and nobody learns of
+/// the end before that; what cannot be stored is told, and fails the run if the orchestrator is strict.
+pub(crate) async fn complete(run: &Arc<Run>, end: &mut End, outcome: &mut Option<Outcome>) {
+    let orchestrator = &run.scope.orchestrator;
+    let value = Arc::clone(end.outcome.as_ref().expect("whoever completed has a result"));
+    let created = orchestrator.clock.now();
+    let kept = match prepare(run, end.codec, &value, created).await {
+        Ok(event) if orchestrator.journal.is_immediate() => {
+            orchestrator.backend.append(&[event]).map_err(|error| error.to_string())
+        }
+        Ok(event) => {
+            let object = event.object().map(str::to_owned);
+            let (completed, transition) = run.propose_completed();
+            propose(run, transition);
+            // From here on the run has completed, whatever becomes of its driver.
+            *outcome = Some(Ok(Arc::clone(&value)));
+            let stored = orchestrator.journal.push_awaited([event, completed]).stored().await;
+            if let (Err(_), Some(object)) = (&stored, object) {
+                orchestrator.results.let_go(&object).await;
+            }
+            stored.map_err(|why| why.to_string())
+        }
+        Err(why) => Err(why),
+    };
+    match kept {
+        Ok(()) if reveal(run) => return,
+        Ok(()) => {}
+        Err(why) if orchestrator.strict => {
+            drop(take_proposed(run));
+            end.state = StateName::Crashed;
+            let message = format!("its result was not stored: {why}");
+            let error = run.error(FailureKind::Crashed, Cause::Said(message.clone()));
+            run.conclude(StateName::Crashed, Some(message.into()), Some(&error));
+            panics::let_go((value, outcome.replace(Err(error))));
+            return;
+        }
+        Err(why) => {
+            warn(run, &why);
+            if reveal(run) {
+                return;
+            }
+        }
+    }
+    run.conclude(end.state, end.message.take(), None);
+    *outcome = Some(Ok(value));
+}
+
+/// What is to be sent so that the result of a run is kept; a large one is in the result store by then. An error says why
+/// it cannot be kept.
+pub(crate) async fn prepare(
+    run: &Run,
+    codec: Option<&'static Codec>,
+    value: &Erased,
+    created: Timestamp,
+) -> Result<Event, String> {
+    let orchestrator = &run.scope.orchestrator;
+    let (Some(key), Some(id)) = (identity(run), run.id().as_task()) else {
+        return Err("its call has no identity".to_owned());
+    };
+    let flow_run = run.info.flow_run;
+    let record = |value| {
+        Event::Persisted(CacheRecord { key, task_key: run.def.key, run: id, flow_run, created, expires: None, value })
+    };
+    if orchestrator.backend.in_process() {
+        return Ok(record(CachedValue::Live(Arc::clone(value))));
+    }
+    let codec = codec.ok_or(NO_CODEC)?;
+    match panics::catch(|| codec.encode_up_to(&**value, orchestrator.results.inline_up_to)).flatten()? {
+        Some(encoded) => Ok(record(CachedValue::Encoded(encoded))),
+        None => {
+            let stored = orchestrator.results.put(flow_run, id, codec, Arc::clone(value)).await?;
+            Ok(record(CachedValue::Stored(stored)))
+        }
+    }
+}
+
+/// Says that the result of a run is not kept.
+pub(crate) fn warn(run: &Run, why: &str) {
+    let (kind, name) = (run.kind(), run.name());
+    panics::shield(|| {
+        tracing::warn!(target: "orchestrator", "the result of {kind} '{name}' is not persisted: {why}");
+    });
+}
+
+fn propose(run: &Run, transition: Transition) {
+    if let Some(identified) = run.identified.as_deref() {
+        *proposed(identified) = Some(transition);
+    }
+}
+
+fn take_proposed(run: &Run) -> Option<Transition> {
+    proposed(run.identified.as_deref()?).take()
+}
+
+fn proposed(identified: &Identified) -> std::sync::MutexGuard<'_, Option<Transition>> {
+    identified.proposed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Shows the state that was sent with the result, if there is one.
+pub(crate) fn reveal(run: &Run) -> bool {
+    let proposed = take_proposed(run);
+    let is_some = proposed.is_some();
+    if let Some(transition) = proposed {
+        run.reveal(transition);
+    }
+    is_some
+}
