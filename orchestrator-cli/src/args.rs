@@ -146,6 +146,7 @@ pub(crate) enum Look {
     },
 }
 
+const RUNS: &str = "The runs: ids, beginnings or ends of ids, or names of runs";
 const RUN: &str = "The run: its id, the beginning or the end of it, or the run's name";
 
 #[derive(Debug, Subcommand)]
@@ -210,12 +211,28 @@ pub(crate) enum Runs {
         #[arg(value_name = "ID", help = RUN)]
         run: String,
     },
-    /// Lets a flow run go on that did not complete; only in the pipeline's own program
-    #[command(after_help = "Example:
-  {name} runs resume brave-otter")]
+    /// Ends runs with all that they started, in whatever process they are
+    ///
+    /// Waits until they have ended. A run that has ended already is told of, and the exit code is 2; the others are cancelled all the same.
+    #[command(after_help = "Examples:
+  {name} runs cancel brave-otter
+  {name} runs cancel 5f2a9c31 load-3 --json")]
+    Cancel {
+        #[arg(value_name = "ID", help = RUNS, required = true)]
+        runs: Vec<String>,
+    },
+    /// Lets a flow run go on that is paused, or, in the pipeline's own program, did not complete
+    ///
+    /// One that is paused goes on in the process where it is.
+    #[command(after_help = "Examples:
+  {name} runs resume brave-otter
+  {name} runs resume brave-otter --input '{\"approved\": true}'")]
     Resume {
         #[arg(value_name = "ID", help = RUN)]
         run: String,
+        /// What a paused run waits for, as JSON
+        #[arg(long, value_name = "JSON")]
+        input: Option<String>,
     },
     /// Runs a flow again with the parameters of a run; only in the pipeline's own program
     #[command(after_help = "Example:
@@ -233,7 +250,7 @@ pub(crate) enum Runs {
     Rm {
         #[arg(
             value_name = "ID",
-            help = "The runs: ids, beginnings or ends of ids, or names of runs",
+            help = RUNS,
             required_unless_present = "older_than"
         )]
         runs: Vec<String>,

@@ -25,6 +25,7 @@ pub mod results;
 mod future;
 mod journal;
 mod keeper;
+mod elsewhere;
 pub mod backend;
 mod observe;
 mod narrate;

@@ -142,7 +142,7 @@ impl Orchestrator {
             }),
             None => Limits::new(Arc::clone(&clock)),
         };
-        let inner = Inner {
+        let inner = Arc::new(Inner {
             upkeep: Upkeep::start(&backend, &clock, retention),
             process: membership.as_ref().map_or_else(crate::process::this_process, |member| member.process()),
             journal,
@@ -163,8 +163,11 @@ impl Orchestrator {
             outside: Mutex::default(),
             counts: Arc::default(),
             testing: Kit::default(),
-        };
-        Self { inner: Arc::new(inner) }
+        });
+        if let Some(keeper) = &inner.keeper {
+            keeper.keep_runs_of(&inner);
+        }
+        Self { inner }
     }
 
     pub(crate) const fn from_inner(inner: Arc<Inner>) -> Self {
@@ -299,17 +302,29 @@ impl Orchestrator {
         self.ask(move |backend, _| backend.logs(id)).await
     }
 
-    /// Asks a run of this process, and every run that it started, to end; waits until it has.
+    /// Asks a run, and every run that it started, to end; waits until it has. It may belong to another process, or another
+    /// orchestrator, over the same store: that notices within a moment.
+    ///
+    /// The run may end in another state than Cancelled, because it was about to, or because its process went away: its
+    /// record says so.
     ///
     /// A run that cancels itself, or one that it is part of, is not waited for: its body is stopped at its next await. A
     /// result that it gives before stands.
     ///
     /// # Errors
     ///
-    /// If no run of that id is active in this process.
+    /// If no run of that id is active ([`Error::is_not_found`]): none is known, or it has ended; as Crashed, if its process
+    /// has gone away. If the store fails, where the run belongs to another process.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the run ends even if the future is dropped; one of another process perhaps not.
     pub async fn cancel(&self, run_id: impl Into<RunId>) -> Result<(), Error> {
         let id = run_id.into();
         let Some(run) = self.inner.active_run(id) else {
+            if self.inner.backend.shared().is_some() {
+                return self.cancel_elsewhere(id).await;
+            }
             return Err(Error::new(ErrorKind::NotFound(format!("no run {id} is active in this process"))));
         };
         run.cancel(Stop::Request);

@@ -229,7 +229,7 @@ impl Found {
             return Some(format!("flow run '{name}' has completed: there is nothing to resume"));
         }
         if !state.is_terminal() {
-            let how = if state.kind == StateType::Paused { "; `resume_paused` lets it on there" } else { "" };
+            let how = if state.kind == StateType::Paused { "; `resume_paused` lets it on" } else { "" };
             return Some(format!(
                 "flow run '{name}' cannot be resumed: it is {} in process {pid} on {host}{how}",
                 state.name

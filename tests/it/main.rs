@@ -11,6 +11,7 @@ mod cancel;
 mod dependencies;
 mod docs;
 mod door;
+mod elsewhere;
 mod environment;
 mod explain;
 mod failures;

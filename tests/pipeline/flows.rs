@@ -62,6 +62,12 @@ pub(crate) async fn fragile(folder: PathBuf) -> Result<usize, TaskError> {
     breaks(folder.join("marks"), folder.join("allowed"), first).await
 }
 
+/// Asks somebody, and gives the answer.
+#[flow]
+pub(crate) async fn approval() -> Result<String, orchestrator::Error> {
+    pause_for_input::<String>().message("release it?").await
+}
+
 /// Goes on for ever; makes a file when it begins.
 #[flow]
 pub(crate) async fn endless(begun: PathBuf) -> Result<(), TaskError> {

@@ -10,6 +10,8 @@ use super::world::{Answer, World, until};
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("Ctrl-C cancels the run in order and ends the program with 130", interrupted),
     ("SIGTERM cancels the run in order and ends the program with 143", terminated),
+    ("a run of another process is cancelled, and ends its program with 3", cancelled),
+    ("a paused run of another process is let on", paused),
     ("a run whose process was killed has crashed, and is resumed", killed),
     ("what runs is watched", watched),
 ];
@@ -48,6 +50,43 @@ fn terminated() {
     signal(&child, "TERM");
     assert_eq!(end(child).code, Some(143));
     assert_eq!(world.newest()["state"], json!("Cancelled"));
+}
+
+fn cancelled() {
+    let world = World::new();
+    let child = endless(&world);
+    until(|| world.newest()["state"] == json!("Running"));
+    let name = world.newest()["name"].as_str().expect("a name").to_owned();
+    let ended = world.json(&["runs", "cancel", &name]);
+    assert_eq!((ended[0]["name"].as_str(), &ended[0]["state"]), (Some(&*name), &json!("Cancelled")));
+    let answer = end(child);
+    assert_eq!((answer.code, answer.out.as_str()), (Some(3), ""), "{}", answer.err);
+    let again = world.ask(&["runs", "cancel", &name]);
+    assert_eq!(again.code, Some(2));
+    assert_eq!(again.err, format!("error: flow run '{name}' is not active: it has ended as Cancelled\n"));
+}
+
+fn paused() {
+    let world = World::new();
+    let mut command = world.command(&["run", "approval"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run the program");
+    until(|| world.newest()["state"] == json!("Paused"));
+    let name = world.newest()["name"].as_str().expect("a name").to_owned();
+    for (input, said) in [
+        ("yes", "--input was given 'yes': expected JSON"),
+        ("7", "does not go on with 7: invalid type: integer `7`, expected a string"),
+    ] {
+        let answer = world.ask(&["runs", "resume", &name, "--input", input]);
+        assert_eq!((answer.code, answer.out.as_str()), (Some(2), ""), "{}", answer.err);
+        assert!(answer.err.contains(said), "{}", answer.err);
+    }
+    let input = ["runs", "resume", &name, "--input", "\"yes\""];
+    assert_eq!(world.tell(&input), format!("flow run '{name}' goes on\n"));
+    let answer = end(child);
+    assert_eq!((answer.code, answer.out.as_str()), (Some(0), "yes\n"), "{}", answer.err);
+    let answer = world.ask(&input);
+    assert_eq!(answer.code, Some(2));
+    assert!(answer.err.contains("is Completed: only one that is Paused takes --input"), "{}", answer.err);
 }
 
 fn killed() {

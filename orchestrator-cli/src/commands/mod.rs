@@ -1,6 +1,7 @@
 //! What the commands do: a file for each subject.
 
 mod cache;
+mod cancel;
 mod db;
 mod explain;
 mod flows;
@@ -84,7 +85,8 @@ async fn runs(globals: &Globals, command: Runs) -> Result<u8, Trouble> {
         Runs::Logs { run, follow } => logs::print(&store::look(globals).await?, &run, follow, json).await,
         Runs::States { run } => runs::states(&store::look(globals).await?, &run, json).await,
         Runs::Explain { run } => explain::explain(&store::look(globals).await?, &run, json).await,
-        Runs::Resume { run } => return run::resume(globals, Some(&run)).await,
+        Runs::Cancel { runs } => return cancel::cancel(&store::look(globals).await?, &runs, json).await,
+        Runs::Resume { run, input } => return run::go_on(globals, &run, input.as_deref()).await,
         Runs::Rerun { run } => return run::rerun(globals, &run).await,
         Runs::Rm { runs, older_than, state, yes } => {
             let wanted = remove::Wanted { runs, older_than, state, yes };

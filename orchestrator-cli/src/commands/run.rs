@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::args::Globals;
 use crate::exit::{self, Trouble};
+use crate::json::RunJson;
 use crate::signals::Interrupted;
 use crate::{find, print, store};
 
@@ -39,6 +40,34 @@ pub(super) async fn rerun(globals: &Globals, text: &str) -> Result<u8, Trouble> 
     start(globals, |orchestrator| orchestrator.run_flow(&run.flow_key, run.parameters.clone()))
         .await
         .map_err(|trouble| elsewhere(trouble, &run, "runs rerun"))
+}
+
+/// Lets a flow run go on: one that is paused where it is, and any other one here.
+pub(super) async fn go_on(globals: &Globals, text: &str, input: Option<&str>) -> Result<u8, Trouble> {
+    let looker = store::look(globals).await?;
+    let run = looker.flow_run(find::flow_run(&looker, text).await?).await?;
+    if run.state.kind != StateType::Paused {
+        drop(looker);
+        if input.is_some() {
+            let (name, state) = (one_line(&run.name), one_line(&run.state.name));
+            return Err(Trouble::usage(format!("flow run '{name}' is {state}: only one that is Paused takes --input")));
+        }
+        return resume(globals, Some(&run.id.to_string())).await;
+    }
+    let input = match input {
+        None => Value::Null,
+        Some(input) => serde_json::from_str(input).map_err(|error| {
+            let given = one_line(input);
+            Trouble::usage(format!("--input was given '{given}': expected JSON, with texts in double quotes: {error}"))
+        })?,
+    };
+    looker.resume_paused(run.id, input).await?;
+    if globals.json {
+        print::json(&RunJson::from(looker.flow_run(run.id).await?))?;
+    } else {
+        print::out(&format!("flow run '{}' goes on\n", one_line(&run.name)))?;
+    }
+    Ok(exit::SUCCESS)
 }
 
 /// Lets a flow run go on that did not complete; without a name the last one of this program.

@@ -8,6 +8,7 @@ mod history;
 mod listing;
 mod ownership;
 mod replay;
+mod requests;
 mod results;
 mod resuming;
 mod sample;
@@ -43,6 +44,7 @@ pub fn check(make: impl Fn() -> Arc<dyn StateBackend>) {
         resuming::CASES,
         together::CASES,
         ownership::CASES,
+        requests::CASES,
         serving::CASES,
         claiming::CASES,
     ];

@@ -9,6 +9,7 @@ pub mod maintenance;
 pub mod memory;
 mod ownership;
 pub mod record;
+mod requests;
 mod search;
 mod shared;
 mod slots;
@@ -27,6 +28,7 @@ use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, LogLine, TakeOver
 
 pub use claims::{ClaimLeases, ClaimRequest, Claimed};
 pub use ownership::{Owner, OwnerNo, Ownership};
+pub use requests::{Answer, Request, RequestNo, Requests, Wanted};
 pub use shared::Shared;
 pub use slots::{
     LimitRecord, LimitSetting, SlotClass, SlotLease, SlotLeases, SlotNews, SlotPlace, SlotRequest, SlotStanding,

@@ -6,14 +6,16 @@
 mod gone;
 mod membership;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::backend::record::Process;
 use crate::backend::{BackendError, BackendErrorKind, OwnerNo, Shared, StateBackend};
 use crate::clock::{Clock, SystemClock};
+use crate::elsewhere::Server;
 use crate::engine::panics;
+use crate::orchestrator::Inner;
 use gone::Watch;
 pub(crate) use membership::Membership;
 
@@ -38,6 +40,8 @@ struct State {
     lease: Duration,
     membership: Arc<Membership>,
     watch: Mutex<Watch>,
+    /// Whose runs others may ask something of.
+    runs: OnceLock<Weak<Inner>>,
 }
 
 /// What an orchestrator does in its store.
@@ -66,6 +70,7 @@ impl Keeper {
             lease,
             membership: Arc::new(Membership::new(crate::process::new_session())),
             watch: Mutex::default(),
+            runs: OnceLock::new(),
         });
         if role == Role::Looks {
             state.look();
@@ -88,6 +93,11 @@ impl Keeper {
 
     pub(crate) fn membership(&self) -> &Arc<Membership> {
         &self.state.membership
+    }
+
+    /// Does with the runs of the orchestrator what others ask.
+    pub(crate) fn keep_runs_of(&self, inner: &Arc<Inner>) {
+        let _ = self.state.runs.set(Arc::downgrade(inner));
     }
 
     /// What those need who wait for something that others hold.
@@ -148,8 +158,13 @@ impl State {
     fn keep(&self) {
         let beat = (self.lease / BEATS).min(LONGEST_BEAT);
         let mut next = Instant::now() + beat;
+        let mut server = Server::default();
         while self.membership.sleep(POLL.min(beat)) {
-            if Instant::now() < next || self.membership.is_fenced() {
+            if self.membership.is_fenced() {
+                continue;
+            }
+            panics::shield(|| self.serve(&mut server));
+            if Instant::now() < next {
                 continue;
             }
             // What is missed, because the store is busy or full, is tried again in a moment.
@@ -158,6 +173,13 @@ impl State {
                 panics::shield(|| self.look());
             }
         }
+    }
+
+    /// Looks what others ask of the runs here.
+    fn serve(&self, server: &mut Server) {
+        let (Some(owner), Some(runs)) = (self.membership.owner(), self.runs.get()) else { return };
+        // What is the matter with the store, the heartbeat tells.
+        let _ = server.serve(|| self.shared().take_requests(owner), || runs.upgrade());
     }
 
     /// Says that the orchestrator is there.

@@ -24,6 +24,7 @@ use crate::context::Place;
 use crate::error::{Error, ErrorKind};
 use crate::run::Run;
 use crate::state::StateType;
+pub(crate) use resume::resume;
 pub(crate) use table::Pauses;
 use table::{Answer, Entry, Input, Parse, lock};
 

@@ -18,7 +18,8 @@ use crate::run::Run;
 const QUOTED: usize = 200;
 
 impl Orchestrator {
-    /// Lets the oldest pause of a flow run go on, with the input that it waits for: `()` if it takes none.
+    /// Lets the oldest pause of a flow run go on, with the input that it waits for: `()` if it takes none. The run may
+    /// belong to another process, or another orchestrator, over the same store.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -37,12 +38,12 @@ impl Orchestrator {
     /// # Errors
     ///
     /// If the input is not what the pause takes ([`Error::is_invalid_input`]): the pause goes on, as if nothing had
-    /// happened. If the flow run is not paused, or belongs to another process ([`Error::is_not_paused`]). If there is
-    /// no such run ([`Error::is_not_found`]), or if the backend cannot be read.
+    /// happened. If the flow run is not paused ([`Error::is_not_paused`]). If there is no such run
+    /// ([`Error::is_not_found`]), or if the backend fails.
     ///
     /// # Cancel safety
     ///
-    /// Once polled, the flow run is let on even if the future is dropped.
+    /// Once polled, the flow run is let on even if the future is dropped; one of another process perhaps not.
     pub fn resume_paused(
         &self,
         run_id: impl Into<RunId>,
@@ -63,9 +64,12 @@ impl Orchestrator {
                 )));
             };
             let Some(run) = orchestrator.inner().active_run(id.into()) else {
-                return Err(orchestrator.not_here(id).await);
+                return match orchestrator.inner().backend.shared() {
+                    Some(_) => orchestrator.resume_paused_elsewhere(id.into(), input).await,
+                    None => Err(orchestrator.not_here(id).await),
+                };
             };
-            resume(&run, &input)?;
+            resume(&run, &input, || Ok(()))?;
             // The run's driver has been woken, and tells the history that the run goes on.
             tokio::task::yield_now().await;
             Ok(())
@@ -78,24 +82,23 @@ impl Orchestrator {
             Ok(run) => run,
             Err(error) => return error,
         };
-        let own = self.inner().process;
-        refused(if run.state.is_terminal() {
-            format!("flow run '{}' is not paused: it has ended as {}", run.name, run.state.name)
-        } else if (&*run.host, run.pid) == (&*own.host, own.pid) {
-            format!("flow run '{}' is not active in this orchestrator", run.name)
-        } else {
-            format!("flow run '{}' is not active here: it belongs to process {} on {}", run.name, run.pid, run.host)
+        refused(match run.state.is_terminal() {
+            true => format!("flow run '{}' is not paused: it has ended as {}", run.name, run.state.name),
+            false => format!("flow run '{}' is not active in this orchestrator", run.name),
         })
     }
 }
 
-fn resume(flow: &Arc<Run>, input: &Value) -> Result<(), Error> {
+/// Lets the oldest pause of a flow run that is active here go on, unless `accepted` fails, which is called when the input
+/// is found to be right.
+pub(crate) fn resume(flow: &Arc<Run>, input: &Value, accepted: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
     loop {
         let Some(entry) = flow.scope.pauses.oldest().filter(|_| !flow.is_cancelled()) else {
             let state = flow.state().name;
             return Err(refused(format!("flow run '{}' is not paused: it is {state}", flow.name())));
         };
         let mut checked = Some(check(flow, &entry, input)?);
+        accepted()?;
         let this = |other: &Arc<Entry>| Arc::ptr_eq(other, &entry);
         // Unless it ended while the input was looked at: then the next one is the oldest.
         if flow.scope.pauses.end(flow, this, "resumed", || checked.take().map(Ok)) > 0 {

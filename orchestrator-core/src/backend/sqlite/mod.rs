@@ -15,6 +15,7 @@ mod orphans;
 mod ownership;
 mod packed;
 mod read;
+mod requests;
 mod result;
 mod schema;
 mod search;

@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, params};
 
-use super::{SqliteBackend, orphans};
+use super::{SqliteBackend, orphans, requests};
 use crate::backend::record::Process;
 use crate::backend::{BackendError, BackendErrorKind, Owner, OwnerNo, Ownership};
 use crate::clock::Timestamp;
@@ -142,7 +142,8 @@ pub(super) fn is_fenced(transaction: &Transaction<'_>, owner: OwnerNo) -> rusqli
 /// From now on the orchestrator writes nothing and holds nothing.
 fn end(transaction: &Transaction<'_>, owner: OwnerNo, at: Timestamp) -> rusqlite::Result<()> {
     let update = "UPDATE process SET ended = ?2 WHERE no = ?1 AND ended IS NULL";
-    transaction.execute(update, params![owner.0, at.as_micros()]).map(drop)
+    transaction.execute(update, params![owner.0, at.as_micros()])?;
+    requests::end(transaction, owner)
 }
 
 fn select(connection: &Connection, filter: &str, values: impl Params) -> rusqlite::Result<Vec<Owner>> {

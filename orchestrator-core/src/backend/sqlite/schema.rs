@@ -13,6 +13,7 @@
 //! - `result`: what flow runs keep, with a digest of each value.
 //! - `slot_limit`: what limits are set to. `slot_holder`, `slot_wait`, `slot_backlog`: who holds slots and who waits for
 //!   them. `cache_claim`: who computes a cached result. All of these count while their owner is present in `process`.
+//! - `request`: what orchestrators want of each other's runs, until it was done.
 //! - `log`, `cache`.
 //! - `removal`, `upkeep`: what is being removed, and by whom.
 //!
@@ -37,6 +38,7 @@ pub(super) const MIGRATIONS: [&[&str]; FORMAT_VERSION as usize] = [
         include_str!("schema/format_3/limits.sql"),
         include_str!("schema/format_3/results.sql"),
         include_str!("schema/format_3/retention.sql"),
+        include_str!("schema/format_3/requests.sql"),
     ],
 ];
 

@@ -20,11 +20,12 @@ use crate::id::{FlowRunId, RunId, TaskRunId};
 const AT_A_TIME: u32 = 32;
 
 /// What is kept of a run, apart from its row.
-const KEPT: [&str; 4] = [
+const KEPT: [&str; 5] = [
     "DELETE FROM history WHERE run = ?1",
     "DELETE FROM amendment WHERE run = ?1",
     "DELETE FROM log WHERE run = ?1",
     "DELETE FROM result WHERE run = ?1",
+    "DELETE FROM request WHERE run = ?1",
 ];
 
 /// Removes the runs, unless one of them cannot be removed.

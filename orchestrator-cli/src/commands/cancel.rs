@@ -1,0 +1,49 @@
+//! `runs cancel`.
+
+use orchestrator_core::{Orchestrator, RunId};
+use tokio::task::JoinSet;
+
+use crate::exit::{self, Trouble};
+use crate::find::{self, Run};
+use crate::json::RunJson;
+use crate::print;
+
+/// Cancels the runs, all at once, and waits until they have ended.
+pub(super) async fn cancel(orchestrator: &Orchestrator, runs: &[String], json: bool) -> Result<u8, Trouble> {
+    let mut wanted: Vec<RunId> = Vec::new();
+    for text in runs {
+        let id = find::run(orchestrator, text).await?;
+        if !wanted.contains(&id) {
+            wanted.push(id);
+        }
+    }
+    let mut asked = JoinSet::new();
+    for (n, id) in wanted.iter().copied().enumerate() {
+        let orchestrator = orchestrator.clone();
+        asked.spawn(async move { (n, orchestrator.cancel(id).await) });
+    }
+    let mut outcomes = asked.join_all().await;
+    outcomes.sort_by_key(|(n, _)| *n);
+    let mut code = exit::SUCCESS;
+    let mut ended = Vec::new();
+    for (n, outcome) in outcomes {
+        let run = Run::read(orchestrator, wanted[n]).await?;
+        match outcome {
+            Ok(()) if json => ended.push(RunJson::from(run)),
+            Ok(()) => print::out(&format!("{} has ended as {}\n", run.label(), print::state(run.state())))?,
+            Err(error) => {
+                // It is known, and was not active.
+                let trouble = match error.is_not_found() {
+                    true => Trouble::usage(error.to_string()),
+                    false => Trouble::from(error),
+                };
+                code = code.max(trouble.code);
+                print::complain(trouble.said.as_deref().unwrap_or_default());
+            }
+        }
+    }
+    if json {
+        print::json(&ended)?;
+    }
+    Ok(code)
+}

@@ -1,0 +1,246 @@
+//! Runs of other orchestrators over the same file: in this process, and in others.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use orchestrator::prelude::*;
+use orchestrator::{Error, FlowRunId};
+use serde_json::json;
+
+use crate::shared_limits::open;
+
+#[derive(Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+struct Approval {
+    approved: bool,
+}
+
+#[task]
+async fn forever() {
+    std::future::pending::<()>().await;
+}
+
+#[flow]
+async fn endless() -> Result<(), TaskError> {
+    forever().await
+}
+
+#[flow]
+async fn asks() -> Result<bool, Error> {
+    Ok(pause_for_input::<Approval>().message("release it?").await?.approved)
+}
+
+#[flow]
+async fn quick() {}
+
+/// What never comes fails instead of hanging.
+async fn soon<F: IntoFuture>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it happens at some time")
+}
+
+async fn until_in(orchestrator: &Orchestrator, run: FlowRunId, state: &str) {
+    soon(async {
+        while !orchestrator.flow_run(run).await.is_ok_and(|run| run.state.name == state) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// The requests that are in the file.
+fn requests(folder: &Path) -> u32 {
+    let file = rusqlite::Connection::open(folder.join("orchestrator.db")).unwrap();
+    file.query_row("SELECT count(*) FROM request", [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_of_another_orchestrator_is_cancelled() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (open(folder.path()).await, open(folder.path()).await);
+    let run = one.scope(async { endless() }).await;
+    until_in(&other, run.run_id(), "Running").await;
+    soon(other.cancel(run.run_id())).await.unwrap();
+    assert_eq!(other.flow_run(run.run_id()).await.unwrap().state.name, "Cancelled");
+    assert_eq!(other.task_runs(run.run_id()).await.unwrap()[0].state.name, "Cancelled");
+    assert!(soon(run).await.unwrap_err().is_cancelled());
+    assert_eq!(requests(folder.path()), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_only_looks_may_cancel_a_task_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = open(folder.path()).await;
+    let looks = Orchestrator::builder().home(folder.path()).look_only(true).build().await.unwrap();
+    let run = one.scope(async { forever() }).await;
+    soon(async {
+        while looks.task_run(run.run_id()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    soon(looks.cancel(run.run_id())).await.unwrap();
+    assert_eq!(looks.task_run(run.run_id()).await.unwrap().state.name, "Cancelled");
+    assert!(soon(run).await.unwrap_err().is_cancelled());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_active_cannot_be_cancelled() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (open(folder.path()).await, open(folder.path()).await);
+    let run = one.scope(async { quick::configure().run_name("short-one").submit() }).await;
+    let id = run.run_id();
+    soon(run).await.unwrap();
+    for orchestrator in [&one, &other] {
+        let error = soon(orchestrator.cancel(id)).await.unwrap_err();
+        assert!(error.is_not_found(), "{error}");
+        assert_eq!(error.to_string(), "flow run 'short-one' is not active: it has ended as Completed");
+    }
+    let unknown: FlowRunId = "01890000-0000-7000-8000-000000000000".parse().unwrap();
+    let error = soon(other.cancel(unknown)).await.unwrap_err();
+    assert!(error.is_not_found() && error.to_string().contains("there is no flow run"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_ask_for_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (open(folder.path()).await, open(folder.path()).await);
+    let run = one.scope(async { endless() }).await;
+    until_in(&other, run.run_id(), "Running").await;
+    let asking: Vec<_> = (0..8)
+        .map(|_| {
+            let (other, id) = (other.clone(), run.run_id());
+            tokio::spawn(async move { other.cancel(id).await })
+        })
+        .collect();
+    let mut done = 0;
+    for asked in asking {
+        match soon(asked).await.unwrap() {
+            Ok(()) => done += 1,
+            // It was over before this one could ask.
+            Err(error) => assert!(error.to_string().ends_with("it has ended as Cancelled"), "{error}"),
+        }
+    }
+    assert!(done > 0);
+    assert_eq!(requests(folder.path()), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_of_another_orchestrator_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (open(folder.path()).await, open(folder.path()).await);
+    let run = one.scope(async { asks() }).await;
+    let id = run.run_id();
+    until_in(&other, id, "Paused").await;
+    let error = soon(other.resume_paused(id, json!({ "approved": "perhaps" }))).await.unwrap_err();
+    assert!(error.is_invalid_input(), "{error}");
+    assert!(error.to_string().contains("does not go on with {\"approved\":\"perhaps\"}: invalid type"), "{error}");
+    let error = soon(other.resume(id).start()).await.unwrap_err();
+    assert!(error.is_not_resumable() && error.to_string().contains("`resume_paused` lets it on"), "{error}");
+    soon(other.resume_paused(id, Approval { approved: true })).await.unwrap();
+    assert!(soon(run).await.unwrap());
+    let error = soon(other.resume_paused(id, ())).await.unwrap_err();
+    assert!(error.is_not_paused() && error.to_string().contains("it has ended as Completed"), "{error}");
+
+    let run = one.scope(async { endless() }).await;
+    until_in(&other, run.run_id(), "Running").await;
+    let error = soon(other.resume_paused(run.run_id(), ())).await.unwrap_err();
+    assert!(error.is_not_paused() && error.to_string().contains("is not paused: it is Running"), "{error}");
+    assert_eq!(requests(folder.path()), 0);
+    soon(one.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_are_gone_with_their_owner_and_their_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (open(folder.path()).await, open(folder.path()).await);
+    let run = one.scope(async { quick() }).await;
+    let id = run.run_id();
+    soon(run).await.unwrap();
+    let file = rusqlite::Connection::open(folder.path().join("orchestrator.db")).unwrap();
+    // As if somebody had been killed while it waited for an answer.
+    let insert = "INSERT INTO request (owner, run, is_flow, wanted, created, taken, answer)
+        SELECT process, ?1, 1, '\"Cancel\"', unixepoch() * 1000000, 1, '\"Done\"' FROM flow_run WHERE id = ?1";
+    file.execute(insert, [id.as_uuid().into_bytes()]).unwrap();
+    other.remove_runs([id]).await.unwrap();
+    assert_eq!(requests(folder.path()), 0);
+    let run = one.scope(async { quick() }).await;
+    let id = run.run_id();
+    soon(run).await.unwrap();
+    file.execute(&insert.replace("'\"Done\"'", "NULL"), [id.as_uuid().into_bytes()]).unwrap();
+    one.shutdown().await.unwrap();
+    assert_eq!(requests(folder.path()), 0);
+    assert_eq!(other.check_store().await.unwrap(), []);
+}
+
+/// The program of the tests below, run in a process of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child_runs() {
+    if std::env::var_os("ELSEWHERE_TEST").is_none() {
+        return;
+    }
+    let (endless, asks) = (endless(), asks());
+    until_in(&Orchestrator::current(), endless.run_id(), "Running").await;
+    until_in(&Orchestrator::current(), asks.run_id(), "Paused").await;
+    println!("\nready {} {}", endless.run_id(), asks.run_id());
+    println!("\napproved: {:?}", asks.await.map_err(|error| error.to_string()));
+    println!("\ncancelled: {:?}", endless.await.map_err(|error| error.is_cancelled()));
+}
+
+fn child(folder: &Path) -> (Child, FlowRunId, FlowRunId) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "elsewhere::child_runs", "--nocapture", "--test-threads=1"]);
+    command.env("ELSEWHERE_TEST", "1").env("ORCHESTRATOR_HOME", folder).env_remove("ORCHESTRATOR_LOG");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
+    let ready = lines.find_map(|line| line.strip_prefix("ready ").map(str::to_owned)).unwrap();
+    let (endless, asks) = ready.split_once(' ').unwrap();
+    (child, endless.parse().unwrap(), asks.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_of_another_process_are_cancelled_and_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (child, endless, asks) = child(folder.path());
+    let orchestrator = open(folder.path()).await;
+    soon(orchestrator.resume_paused(asks, Approval { approved: true })).await.unwrap();
+    soon(orchestrator.cancel(endless)).await.unwrap();
+    assert_eq!(orchestrator.flow_run(endless).await.unwrap().state.name, "Cancelled");
+    let said = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    assert!(said.contains("\napproved: Ok(true)\n") && said.contains("\ncancelled: Err(true)\n"), "{said}");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_dies_over_a_request_has_not_done_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut child, endless, asks) = child(folder.path());
+    let signal = |name: &str| {
+        let kill = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+    };
+    let orchestrator = open(folder.path()).await;
+    signal("STOP");
+    let cancelled = tokio::spawn({
+        let orchestrator = orchestrator.clone();
+        async move { orchestrator.cancel(endless).await }
+    });
+    let resumed = tokio::spawn({
+        let orchestrator = orchestrator.clone();
+        async move { orchestrator.resume_paused(asks, Approval { approved: true }).await }
+    });
+    soon(async {
+        while requests(folder.path()) < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    signal("KILL");
+    child.wait().unwrap();
+    let error = soon(cancelled).await.unwrap().unwrap_err();
+    assert!(error.is_not_found(), "{error}");
+    assert!(error.to_string().contains("is not active: it has ended as Crashed: its process "), "{error}");
+    let error = soon(resumed).await.unwrap().unwrap_err();
+    assert!(error.is_not_paused() && error.to_string().contains("it has ended as Crashed"), "{error}");
+    assert_eq!(requests(folder.path()), 0);
+}
