@@ -388,7 +388,7 @@ fn config(said: String) -> Error {
 }
 
 /// The variables that this library reads.
-const VARIABLES: [&str; 18] = [
+const VARIABLES: &[&str] = &[
     "ORCHESTRATOR_HOME",
     "ORCHESTRATOR_DATABASE_URL",
     "ORCHESTRATOR_RETRIES",
@@ -406,8 +406,10 @@ const VARIABLES: [&str; 18] = [
     "ORCHESTRATOR_LOG",
     "ORCHESTRATOR_LOG_CAPTURE",
     // Read by this repository's tests alone.
+    "ORCHESTRATOR_TEST_KILLS",
     "ORCHESTRATOR_TEST_PROGRAMS",
     "ORCHESTRATOR_TEST_S3_URL",
+    "ORCHESTRATOR_TEST_SEED",
 ];
 
 /// Variables that are set and look like ours, but are not.

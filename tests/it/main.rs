@@ -15,6 +15,7 @@ mod elsewhere;
 mod environment;
 mod explain;
 mod failures;
+mod faults;
 mod flows;
 mod futures;
 mod golden;

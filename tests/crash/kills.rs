@@ -1,0 +1,125 @@
+//! Killed at random moments until it completes: what was stored stays, and all is as if nothing had happened.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use orchestrator::FlowRunQuery;
+use orchestrator::prelude::*;
+
+use crate::child::{self, Role};
+use crate::pipeline::{EQUAL, SECOND};
+use crate::witness;
+
+/// A process lives so long on average before it is killed; longer if that is not enough to get on.
+const LIFE: Duration = Duration::from_millis(30);
+/// Kills in one pipeline; then it is left in peace, so that short lives alone do not decide how many there are.
+const ENOUGH: usize = 40;
+
+#[tokio::test]
+async fn a_pipeline_that_is_killed_again_and_again_completes_as_if_nothing_had_happened() {
+    let wanted = usize::try_from(child::number("ORCHESTRATOR_TEST_KILLS").unwrap_or(40)).unwrap();
+    let first = child::seed();
+    let begin = Instant::now();
+    let (mut kills, mut pipelines) = (0, 0);
+    while kills < wanted {
+        kills += survives(first + pipelines).await;
+        pipelines += 1;
+    }
+    let took = begin.elapsed();
+    println!(
+        "{pipelines} pipelines were killed {kills} times in {took:.1?}: {:.0} a minute",
+        60.0 * kills as f64 / took.as_secs_f64()
+    );
+}
+
+/// Kills the pipeline of that seed until it completes, and looks at what is left; says how often it was killed.
+async fn survives(seed: u64) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let pipeline = [("CRASH_TEST_PIPELINE", seed.to_string())];
+    let second = [pipeline[0].clone(), (SECOND, "1".to_owned())];
+    let role = "pipeline::runs_in_a_process_of_its_own";
+    let (mut kills, mut life, mut completed) = (0, LIFE, 0);
+    while !folder.join("result").exists() || kills == 0 {
+        // Now and then two processes want to go on with it.
+        let other = (random.u8(..4) == 0).then(|| Role::start(role, folder, &second));
+        let first = Role::start(role, folder, &pipeline);
+        if kills >= ENOUGH {
+            drop(other);
+            assert!(first.end_within(Duration::from_secs(60)).success(), "seed {seed}: {}", child::said(folder));
+            break;
+        }
+        kills += usize::from(first.kill_after(life.mul_f64(2.0 * random.f64())));
+        kills += usize::from(other.is_some_and(|other| other.kill_after(life.mul_f64(random.f64()))));
+        let now = witness::read(folder).values().filter(|work| work.completed.is_some()).count();
+        life = if now > completed { LIFE } else { life.mul_f64(1.3) };
+        completed = now;
+    }
+    println!("ORCHESTRATOR_TEST_SEED={seed}: {kills} kills");
+    // The result is there, and perhaps the process was killed before the pipeline had ended.
+    assert!(
+        Role::start(role, folder, &pipeline).end_within(Duration::from_secs(60)).success(),
+        "{}",
+        child::said(folder)
+    );
+
+    let undisturbed = tempfile::tempdir().unwrap();
+    let undisturbed = undisturbed.path();
+    let alone = Role::start(role, undisturbed, &pipeline);
+    assert!(alone.end_within(Duration::from_secs(60)).success(), "seed {seed}: {}", child::said(undisturbed));
+    assert_eq!(witness::published(folder), witness::published(undisturbed), "seed {seed}");
+    assert_eq!(results(folder), results(undisturbed), "seed {seed}");
+    bodies_ran_no_more_than_they_had_to(folder, seed);
+    history_is_whole(folder, seed, kills).await;
+    let said = child::said(folder);
+    assert!(!said.contains("locked") && !said.contains("busy"), "seed {seed}: {said}");
+    kills
+}
+
+/// Every persisted result, in an order that does not depend on when it came.
+fn results(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let connection = rusqlite::Connection::open(folder.join("home/orchestrator.db")).unwrap();
+    let mut select = connection.prepare("SELECT type_name, value FROM result ORDER BY type_name, value").unwrap();
+    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.map(|row| row.unwrap()).collect()
+}
+
+fn bodies_ran_no_more_than_they_had_to(folder: &Path, seed: u64) {
+    let work = witness::read(folder);
+    assert!(work.len() > 200, "seed {seed}: {} pieces of work", work.len());
+    for (what, work) in work {
+        let mut processes = work.began.clone();
+        processes.sort_unstable();
+        processes.dedup();
+        let most = if what.starts_with("equal") { EQUAL } else { 1 };
+        for process in processes {
+            let began = work.began.iter().filter(|begun| **begun == process).count();
+            assert!(began as u64 <= most, "seed {seed}: {what} began {began} times in one process");
+        }
+        let Some(completed) = work.completed else { continue };
+        assert_eq!(completed, work.began.len(), "seed {seed}: {what} completed and began again: {:?}", work.began);
+    }
+}
+
+async fn history_is_whole(folder: &Path, seed: u64, kills: usize) {
+    let orchestrator = Orchestrator::builder().home(folder.join("home")).build().await.unwrap();
+    let runs = orchestrator.flow_runs(&FlowRunQuery::new().flow("everything")).await.unwrap();
+    let begun: Vec<_> = runs.iter().filter(|run| run.start_time.is_some()).collect();
+    let [run] = begun[..] else { panic!("seed {seed}: one run, not {}", begun.len()) };
+    assert_eq!(run.state.kind, StateType::Completed, "seed {seed}");
+    let states = orchestrator.states(run.id).await.unwrap();
+    let crashed = states.iter().filter(|state| state.kind == StateType::Crashed).count();
+    assert!(crashed <= kills, "seed {seed}: {crashed} times crashed, {kills} times killed");
+    for below in orchestrator.flow_runs(&FlowRunQuery::new().limit(10_000)).await.unwrap() {
+        assert!(below.state.is_terminal(), "seed {seed}: {below:?}");
+        for task in orchestrator.task_runs(below.id).await.unwrap() {
+            assert!(task.state.is_terminal(), "seed {seed}: {task:?}");
+        }
+    }
+    for limit in orchestrator.limits().await.unwrap() {
+        assert_eq!((limit.taken, limit.waiting), (0, 0), "seed {seed}: {limit:?}");
+    }
+    assert_eq!(orchestrator.check_store().await.unwrap(), [], "seed {seed}");
+    orchestrator.shutdown().await.unwrap();
+}

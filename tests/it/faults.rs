@@ -1,0 +1,254 @@
+//! A store that fails now and then: no run waits for ever, none is lost, and whoever asks is told what was wrong.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use orchestrator::backend::maintenance::Maintenance;
+use orchestrator::backend::record::{
+    CacheEntry, CacheHit, CacheKey, CacheQuery, Event, FlowRunQuery, LogLine, Process, TakeOver, TaskRunQuery,
+};
+use orchestrator::backend::sqlite::SqliteBackend;
+use orchestrator::backend::{
+    BackendError, BackendErrorKind, CacheCare, CacheIndex, ClaimLeases, ClaimRequest, Claimed, EventStore, LimitRecord,
+    LimitSetting, Owner, OwnerNo, Ownership, ResultIndex, RunHistory, RunSearch, Shared, SlotLeases, SlotNews,
+    SlotPlace, SlotStanding, SlotTrade, StateBackend,
+};
+use orchestrator::prelude::*;
+use orchestrator::{FlowRunId, RunId, StateName, TaskRunId, Timestamp};
+
+/// A database of which so many in a hundred questions fail, and so many of the changes.
+struct Faulty {
+    inner: SqliteBackend,
+    random: Mutex<fastrand::Rng>,
+    reads: AtomicU32,
+    writes: AtomicU32,
+    faults: AtomicU32,
+}
+
+impl fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Faulty")
+    }
+}
+
+impl Faulty {
+    fn open(folder: &std::path::Path, seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            inner: SqliteBackend::open(folder.join("orchestrator.db")).unwrap(),
+            random: Mutex::new(fastrand::Rng::with_seed(seed)),
+            reads: AtomicU32::new(0),
+            writes: AtomicU32::new(0),
+            faults: AtomicU32::new(0),
+        })
+    }
+
+    fn may_fail(&self, what: &str, chance: &AtomicU32, kind: BackendErrorKind) -> Result<(), BackendError> {
+        if self.random.lock().unwrap().u32(..100) >= chance.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.faults.fetch_add(1, Ordering::SeqCst);
+        Err(BackendError::new(kind, format!("{what} in the faulty store")).because("the disk is loose"))
+    }
+
+    /// Reading fails for good: nobody is told that trying again would help.
+    fn reading(&self, what: &str) -> Result<(), BackendError> {
+        self.may_fail(what, &self.reads, BackendErrorKind::Other)
+    }
+
+    /// Writing fails for a moment.
+    fn writing(&self, what: &str) -> Result<(), BackendError> {
+        self.may_fail(what, &self.writes, BackendErrorKind::Busy)
+    }
+}
+
+macro_rules! pass_on {
+    ($trait:ident: $($kind:ident $name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
+        impl $trait for Faulty {
+            $(fn $name(&self, $($arg: $type),*) -> Result<$result, BackendError> {
+                self.$kind(stringify!($name))?;
+                self.inner.$name($($arg),*)
+            })*
+        }
+    };
+}
+
+pass_on! { EventStore:
+    writing append(batch: &[Event]) -> ();
+    writing append_as(owner: OwnerNo, batch: &[Event]) -> ();
+    writing take_over(take_over: &TakeOver) -> bool;
+}
+
+pass_on! { RunHistory:
+    reading flow_run(id: FlowRunId) -> Option<FlowRun>;
+    reading flow_runs(query: &FlowRunQuery, now: Timestamp) -> Vec<FlowRun>;
+    reading task_runs(flow_run: FlowRunId) -> Vec<TaskRun>;
+    reading task_run(id: TaskRunId) -> Option<TaskRun>;
+    reading states(run: RunId) -> Vec<State>;
+    reading logs(run: RunId) -> Vec<LogLine>;
+}
+
+pass_on! { RunSearch:
+    reading runs_called(text: &str, at_most: usize) -> Vec<RunId>;
+    reading find_task_runs(query: &TaskRunQuery, now: Timestamp) -> Vec<TaskRun>;
+    reading count_task_runs(flow_run: FlowRunId) -> Vec<(StateName, u64)>;
+    reading logs_after(run: RunId, after: u64, at_most: usize) -> Vec<(u64, LogLine)>;
+}
+
+pass_on! { CacheIndex:
+    reading cached(key: &CacheKey) -> Option<CacheHit>;
+}
+
+pass_on! { CacheCare:
+    reading cache_entries(query: &CacheQuery) -> Vec<CacheEntry>;
+    writing remove_cached(keys: &[CacheKey]) -> u64;
+    writing clear_cache(task_key: Option<&str>) -> u64;
+}
+
+pass_on! { ResultIndex:
+    reading result(key: &CacheKey) -> Option<CacheHit>;
+    reading unreferenced_objects(most: usize) -> Vec<String>;
+    writing objects_deleted(names: &[String]) -> ();
+}
+
+pass_on! { Ownership:
+    writing join(process: &Process, until: Timestamp) -> OwnerNo;
+    writing renew(owner: OwnerNo, until: Timestamp) -> ();
+    writing leave(owner: OwnerNo, now: Timestamp) -> ();
+    reading owners() -> Vec<Owner>;
+    reading owner(no: OwnerNo) -> Option<Owner>;
+    reading owner_of(run: RunId) -> Option<Owner>;
+    writing expel(owner: &Owner, at: Timestamp, message: &str) -> Option<usize>;
+}
+
+pass_on! { SlotLeases:
+    reading limits(now: Timestamp) -> Vec<LimitRecord>;
+    writing set_limit(name: &str, setting: LimitSetting, now: Timestamp) -> ();
+    writing declare_limit(name: &str, setting: LimitSetting, now: Timestamp) -> ();
+    writing remove_limit(name: &str) -> bool;
+    writing trade(owner: OwnerNo, trade: &SlotTrade, now: Timestamp) -> SlotNews;
+    reading look(owner: OwnerNo, now: Timestamp) -> SlotNews;
+    reading version() -> u64;
+    reading standing(limit: &str, place: SlotPlace, most_holders: usize, now: Timestamp) -> Option<SlotStanding>;
+}
+
+pass_on! { ClaimLeases:
+    writing claim(owner: OwnerNo, over: &[(CacheKey, u64)], asks: &[ClaimRequest], now: Timestamp) -> Vec<Claimed>;
+    reading claimed(owner: OwnerNo, keys: &[CacheKey]) -> Vec<bool>;
+}
+
+impl Shared for Faulty {}
+
+impl StateBackend for Faulty {
+    fn shared(&self) -> Option<&dyn Shared> {
+        Some(self)
+    }
+
+    fn maintenance(&self) -> Option<&dyn Maintenance> {
+        self.inner.maintenance()
+    }
+
+    fn location(&self) -> String {
+        "the faulty store".to_owned()
+    }
+}
+
+const WIDTH: u64 = 40;
+
+#[task]
+async fn doubled(n: u64) -> u64 {
+    n * 2
+}
+
+#[task(cache_ttl = "1d")]
+async fn remembered(n: u64) -> u64 {
+    n + 1
+}
+
+#[task(concurrency = "faulty")]
+async fn guarded(n: u64) -> u64 {
+    tokio::task::yield_now().await;
+    n
+}
+
+#[flow(persist)]
+async fn below(n: u64) -> Result<u64, TaskError> {
+    let committed = transaction(async { doubled(n).await }).await?;
+    Ok(committed + guarded(n).await?)
+}
+
+#[flow(persist, retries = 1)]
+async fn whole(n: u64) -> Result<u64, TaskError> {
+    let doubled = doubled::map((0..WIDTH).collect::<Vec<_>>());
+    let remembered = remembered::map((0..WIDTH).map(|m| n + m / 2).collect::<Vec<_>>());
+    let guarded = guarded::map((0..WIDTH).collect::<Vec<_>>());
+    let below = below(n);
+    let sum: u64 = doubled.await?.iter().chain(&remembered.await?).chain(&guarded.await?).sum();
+    let sum = sum + below.await?;
+    // The second attempt finds what the first one kept, or runs it again.
+    if RunContext::current().attempt() == 1 { Err(fails().await.unwrap_err()) } else { Ok(sum) }
+}
+
+#[task]
+async fn fails() -> Result<(), String> {
+    Err("the first attempt fails".to_owned())
+}
+
+/// Runs pipelines over a store that fails that often, and looks at what it has in the end.
+async fn runs_are_whole(reads: u32, writes: u32) {
+    let seed = fastrand::u64(..1_000_000);
+    println!("seed {seed}");
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(folder.path(), seed);
+    let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+    orchestrator.limit("faulty", 2).await.unwrap();
+    store.reads.store(reads, Ordering::SeqCst);
+    store.writes.store(writes, Ordering::SeqCst);
+    let ids = orchestrator.scope(async {
+        let runs: Vec<_> = (0..6).map(whole).collect();
+        let ids: Vec<_> = runs.iter().map(|run| run.run_id()).collect();
+        for (n, run) in (0..).zip(runs) {
+            let numbers = WIDTH * (WIDTH - 1) / 2;
+            let remembered: u64 = (0..WIDTH).map(|m| n + m / 2 + 1).sum();
+            assert_eq!(run.await.unwrap(), 3 * numbers + remembered + 3 * n, "seed {seed}");
+        }
+        // What is asked is answered, or it is said why not.
+        for id in &ids {
+            match orchestrator.states(*id).await {
+                Ok(states) => assert_eq!(states.last().unwrap().name, "Completed"),
+                Err(error) => assert!(
+                    error.to_string().contains("cannot states in the faulty store: the disk is loose"),
+                    "{error}"
+                ),
+            }
+        }
+        ids
+    });
+    let ids = tokio::time::timeout(Duration::from_secs(60), ids).await.unwrap_or_else(|_| panic!("seed {seed} hangs"));
+    orchestrator.shutdown().await.unwrap();
+    assert!(store.faults.load(Ordering::SeqCst) > 0);
+    assert_eq!(orchestrator.lost_events(), 0, "seed {seed}");
+    for id in ids {
+        assert_eq!(store.inner.states(id.into()).unwrap().last().unwrap().name, "Completed", "seed {seed}");
+        let runs = store.inner.task_runs(id).unwrap();
+        assert!(runs.iter().all(|run| run.state.is_terminal()), "seed {seed}: {runs:?}");
+        assert_eq!(runs.len() as u64, 2 * 3 * WIDTH + 1, "seed {seed}");
+    }
+    assert_eq!(store.inner.maintenance().unwrap().check().unwrap(), [], "seed {seed}");
+    for limit in store.inner.limits(Timestamp::from_micros(0)).unwrap() {
+        assert_eq!((limit.taken, limit.waiting), (0, 0), "seed {seed}: {limit:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_complete_though_reading_fails() {
+    runs_are_whole(30, 0).await;
+    runs_are_whole(100, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_complete_though_the_store_is_busy_now_and_then() {
+    runs_are_whole(0, 20).await;
+    runs_are_whole(20, 20).await;
+}
