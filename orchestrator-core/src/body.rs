@@ -343,6 +343,9 @@ impl std::fmt::Display for ArgError {
     }
 }
 
+/// Values that are nested deeper are not read: the stack of a thread has an end. JSON has the same limit.
+const DEEPEST: usize = 128;
+
 /// The stored form of results: MessagePack with named fields.
 const FORMAT: &str = "msgpack/1";
 
@@ -450,7 +453,9 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Stored<T> {
             }
         },
         decode: |bytes| {
-            let value: T = rmp_serde::from_slice(bytes).map_err(|error| error.to_string())?;
+            let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+            reader.set_max_depth(DEEPEST);
+            let value = T::deserialize(&mut reader).map_err(|error| error.to_string())?;
             Ok(Arc::new(value))
         },
     };
@@ -533,3 +538,97 @@ pub const fn assert_persist_output<T: PersistOutput>() {}
 pub const fn assert_parameter<T: FlowParameter>() {}
 /// Fails to compile unless the type can be taken by value.
 pub const fn assert_by_value<T: ByValue>() {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    struct Shape {
+        name: String,
+        sides: Vec<Option<f64>>,
+        kind: Kind,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    enum Kind {
+        Round,
+        Other { words: BTreeMap<String, (u8, char)> },
+        Nested(Box<Shape>),
+    }
+
+    fn stored(bytes: Vec<u8>, codec: &Codec) -> EncodedValue {
+        EncodedValue { format: FORMAT.into(), type_name: (codec.type_name)().into(), bytes: bytes.into() }
+    }
+
+    fn read<T: Serialize + DeserializeOwned + Send + Sync + 'static>(bytes: &[u8]) {
+        let codec = &Stored::<T>::CODEC;
+        if let Ok(value) = codec.decode(&stored(bytes.to_vec(), codec)) {
+            codec.encode(&*value).expect("what was read can be written");
+        }
+    }
+
+    fn read_all(bytes: &[u8]) {
+        read::<()>(bytes);
+        read::<u64>(bytes);
+        read::<Option<i8>>(bytes);
+        read::<String>(bytes);
+        read::<Vec<String>>(bytes);
+        read::<HashMap<u32, Vec<u8>>>(bytes);
+        read::<Shape>(bytes);
+        read::<serde_json::Value>(bytes);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            read_all(&bytes);
+        }
+
+        #[test]
+        fn so_are_values_that_were_changed(
+            words in prop::collection::btree_map(".{0,5}", any::<(u8, char)>(), 0..4),
+            sides in prop::collection::vec(any::<Option<f64>>(), 0..4),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut in any::<Option<prop::sample::Index>>(),
+        ) {
+            let inner = Shape { name: "inner".to_owned(), sides: sides.clone(), kind: Kind::Round };
+            let kind = if words.len() % 2 == 0 { Kind::Other { words } } else { Kind::Nested(Box::new(inner)) };
+            let codec = &Stored::<Shape>::CODEC;
+            let encoded = codec.encode(&Shape { name: "outer".to_owned(), sides, kind }).expect("it is encoded");
+            let mut bytes = encoded.bytes.to_vec();
+            for (place, byte) in changes {
+                let place = place.index(bytes.len());
+                bytes[place] = byte;
+            }
+            bytes.truncate(cut.map_or(bytes.len(), |cut| cut.index(bytes.len())));
+            read_all(&bytes);
+        }
+    }
+
+    #[test]
+    fn lengths_that_lie_and_deep_nesting_are_refused() {
+        // Says that four billion items follow.
+        for head in [0xdb, 0xc6, 0xdd, 0xdf] {
+            read_all(&[head, 0xff, 0xff, 0xff, 0xff, 1, 2, 3]);
+        }
+        // Lists in lists.
+        read_all(&vec![0x91; 1_000_000]);
+    }
+
+    #[test]
+    fn a_value_is_bounded_to_the_byte() {
+        let codec = &Stored::<String>::CODEC;
+        let value = "12345".to_owned();
+        let whole = codec.encode(&value).expect("it is encoded").bytes.len();
+        assert!(codec.encode_up_to(&value, whole).expect("it is encoded").is_some());
+        assert!(codec.encode_up_to(&value, whole - 1).expect("it is encoded").is_none());
+        assert!(codec.encode_up_to(&value, 0).expect("it is encoded").is_none());
+    }
+}

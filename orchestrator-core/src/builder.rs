@@ -13,7 +13,7 @@ use crate::keeper::Role;
 use crate::observe::Observer;
 use crate::options::{Defaults, Delay};
 use crate::orchestrator::{Orchestrator, Parts};
-use crate::results::{self, ObjectResults, ResultStore, Results, ResultsAt};
+use crate::results::{ObjectResults, ResultStore, Results, ResultsAt, Unusable};
 use crate::retention::Retention;
 
 /// What is printed where nobody says anything.
@@ -282,7 +282,7 @@ impl OrchestratorBuilder {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Orchestrator::from_parts(Parts {
             backend,
-            results: Results { store, inline_up_to: self.inline_up_to.unwrap_or(results::INLINE_UP_TO) },
+            results: Arc::new(Results::new(store, self.inline_up_to)),
             clock,
             defaults: Defaults {
                 retries: self.retries.unwrap_or(defaults.retries),
@@ -347,7 +347,12 @@ impl OrchestratorBuilder {
     fn store(&self, url: &DatabaseUrl) -> Result<Arc<dyn ResultStore>, Error> {
         match &self.results {
             Some(ResultsAt::Store(store)) => Ok(Arc::clone(store)),
-            Some(ResultsAt::Url(url)) => Ok(Arc::new(ObjectResults::open(url).map_err(config)?)),
+            Some(ResultsAt::Url(url)) => match ObjectResults::open(url) {
+                Ok(store) => Ok(Arc::new(store)),
+                // There is much to look at besides.
+                Err(why) if self.look_only => Ok(Arc::new(Unusable { url: url.clone(), why })),
+                Err(why) => Err(config(why)),
+            },
             None => Ok(Self::beside(url)),
         }
     }

@@ -5,6 +5,7 @@ use crate::backend::{BackendError, BackendErrorKind};
 use crate::error::{Error, ErrorKind};
 use crate::id::RunId;
 use crate::orchestrator::{Inner, Orchestrator};
+use crate::results::{self, Sweeper};
 use crate::retention::{Retention, upkeep};
 
 impl Orchestrator {
@@ -18,13 +19,17 @@ impl Orchestrator {
     }
 
     /// Looks for anything in the store that is not as it should be; nothing is found in a sound one. It reads all there
-    /// is, which takes some seconds for a million runs.
+    /// is, which takes some seconds for a million runs, and every large result in the result store.
     ///
     /// # Errors
     ///
-    /// If the store cannot be read, or keeps nothing beyond this process.
+    /// If the store or the result store cannot be read, or keeps nothing beyond this process.
     pub async fn check_store(&self) -> Result<Vec<Finding>, Error> {
-        self.maintain(|store, _| store.check()).await
+        let mut findings = self.maintain(|store, _| store.check()).await?;
+        if findings.is_empty() {
+            findings = results::check(&Sweeper::of(self.inner())).await?;
+        }
+        Ok(findings)
     }
 
     /// Gives room in the store that is not used back to the system, while others go on using it.
@@ -51,6 +56,7 @@ impl Orchestrator {
     {
         let runs: Vec<RunId> = runs.into_iter().map(Into::into).collect();
         let removal = self.maintain(move |store, _| store.remove(&runs)).await?;
+        self.sweep().await;
         match removal {
             Removal::Done(removed) => Ok(removed),
             Removal::Unknown(run) => Err(Error::new(ErrorKind::NotFound(format!("there is no run {run}")))),
@@ -77,7 +83,18 @@ impl Orchestrator {
     ///
     /// The removal goes on if the future is dropped.
     pub async fn apply_retention(&self, policy: Retention) -> Result<Option<Removed>, Error> {
-        self.maintain(move |store, inner| upkeep::apply(store, &*inner.clock, &policy, |_| false)).await
+        let apply =
+            move |store: &dyn Maintenance, inner: &Inner| upkeep::apply(store, &*inner.clock, &policy, |_| false);
+        let removed = self.maintain(apply).await?;
+        self.sweep().await;
+        Ok(removed)
+    }
+
+    /// Deletes the objects of results that were removed. What cannot be deleted now is deleted another time.
+    async fn sweep(&self) {
+        if let Err(error) = Sweeper::of(self.inner()).sweep().await {
+            tracing::warn!(target: "orchestrator", "results of runs that were removed are not deleted yet: {error}");
+        }
     }
 
     async fn maintain<R: Send + 'static>(

@@ -21,7 +21,7 @@ use crate::journal::Journal;
 use crate::keeper::{Keeper, Role};
 use crate::observe::Observer;
 use crate::options::Defaults;
-use crate::results::Results;
+use crate::results::{Results, Sweeper};
 use crate::retention::Retention;
 use crate::retention::upkeep::Upkeep;
 use crate::run::{Children, Run, Stop};
@@ -58,7 +58,7 @@ pub(crate) struct Inner {
     pub(crate) flights: Flights,
     pub(crate) fresh: Arc<Fresh>,
     pub(crate) reader: Reader,
-    pub(crate) results: Results,
+    pub(crate) results: Arc<Results>,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
     /// Threads for sync bodies.
     pub(crate) workers: Arc<Semaphore>,
@@ -101,7 +101,7 @@ static PROCESS_DEFAULT: RwLock<Option<Orchestrator>> = RwLock::new(None);
 /// What an [`Inner`] is made of.
 pub(crate) struct Parts {
     pub(crate) backend: Arc<dyn StateBackend>,
-    pub(crate) results: Results,
+    pub(crate) results: Arc<Results>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) defaults: Defaults,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
@@ -142,8 +142,10 @@ impl Orchestrator {
             }),
             None => Limits::new(Arc::clone(&clock)),
         };
+        let runtime = Handle::try_current().ok();
+        let sweeper = Sweeper { backend: Arc::clone(&backend), results: Arc::clone(&results), runtime };
         let inner = Arc::new(Inner {
-            upkeep: Upkeep::start(&backend, &clock, retention),
+            upkeep: Upkeep::start(&sweeper, &clock, retention),
             process: membership.as_ref().map_or_else(crate::process::this_process, |member| member.process()),
             journal,
             limits,

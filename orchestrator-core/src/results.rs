@@ -6,12 +6,15 @@
 //! or that somebody put there, is never taken for a result.
 
 mod object;
+mod sweep;
+mod unusable;
 
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -21,11 +24,12 @@ use crate::backend::{BackendError, BackendErrorKind};
 use crate::body::{Codec, Erased};
 use crate::engine::panics;
 use crate::id::{FlowRunId, TaskRunId};
-use crate::orchestrator::Inner;
 
 /// The bytes of an object; a clone shares them.
 pub use bytes::Bytes;
 pub use object::ObjectResults;
+pub(crate) use sweep::{Sweeper, check};
+pub(crate) use unusable::Unusable;
 
 /// Results of more bytes than that are objects, if nothing else is said.
 pub(crate) const INLINE_UP_TO: usize = 16 << 10;
@@ -33,8 +37,6 @@ pub(crate) const INLINE_UP_TO: usize = 16 << 10;
 const LARGE: usize = 256 << 10;
 /// Delays before an object is given to its store again.
 const TRY_AGAIN: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1)];
-/// So many objects are deleted at a time.
-const SWEEP: usize = 256;
 
 /// What a store is doing; ready with its outcome.
 pub type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + 'a>>;
@@ -64,7 +66,16 @@ pub trait ResultStore: fmt::Debug + Send + Sync + 'static {
     /// If the object may still be there.
     fn delete<'a>(&'a self, name: &'a str) -> Doing<'a, ()>;
 
-    /// Where the store is, for people: a folder, or the URL of a bucket.
+    /// The names of all objects whose names begin with that and a `/`; also of what is left of objects that were not
+    /// written whole, if there is such a thing.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn list<'a>(&'a self, folder: &'a str) -> Doing<'a, Vec<String>>;
+
+    /// Where the store is: a folder, or the URL of a bucket. It tells stores apart, in all processes: objects are deleted
+    /// only where they were put.
     fn location(&self) -> String;
 }
 
@@ -104,9 +115,13 @@ impl From<Arc<dyn ResultStore>> for ResultsAt {
 /// The store of an orchestrator, and what goes there.
 #[derive(Debug)]
 pub(crate) struct Results {
-    pub(crate) store: Arc<dyn ResultStore>,
+    store: Arc<dyn ResultStore>,
+    /// Where it is.
+    location: Arc<str>,
     /// Encoded values of that many bytes are left to the database.
     pub(crate) inline_up_to: usize,
+    /// Whether the last object was not written.
+    failing: AtomicBool,
 }
 
 /// Why what was put away cannot be taken out again.
@@ -115,6 +130,11 @@ fn damaged(doing: String, why: impl fmt::Display) -> BackendError {
 }
 
 impl Results {
+    pub(crate) fn new(store: Arc<dyn ResultStore>, inline_up_to: Option<usize>) -> Self {
+        let location = store.location().into();
+        Self { store, location, inline_up_to: inline_up_to.unwrap_or(INLINE_UP_TO), failing: AtomicBool::new(false) }
+    }
+
     /// Puts a value away; it is encoded and hashed away from the threads of the runtime.
     pub(crate) async fn put(
         &self,
@@ -129,20 +149,26 @@ impl Results {
         };
         let encoded = tokio::task::spawn_blocking(encode).await.map_err(|_| "the runtime was shut down".to_owned())?;
         let (digest, EncodedValue { format, type_name, bytes }) = encoded?;
-        let stored =
-            StoredValue { location: name(flow_run, run, &digest), size: bytes.len() as u64, digest, format, type_name };
+        let (location, size) = (name(flow_run, run, &digest), bytes.len() as u64);
+        let stored = StoredValue { store: Arc::clone(&self.location), location, size, digest, format, type_name };
         self.write(&stored, bytes).await.map_err(|error| error.to_string())?;
         Ok(stored)
     }
 
     async fn write(&self, stored: &StoredValue, bytes: Bytes) -> Result<(), BackendError> {
-        let mut delays = TRY_AGAIN.iter();
+        // A store that failed before is given one try an object, so that runs do not wait for it again and again.
+        let tries = if self.failing.load(Ordering::Relaxed) { &TRY_AGAIN[..0] } else { &TRY_AGAIN[..] };
+        let mut delays = tries.iter();
         loop {
-            let Err(error) = self.write_once(stored, bytes.clone()).await else { return Ok(()) };
-            match delays.next().filter(|_| error.is_transient()) {
-                Some(delay) => tokio::time::sleep(*delay).await,
-                None => return Err(error),
+            let outcome = self.write_once(stored, bytes.clone()).await;
+            if outcome.as_ref().is_err_and(BackendError::is_transient)
+                && let Some(delay) = delays.next()
+            {
+                tokio::time::sleep(*delay).await;
+                continue;
             }
+            self.failing.store(outcome.is_err(), Ordering::Relaxed);
+            return outcome;
         }
     }
 
@@ -165,40 +191,62 @@ impl Results {
 
     /// The value that was put away, if it is still what it was.
     pub(crate) async fn get(&self, stored: StoredValue, codec: &'static Codec) -> Result<Erased, BackendError> {
-        let place = self.place(&stored.location);
-        let doing = || format!("read the object {place}");
-        codec.check(&stored.format, &stored.type_name).map_err(|why| damaged(doing(), why))?;
-        let bytes = self.contained(|store| store.get(&stored.location)).await?;
-        let bytes = bytes.ok_or_else(|| damaged(doing(), "it is not there any more"))?;
-        if bytes.len() as u64 != stored.size {
-            return Err(damaged(doing(), format_args!("it has {} bytes instead of {}", bytes.len(), stored.size)));
-        }
+        let doing = self.reading(&stored);
+        codec.check(&stored.format, &stored.type_name).map_err(|why| damaged(doing.clone(), why))?;
+        let bytes = self.read(&stored).await?;
+        let size = stored.size;
         let decode = move || {
-            if blake3::hash(&bytes).as_bytes() != &stored.digest {
-                return Err("its bytes are not those that were stored".to_owned());
-            }
+            verify(&bytes, &stored)?;
             let value = EncodedValue { format: stored.format, type_name: stored.type_name, bytes };
             panics::catch(|| codec.decode(&value).map_err(|why| why.to_string())).flatten()
         };
-        let decoded = if stored.size <= LARGE as u64 {
-            decode()
-        } else {
-            let decoded = tokio::task::spawn_blocking(decode).await;
-            decoded
-                .map_err(|_| BackendError::new(BackendErrorKind::Other, doing()).because("the runtime was shut down"))?
-        };
-        decoded.map_err(|why| damaged(doing(), why))
+        away(size, decode).await.map_err(|error| error.described(doing))
+    }
+
+    /// Whether it was put into another store than this one.
+    pub(crate) fn is_elsewhere(&self, stored: &StoredValue) -> bool {
+        stored.store != self.location
+    }
+
+    /// Whether what was put away is still what it was.
+    pub(crate) async fn check(&self, stored: StoredValue) -> Result<(), BackendError> {
+        let doing = self.reading(&stored);
+        let bytes = self.read(&stored).await?;
+        away(stored.size, move || verify(&bytes, &stored)).await.map_err(|error| error.described(doing))
+    }
+
+    async fn read(&self, stored: &StoredValue) -> Result<Bytes, BackendError> {
+        let bytes = self.contained(|store| store.get(&stored.location)).await?;
+        let bytes = bytes.ok_or_else(|| {
+            let elsewhere = self.is_elsewhere(stored);
+            // Where it was put it may well be.
+            let kind = if elsewhere { BackendErrorKind::Unavailable } else { BackendErrorKind::Damaged };
+            let why = match elsewhere {
+                true => format!("it was put into {}, and is not here", stored.store),
+                false => "it is not there any more".to_owned(),
+            };
+            BackendError::new(kind, self.reading(stored)).because(why)
+        })?;
+        if bytes.len() as u64 != stored.size {
+            let why = format!("it has {} bytes instead of {}", bytes.len(), stored.size);
+            return Err(damaged(self.reading(stored), why));
+        }
+        Ok(bytes)
+    }
+
+    fn reading(&self, stored: &StoredValue) -> String {
+        format!("read the object {}", self.place(&stored.location))
     }
 
     /// Deletes an object that no record refers to; if that fails, it is left.
     pub(crate) async fn let_go(&self, name: &str) {
         if let Err(error) = self.contained(|store| store.delete(name)).await {
-            tracing::debug!(target: "orchestrator", "an object is left behind: {error}");
+            tracing::warn!(target: "orchestrator", "an object is left that is of no use: {error}");
         }
     }
 
     fn place(&self, name: &str) -> String {
-        format!("{}/{name}", self.store.location())
+        format!("{}/{name}", self.location)
     }
 
     /// A store of the user's may panic, which must not take a run along.
@@ -208,7 +256,7 @@ impl Results {
     ) -> Result<T, BackendError> {
         let answer = AssertUnwindSafe(async { ask(&*self.store).await }).catch_unwind().await;
         answer.unwrap_or_else(|_| {
-            let doing = format!("use the result store {}", self.store.location());
+            let doing = format!("use the result store {}", self.location);
             Err(BackendError::new(BackendErrorKind::Unavailable, doing).because("it panicked"))
         })
     }
@@ -223,35 +271,38 @@ fn name(flow_run: Option<FlowRunId>, run: TaskRunId, digest: &[u8; 32]) -> Strin
     }
 }
 
-/// Deletes the objects that no record refers to any more, as far as they are known; gives their number.
-///
-/// # Errors
-///
-/// If the database or the store could not be asked; what is left is found again.
-pub(crate) async fn sweep(orchestrator: &Arc<Inner>) -> Result<usize, BackendError> {
-    let mut swept = 0;
-    loop {
-        let inner = Arc::clone(orchestrator);
-        let names = blocking(orchestrator, move || inner.backend.unreferenced_objects(SWEEP)).await?;
-        if names.is_empty() {
-            return Ok(swept);
-        }
-        for name in &names {
-            orchestrator.results.contained(|store| store.delete(name)).await?;
-        }
-        swept += names.len();
-        let inner = Arc::clone(orchestrator);
-        blocking(orchestrator, move || inner.backend.objects_deleted(&names)).await?;
+fn verify(bytes: &[u8], stored: &StoredValue) -> Result<(), String> {
+    if blake3::hash(bytes).as_bytes() == &stored.digest {
+        Ok(())
+    } else {
+        Err("its bytes are not those that were stored".to_owned())
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    orchestrator: &Inner,
-    ask: impl FnOnce() -> Result<T, BackendError> + Send + 'static,
-) -> Result<T, BackendError> {
-    if orchestrator.backend.in_process() {
-        return ask();
+/// Why a value was not read from its bytes.
+enum Unread {
+    Damaged(String),
+    ShutDown,
+}
+
+impl Unread {
+    fn described(self, doing: String) -> BackendError {
+        match self {
+            Self::Damaged(why) => damaged(doing, why),
+            Self::ShutDown => BackendError::new(BackendErrorKind::Other, doing).because("the runtime was shut down"),
+        }
     }
-    let gone = || BackendError::new(BackendErrorKind::Other, "ask the database: the runtime was shut down");
-    tokio::task::spawn_blocking(ask).await.unwrap_or_else(|_| Err(gone()))
+}
+
+/// Does what takes long for large values, and then away from the threads of the runtime.
+async fn away<T: Send + 'static>(
+    size: u64,
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, Unread> {
+    let done = if size <= LARGE as u64 {
+        work()
+    } else {
+        tokio::task::spawn_blocking(work).await.map_err(|_| Unread::ShutDown)?
+    };
+    done.map_err(Unread::Damaged)
 }

@@ -19,6 +19,7 @@ use crate::future::StartedFlow;
 use crate::id::{FlowRunId, RunId};
 use crate::orchestrator::{Inner, Orchestrator};
 use crate::registry::Flow;
+use crate::results::Sweeper;
 use crate::run::{Resumed, Run};
 use crate::state::{State, StateName, StateType, Transition};
 use crate::submit;
@@ -149,6 +150,10 @@ async fn resume(orchestrator: &Orchestrator, id: FlowRunId) -> Result<StartedFlo
         return Err(cannot(&said));
     }
     let run = submit::go_on(orchestrator.inner(), Handle::current(), (flow.def, call), &record, resumed);
+    // What was written for it without a record is not found by it, and never will be.
+    if let Some(sweeping) = (!orchestrator.inner().backend.in_process()).then(|| Sweeper::of(orchestrator.inner())) {
+        drop(sweeping.start());
+    }
     Ok(StartedFlow::new(run, flow.to_json()))
 }
 

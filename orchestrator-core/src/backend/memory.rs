@@ -46,8 +46,8 @@ pub struct MemoryBackend {
     /// Each result with the key of its task.
     cache: DashMap<CacheKey, (&'static str, CacheHit)>,
     results: DashMap<CacheKey, CacheHit>,
-    /// Objects that no result refers to any more.
-    unreferenced: Mutex<BTreeSet<String>>,
+    /// Objects that no result refers to any more: store and name.
+    unreferenced: Mutex<BTreeSet<(Arc<str>, String)>>,
     /// How many more results may be put into the cache before expired ones are searched for.
     prune_in: AtomicUsize,
 }
@@ -86,21 +86,21 @@ impl MemoryBackend {
         let hit = CacheHit { run, created, expires: None, value: value.clone() };
         let kept = self.results.entry(key).or_insert(hit).value.clone();
         if let CachedValue::Stored(stored) = value
-            && !matches!(&kept, CachedValue::Stored(kept) if kept.location == stored.location)
+            && !matches!(&kept, CachedValue::Stored(kept) if (&kept.store, &kept.location) == (&stored.store, &stored.location))
         {
-            self.unreferenced().insert(stored.location.clone());
+            self.unreferenced().insert((Arc::clone(&stored.store), stored.location.clone()));
         }
     }
 
     fn discard(&self, key: &CacheKey) {
         let discarded = self.results.remove(key);
         if let Some((_, CacheHit { value: CachedValue::Stored(stored), .. })) = &discarded {
-            self.unreferenced().insert(stored.location.clone());
+            self.unreferenced().insert((Arc::clone(&stored.store), stored.location.clone()));
         }
         panics::let_go(discarded);
     }
 
-    fn unreferenced(&self) -> MutexGuard<'_, BTreeSet<String>> {
+    fn unreferenced(&self) -> MutexGuard<'_, BTreeSet<(Arc<str>, String)>> {
         self.unreferenced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -120,12 +120,14 @@ impl ResultIndex for MemoryBackend {
         Ok(self.results.get(key).map(|hit| hit.clone()))
     }
 
-    fn unreferenced_objects(&self, most: usize) -> Result<Vec<String>, BackendError> {
-        Ok(self.unreferenced().iter().take(most).cloned().collect())
+    fn unreferenced_objects(&self, store: &str, most: usize) -> Result<Vec<String>, BackendError> {
+        let unreferenced = self.unreferenced();
+        let of_store = unreferenced.iter().filter(|(of, _)| **of == *store);
+        Ok(of_store.take(most).map(|(_, name)| name.clone()).collect())
     }
 
-    fn objects_deleted(&self, names: &[String]) -> Result<(), BackendError> {
-        self.unreferenced().retain(|name| !names.contains(name));
+    fn objects_deleted(&self, store: &str, names: &[String]) -> Result<(), BackendError> {
+        self.unreferenced().retain(|(of, name)| **of != *store || !names.contains(name));
         Ok(())
     }
 }

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId};
 use crate::state::State;
-use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, LogLine, TakeOver, TaskRun};
+use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, Interrupted, LogLine, StoredResult, TakeOver, TaskRun};
 
 pub use claims::{ClaimLeases, ClaimRequest, Claimed};
 pub use ownership::{Owner, OwnerNo, Ownership};
@@ -137,25 +137,65 @@ pub trait ResultIndex {
     /// If the store cannot be read, or, as [`BackendErrorKind::Damaged`], the result is not what was stored.
     fn result(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError>;
 
-    /// Objects in the result store that no result refers to any more, so many at most; each is named until
-    /// [`objects_deleted`](Self::objects_deleted) is told of it. None if not implemented: for backends that hold no
-    /// [`Stored`](record::CachedValue::Stored) values.
+    /// The names of objects in that result store that no result refers to any more, so many at most; each is named until
+    /// [`objects_deleted`](Self::objects_deleted) is told of it. None if not implemented, as all that follows: for
+    /// backends that hold no [`Stored`](record::CachedValue::Stored) values.
     ///
     /// # Errors
     ///
     /// If the store cannot be read.
-    fn unreferenced_objects(&self, most: usize) -> Result<Vec<String>, BackendError> {
-        let _ = most;
+    fn unreferenced_objects(&self, store: &str, most: usize) -> Result<Vec<String>, BackendError> {
+        let _ = (store, most);
         Ok(Vec::new())
     }
 
-    /// Those objects are gone.
+    /// Those objects of that result store are gone.
     ///
     /// # Errors
     ///
     /// If the store cannot be written.
-    fn objects_deleted(&self, names: &[String]) -> Result<(), BackendError> {
-        let _ = names;
+    fn objects_deleted(&self, store: &str, names: &[String]) -> Result<(), BackendError> {
+        let _ = (store, names);
+        Ok(())
+    }
+
+    /// The names of the objects that results of a flow run refer to.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn objects_of(&self, run: FlowRunId) -> Result<Vec<String>, BackendError> {
+        let _ = run;
+        Ok(Vec::new())
+    }
+
+    /// The objects that results refer to, at most so many after as many were `skipped`, for whoever checks them all.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn objects(&self, skipped: usize, most: usize) -> Result<Vec<StoredResult>, BackendError> {
+        let _ = (skipped, most);
+        Ok(Vec::new())
+    }
+
+    /// Flow runs that crashed, so many at most; each is named until [`swept`](Self::swept) is told of it.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn interrupted(&self, most: usize) -> Result<Vec<Interrupted>, BackendError> {
+        let _ = most;
+        Ok(Vec::new())
+    }
+
+    /// What those flow runs left in the result store is gone.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be written.
+    fn swept(&self, runs: &[Interrupted]) -> Result<(), BackendError> {
+        let _ = runs;
         Ok(())
     }
 }

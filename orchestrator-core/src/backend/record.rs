@@ -253,6 +253,8 @@ pub struct EncodedValue {
 /// An object in the result store, with what is needed to check it on reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredValue {
+    /// Where the store is: what [`ResultStore::location`](crate::results::ResultStore::location) says.
+    pub store: Arc<str>,
     /// The name of the object in its store.
     pub location: String,
     /// How many bytes it has.
@@ -263,6 +265,25 @@ pub struct StoredValue {
     pub format: Cow<'static, str>,
     /// The Rust type that was encoded.
     pub type_name: Cow<'static, str>,
+}
+
+/// An object that a result refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredResult {
+    /// The run that gave the result.
+    pub run: TaskRunId,
+    /// The object.
+    pub value: StoredValue,
+}
+
+/// A flow run that crashed: in the result store there may be objects that were written for it, and that no result refers
+/// to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted {
+    /// The flow run.
+    pub run: FlowRunId,
+    /// When it crashed: what was submitted later may be active.
+    pub at: Timestamp,
 }
 
 /// A cache record as read back from a backend.

@@ -122,7 +122,7 @@ pub(crate) async fn find(run: &Run, key: CacheKey, call: &mut dyn Call) -> Resul
 }
 
 /// A stored value as the task gives it, or why it is not one.
-pub(crate) fn take(value: CachedValue, call: &dyn Call) -> Result<Erased, CacheReason> {
+fn take(value: CachedValue, call: &dyn Call) -> Result<Erased, CacheReason> {
     match value {
         CachedValue::Live(value) if call.gives(&value) => Ok(value),
         CachedValue::Live(_) => Err(CacheReason::OtherType { found: None }),

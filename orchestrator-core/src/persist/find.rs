@@ -1,11 +1,13 @@
 //! Finding results that were kept. One that is of no use is told once, and makes room for what the run gives now.
 
+use std::fmt::Display;
+
 use crate::backend::record::{CacheHit, CacheKey, CacheReason, CachedValue, Event};
 use crate::backend::{BackendError, BackendErrorKind};
-use crate::body::{Codec, Erased};
+use crate::body::Erased;
 use crate::cache::{self, Shelf};
-use crate::engine::Call;
-use crate::results;
+use crate::engine::{Call, panics};
+use crate::results::Sweeper;
 use crate::run::Run;
 
 /// Why a result that is kept cannot be taken.
@@ -36,7 +38,7 @@ pub(crate) async fn find(run: &Run, identity: CacheKey, call: &mut dyn Call) -> 
             let _ = orchestrator.backend.append(&[discarded]);
         } else if orchestrator.journal.push_awaited([discarded]).stored().await.is_ok() {
             // Its object, if there is any, is not needed any more. What is left is deleted another time.
-            let _ = results::sweep(orchestrator).await;
+            let _ = Sweeper::of(orchestrator).sweep().await;
         }
     }
     None
@@ -44,16 +46,18 @@ pub(crate) async fn find(run: &Run, identity: CacheKey, call: &mut dyn Call) -> 
 
 async fn take(run: &Run, hit: CacheHit, call: &mut dyn Call) -> Result<(Erased, CacheReason), Useless> {
     let orchestrator = &run.scope.orchestrator;
-    let value = match hit.value {
-        CachedValue::Stored(stored) => orchestrator.results.get(stored, codec(call)?).await?,
-        value @ (CachedValue::Live(_) | CachedValue::Encoded(_)) => cache::take(value, call)
-            .map_err(|why| Useless::ForEver(format!("in {}, {why}", orchestrator.backend.location())))?,
+    let useless = |why: &dyn Display| Useless::ForEver(format!("in {}, {why}", orchestrator.backend.location()));
+    let value = match (hit.value, call.codec()) {
+        (CachedValue::Live(value), _) if call.gives(&value) => value,
+        (CachedValue::Live(_), _) => return Err(useless(&"it is of another type")),
+        (CachedValue::Encoded(_) | CachedValue::Stored(_), None) => return Err(useless(&cache::NO_CODEC)),
+        (CachedValue::Encoded(value), Some(codec)) => {
+            let decoded = panics::catch(|| codec.decode(&value));
+            decoded.map_err(|said| useless(&said))?.map_err(|why| useless(&why))?
+        }
+        (CachedValue::Stored(stored), Some(codec)) => orchestrator.results.get(stored, codec).await?,
     };
     Ok((value, CacheReason::Persisted { run: hit.run }))
-}
-
-fn codec(call: &dyn Call) -> Result<&'static Codec, Useless> {
-    call.codec().ok_or_else(|| Useless::ForEver(cache::NO_CODEC.to_owned()))
 }
 
 impl From<BackendError> for Useless {

@@ -3,6 +3,7 @@
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -13,6 +14,9 @@ use crate::backend::{BackendError, BackendErrorKind};
 /// What a URL of a result store looks like.
 const WANTED: &str =
     "expected a folder, `file:///FOLDER`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`";
+
+/// In the name of a file that was not written to its end.
+const UNFINISHED: char = '#';
 
 /// Results in a folder or in a bucket.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ impl ObjectResults {
     #[must_use]
     pub fn folder(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
+        // The same folder has one name, wherever a process was started.
+        let path = std::path::absolute(&path).unwrap_or(path);
         let location = path.display().to_string();
         Self { place: Place::Folder { path, opened: OnceLock::new() }, location }
     }
@@ -173,6 +179,11 @@ impl ResultStore for ObjectResults {
     fn delete<'a>(&'a self, name: &'a str) -> Doing<'a, ()> {
         Box::pin(async move {
             let Some((store, path)) = self.find(name, false)? else { return Ok(()) };
+            if let (Place::Folder { path, .. }, true) = (&self.place, name.contains(UNFINISHED)) {
+                let path = path.join(name);
+                let _ = tokio::task::spawn_blocking(move || std::fs::remove_file(path)).await;
+                return Ok(());
+            }
             match store.delete(&path).await {
                 Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
                 Err(error) => Err(self.error("delete", name, error)),
@@ -180,9 +191,42 @@ impl ResultStore for ObjectResults {
         })
     }
 
+    fn list<'a>(&'a self, folder: &'a str) -> Doing<'a, Vec<String>> {
+        Box::pin(async move {
+            let names = match &self.place {
+                Place::Folder { path, .. } => {
+                    let (path, name) = (path.join(folder), folder.to_owned());
+                    let listed = tokio::task::spawn_blocking(move || files(&path, &name)).await;
+                    listed
+                        .unwrap_or_else(|error| Err(error.into()))
+                        .map_err(|source| Error::Generic { store: "folder", source: source.into() })
+                }
+                Place::Bucket { store, prefix } => {
+                    let folder = folder.split('/').fold(prefix.clone(), |path, part| path.join(part));
+                    let from = if prefix.as_ref().is_empty() { 0 } else { prefix.as_ref().len() + 1 };
+                    let name = |object: object_store::ObjectMeta| object.location.as_ref()[from..].to_owned();
+                    store.list(Some(&folder)).map_ok(name).try_collect().await
+                }
+            };
+            names.map_err(|error| self.error("list", folder, error))
+        })
+    }
+
     fn location(&self) -> String {
         self.location.clone()
     }
+}
+
+/// The names of the files in a folder, those included that were not written to their end: they are not hidden, as they are
+/// from those who read.
+fn files(path: &FilePath, folder: &str) -> std::io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let name =
+        |entry: std::io::Result<std::fs::DirEntry>| Ok(format!("{folder}/{}", entry?.file_name().to_string_lossy()));
+    entries.map(name).collect()
 }
 
 #[cfg(not(all(feature = "s3", feature = "gcs", feature = "azure")))]

@@ -1,13 +1,16 @@
 //! Applies the retention in the background: a thread that sleeps most of the time, and of whose steps none takes long.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+
 use super::Retention;
+use crate::backend::BackendError;
 use crate::backend::maintenance::{Maintenance, Removed};
-use crate::backend::{BackendError, StateBackend};
 use crate::clock::Clock;
+use crate::results::Sweeper;
 
 /// The first look comes at a random moment within this time. A program that lives shorter, and is started often, does a
 /// piece of the work now and then.
@@ -26,7 +29,7 @@ const REST: u32 = 4;
 #[derive(Debug)]
 pub(crate) struct Upkeep {
     stop: Arc<Stop>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -37,15 +40,16 @@ struct Stop {
 
 impl Upkeep {
     /// Begins to look after the store, if it outlives the process and anything is ever to be removed.
-    pub(crate) fn start(backend: &Arc<dyn StateBackend>, clock: &Arc<dyn Clock>, policy: Retention) -> Option<Self> {
+    pub(crate) fn start(sweeper: &Sweeper, clock: &Arc<dyn Clock>, policy: Retention) -> Option<Self> {
+        let backend = &sweeper.backend;
         if policy.is_off() || backend.in_process() || backend.maintenance().is_none() {
             return None;
         }
         let stop = Arc::new(Stop::default());
-        let (backend, clock, its) = (Arc::clone(backend), Arc::clone(clock), Arc::clone(&stop));
-        let thread = std::thread::Builder::new().name("orchestrator-upkeep".to_owned());
+        let (sweeper, clock, its) = (sweeper.clone(), Arc::clone(clock), Arc::clone(&stop));
+        let builder = thread::Builder::new().name("orchestrator-upkeep".to_owned());
         // Without a thread to spare the store is not looked after; the next process may have one.
-        let thread = thread.spawn(move || live(&*backend, &*clock, &policy, &its)).ok()?;
+        let thread = builder.spawn(move || live(&sweeper, &*clock, &policy, &its)).ok()?;
         Some(Self { stop, thread: Some(thread) })
     }
 }
@@ -69,8 +73,30 @@ impl Stop {
     }
 }
 
-fn live(backend: &dyn StateBackend, clock: &dyn Clock, policy: &Retention, stop: &Stop) {
+/// The deletion of objects that are of no use. It is given up when this is dropped; the next process does the rest.
+struct Sweeping(Option<JoinHandle<()>>);
+
+impl Sweeping {
+    fn go_on(&mut self, sweeper: &Sweeper) {
+        let busy = self.0.as_ref().is_some_and(|task| !task.is_finished());
+        if !busy && sweeper.is_needed().unwrap_or(false) {
+            self.0 = sweeper.start();
+        }
+    }
+}
+
+impl Drop for Sweeping {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+fn live(sweeper: &Sweeper, clock: &dyn Clock, policy: &Retention, stop: &Stop) {
+    let backend = &*sweeper.backend;
     let Some(store) = backend.maintenance() else { return };
+    let mut sweeping = Sweeping(None);
     let mut wait = FIRST.mul_f64(fastrand::f64());
     while !stop.within(wait) {
         wait = LOOK_EVERY;
@@ -92,6 +118,7 @@ fn live(backend: &dyn StateBackend, clock: &dyn Clock, policy: &Retention, stop:
             Ok(_) => {}
             Err(error) => tracing::warn!(target: "orchestrator", "cannot remove old runs: {error}"),
         }
+        sweeping.go_on(sweeper);
     }
 }
 

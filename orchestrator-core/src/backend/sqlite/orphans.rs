@@ -14,6 +14,11 @@ pub(super) fn end(
     at: Timestamp,
     message: &str,
 ) -> rusqlite::Result<usize> {
+    // Detached tasks may be active when their flow run has ended; a trigger tells of all others.
+    let interrupted = "INSERT INTO interrupted (flow_run, at)
+        SELECT DISTINCT flow_run, ?2 FROM task_run WHERE process = ?1 AND end_time IS NULL AND flow_run IS NOT NULL
+        ON CONFLICT (flow_run) DO UPDATE SET at = max(at, excluded.at)";
+    transaction.execute(interrupted, params![owner.0, at.as_micros()])?;
     let flows = end_in(transaction, "flow_run", owner, at, message)?;
     Ok(flows + end_in(transaction, "task_run", owner, at, message)?)
 }

@@ -1,21 +1,23 @@
 //! Results that flow runs keep, under the identities of the calls that gave them.
 
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, Transaction, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::error::Doing;
 use super::{SqliteBackend, lock};
-use crate::backend::record::{CacheHit, CacheKey, CacheRecord, CachedValue, EncodedValue, StoredValue};
+use crate::backend::record::{
+    CacheHit, CacheKey, CacheRecord, CachedValue, EncodedValue, Interrupted, StoredResult, StoredValue,
+};
 use crate::backend::{BackendError, BackendErrorKind, ResultIndex};
 use crate::clock::Timestamp;
-use crate::id::TaskRunId;
+use crate::id::{FlowRunId, TaskRunId};
 
 /// Stores a result, unless there is one.
 pub(super) fn store(transaction: &Transaction<'_>, record: &CacheRecord) -> rusqlite::Result<()> {
     let CacheRecord { key, run, flow_run, created, ref value, .. } = *record;
     let insert = "INSERT OR IGNORE INTO result
-            (key, flow_run, run, created, format, type_name, digest, size, value, location)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+            (key, flow_run, run, created, format, type_name, digest, size, value, store, location)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     let mut insert = transaction.prepare_cached(insert)?;
     let flow_run = flow_run.map(|flow_run| flow_run.as_uuid().into_bytes());
     let (run, created) = (run.as_uuid().into_bytes(), created.as_micros());
@@ -23,21 +25,21 @@ pub(super) fn store(transaction: &Transaction<'_>, record: &CacheRecord) -> rusq
         CachedValue::Live(_) => Ok(()),
         CachedValue::Encoded(EncodedValue { format, type_name, bytes }) => {
             let (digest, size) = (blake3::hash(bytes), i64::try_from(bytes.len()).unwrap_or(i64::MAX));
-            let (bytes, location) = (&**bytes, None::<&str>);
+            let (bytes, nowhere) = (&**bytes, None::<&str>);
             let digest = digest.as_bytes();
-            insert
-                .execute(params![key.0, flow_run, run, created, format, type_name, digest, size, bytes, location])
-                .map(drop)
+            let row = params![key.0, flow_run, run, created, format, type_name, digest, size, bytes, nowhere, nowhere];
+            insert.execute(row).map(drop)
         }
-        CachedValue::Stored(StoredValue { location, size, digest, format, type_name }) => {
+        CachedValue::Stored(StoredValue { store, location, size, digest, format, type_name }) => {
             let (size, bytes) = (i64::try_from(*size).unwrap_or(i64::MAX), None::<&[u8]>);
-            let inserted = insert
-                .execute(params![key.0, flow_run, run, created, format, type_name, digest, size, bytes, location])?;
-            if inserted == 0 {
+            let row =
+                params![key.0, flow_run, run, created, format, type_name, digest, size, bytes, &**store, location];
+            if insert.execute(row)? == 0 {
                 // Another result is there, unless this is the same batch again.
-                let unreferenced = "INSERT OR IGNORE INTO unreferenced (location)
-                    SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM result WHERE key = ?2 AND location = ?1)";
-                transaction.execute(unreferenced, params![location, key.0])?;
+                let unreferenced = "INSERT OR IGNORE INTO unreferenced (store, location)
+                    SELECT ?1, ?2 WHERE NOT EXISTS
+                        (SELECT 1 FROM result WHERE key = ?3 AND store = ?1 AND location = ?2)";
+                transaction.execute(unreferenced, params![&**store, location, key.0])?;
             }
             Ok(())
         }
@@ -52,48 +54,145 @@ pub(super) fn discard(transaction: &Transaction<'_>, key: &CacheKey) -> rusqlite
 impl ResultIndex for SqliteBackend {
     fn result(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
         let doing = || format!("read a persisted result from the database {}", self.path.display());
-        let select = "SELECT run, created, format, type_name, digest, size, value, location FROM result WHERE key = ?1";
+        let select = "SELECT format, type_name, digest, size, value, store, location, run, created
+            FROM result WHERE key = ?1";
         let found = self.read(doing, |connection| {
-            let read =
-                |row: &Row<'_>| Ok(hit(row).unwrap_or_else(|error| Err(format!("its record is damaged: {error}"))));
+            // A column that is not what it should be is in this row: the database itself is sound.
+            let read = |row: &Row<'_>| Ok(hit(row).unwrap_or_else(|error| Err(unreadable(&error))));
             connection.prepare_cached(select)?.query_row([key.0], read).optional()
         })?;
         let damaged = |why| BackendError::new(BackendErrorKind::Damaged, doing()).because(why);
         found.transpose().map_err(damaged)
     }
 
-    fn unreferenced_objects(&self, most: usize) -> Result<Vec<String>, BackendError> {
-        let doing = || format!("look for objects to delete in the database {}", self.path.display());
-        self.read(doing, |connection| {
-            let mut select = connection.prepare_cached("SELECT location FROM unreferenced LIMIT ?1")?;
-            select.query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| row.get(0))?.collect()
-        })
+    fn unreferenced_objects(&self, store: &str, most: usize) -> Result<Vec<String>, BackendError> {
+        self.read(
+            || self.looking_for_objects(),
+            |connection| {
+                let select = "SELECT location FROM unreferenced WHERE store = ?1 LIMIT ?2";
+                let mut select = connection.prepare_cached(select)?;
+                select.query_map(params![store, number(most)], |row| row.get(0))?.collect()
+            },
+        )
     }
 
-    fn objects_deleted(&self, names: &[String]) -> Result<(), BackendError> {
-        let doing = || format!("write to the database {}", self.path.display());
-        lock(&self.writer).objects_deleted(names).doing(doing)
+    fn objects_deleted(&self, store: &str, names: &[String]) -> Result<(), BackendError> {
+        let delete = "DELETE FROM unreferenced WHERE store = ?1 AND location = ?2";
+        self.forget(delete, names, |statement, name| statement.execute([store, name]))
     }
+
+    fn objects_of(&self, run: FlowRunId) -> Result<Vec<String>, BackendError> {
+        self.read(
+            || self.looking_for_objects(),
+            |connection| {
+                let select = "SELECT location FROM result WHERE flow_run = ?1 AND location IS NOT NULL";
+                let mut select = connection.prepare_cached(select)?;
+                select.query_map([run.as_uuid().as_bytes()], |row| row.get(0))?.collect()
+            },
+        )
+    }
+
+    fn objects(&self, skipped: usize, most: usize) -> Result<Vec<StoredResult>, BackendError> {
+        self.read(
+            || self.looking_for_objects(),
+            |connection| {
+                let select = "SELECT format, type_name, digest, size, value, store, location, run FROM result
+                    WHERE location IS NOT NULL ORDER BY no LIMIT ?2 OFFSET ?1";
+                let mut select = connection.prepare_cached(select)?;
+                let mut rows = select.query([number(skipped), number(most)])?;
+                let mut found = Vec::new();
+                while let Some(row) = rows.next()? {
+                    if let Ok(CachedValue::Stored(value)) = value(row)? {
+                        found.push(StoredResult { run: TaskRunId::from_uuid(Uuid::from_bytes(row.get(7)?)), value });
+                    }
+                }
+                Ok(found)
+            },
+        )
+    }
+
+    fn interrupted(&self, most: usize) -> Result<Vec<Interrupted>, BackendError> {
+        self.read(
+            || self.looking_for_objects(),
+            |connection| {
+                let mut select = connection.prepare_cached("SELECT flow_run, at FROM interrupted LIMIT ?1")?;
+                let found = select.query_map([number(most)], |row| {
+                    let run = FlowRunId::from_uuid(Uuid::from_bytes(row.get(0)?));
+                    Ok(Interrupted { run, at: Timestamp::from_micros(row.get(1)?) })
+                })?;
+                found.collect()
+            },
+        )
+    }
+
+    fn swept(&self, runs: &[Interrupted]) -> Result<(), BackendError> {
+        let delete = "DELETE FROM interrupted WHERE flow_run = ?1 AND at = ?2";
+        self.forget(delete, runs, |statement, run| {
+            statement.execute(params![run.run.as_uuid().as_bytes(), run.at.as_micros()])
+        })
+    }
+}
+
+impl SqliteBackend {
+    fn looking_for_objects(&self) -> String {
+        format!("look for objects of results in the database {}", self.path.display())
+    }
+
+    /// Deletes rows, all of them or none.
+    fn forget<T>(
+        &self,
+        delete: &str,
+        rows: &[T],
+        execute: impl Fn(&mut Statement<'_>, &T) -> rusqlite::Result<usize>,
+    ) -> Result<(), BackendError> {
+        let mut writer = lock(&self.writer);
+        let forget = |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut statement = transaction.prepare(delete)?;
+            rows.iter().try_for_each(|row| execute(&mut statement, row).map(drop))?;
+            drop(statement);
+            transaction.commit()
+        };
+        forget(writer.connection()).doing(|| format!("write to the database {}", self.path.display()))
+    }
+}
+
+fn number(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
+}
+
+fn unreadable(error: &rusqlite::Error) -> String {
+    format!("its record is damaged: {error}")
 }
 
 /// What a row says, or why it is not to be believed.
 fn hit(row: &Row<'_>) -> rusqlite::Result<Result<CacheHit, String>> {
-    let (format, type_name) = (row.get::<_, String>(2)?.into(), row.get::<_, String>(3)?.into());
-    let (digest, size) = (row.get::<_, [u8; 32]>(4)?, row.get::<_, i64>(5)?.cast_unsigned());
-    let value = match (row.get_ref(6)?.as_blob_or_null()?, row.get::<_, Option<String>>(7)?) {
-        (Some(bytes), _) if bytes.len() as u64 != size || blake3::hash(bytes).as_bytes() != &digest => {
-            return Ok(Err("its bytes are not those that were stored".to_owned()));
-        }
-        (Some(bytes), _) => {
-            CachedValue::Encoded(EncodedValue { format, type_name, bytes: bytes::Bytes::copy_from_slice(bytes) })
-        }
-        (None, Some(location)) => CachedValue::Stored(StoredValue { location, size, digest, format, type_name }),
-        (None, None) => return Ok(Err("its record has neither bytes nor the name of an object".to_owned())),
+    let value = match value(row)? {
+        Ok(value) => value,
+        Err(why) => return Ok(Err(why)),
     };
     Ok(Ok(CacheHit {
-        run: TaskRunId::from_uuid(Uuid::from_bytes(row.get(0)?)),
-        created: Timestamp::from_micros(row.get(1)?),
+        run: TaskRunId::from_uuid(Uuid::from_bytes(row.get(7)?)),
+        created: Timestamp::from_micros(row.get(8)?),
         expires: None,
         value,
     }))
+}
+
+fn value(row: &Row<'_>) -> rusqlite::Result<Result<CachedValue, String>> {
+    let (format, type_name) = (row.get::<_, String>(0)?.into(), row.get::<_, String>(1)?.into());
+    let (digest, size) = (row.get::<_, [u8; 32]>(2)?, row.get::<_, i64>(3)?.cast_unsigned());
+    let bytes = row.get_ref(4)?.as_blob_or_null()?;
+    Ok(match (bytes, row.get::<_, Option<String>>(5)?, row.get::<_, Option<String>>(6)?) {
+        (Some(bytes), ..) if bytes.len() as u64 != size || blake3::hash(bytes).as_bytes() != &digest => {
+            Err("its bytes are not those that were stored".to_owned())
+        }
+        (Some(bytes), ..) => {
+            Ok(CachedValue::Encoded(EncodedValue { format, type_name, bytes: bytes::Bytes::copy_from_slice(bytes) }))
+        }
+        (None, Some(store), Some(location)) => {
+            Ok(CachedValue::Stored(StoredValue { store: store.into(), location, size, digest, format, type_name }))
+        }
+        (None, ..) => Err("its record has neither bytes nor the name of an object".to_owned()),
+    })
 }

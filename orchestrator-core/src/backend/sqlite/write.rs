@@ -44,15 +44,6 @@ impl Writer {
         stored
     }
 
-    /// Forgets objects that no result refers to and that are gone.
-    pub(super) fn objects_deleted(&mut self, names: &[String]) -> rusqlite::Result<()> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for name in names {
-            transaction.prepare_cached("DELETE FROM unreferenced WHERE location = ?1")?.execute([name])?;
-        }
-        transaction.commit()
-    }
-
     fn store(&mut self, batch: &[Event], by: Option<OwnerNo>) -> rusqlite::Result<bool> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if let Some(owner) = by
