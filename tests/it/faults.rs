@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use orchestrator::backend::maintenance::Maintenance;
 use orchestrator::backend::record::{
-    CacheEntry, CacheHit, CacheKey, CacheQuery, Event, FlowRunQuery, LogLine, Process, TakeOver, TaskRunQuery,
+    CacheEntry, CacheHit, CacheKey, CacheQuery, Event, FlowRunQuery, Interrupted, LogLine, Process, StoredResult,
+    TakeOver, TaskRunQuery,
 };
 use orchestrator::backend::sqlite::SqliteBackend;
 use orchestrator::backend::{
-    BackendError, BackendErrorKind, CacheCare, CacheIndex, ClaimLeases, ClaimRequest, Claimed, EventStore, LimitRecord,
-    LimitSetting, Owner, OwnerNo, Ownership, ResultIndex, RunHistory, RunSearch, Shared, SlotLeases, SlotNews,
-    SlotPlace, SlotStanding, SlotTrade, StateBackend,
+    Answer, BackendError, BackendErrorKind, CacheCare, CacheIndex, ClaimLeases, ClaimRequest, Claimed, EventStore,
+    LimitRecord, LimitSetting, Owner, OwnerNo, Ownership, Request, RequestNo, Requests, ResultIndex, RunHistory,
+    RunSearch, Shared, SlotLeases, SlotNews, SlotPlace, SlotStanding, SlotTrade, StateBackend, Wanted,
 };
 use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, RunId, StateName, TaskRunId, Timestamp};
@@ -108,8 +109,20 @@ pass_on! { CacheCare:
 
 pass_on! { ResultIndex:
     reading result(key: &CacheKey) -> Option<CacheHit>;
-    reading unreferenced_objects(most: usize) -> Vec<String>;
-    writing objects_deleted(names: &[String]) -> ();
+    reading unreferenced_objects(store: &str, most: usize) -> Vec<String>;
+    writing objects_deleted(store: &str, names: &[String]) -> ();
+    reading objects_of(run: FlowRunId) -> Vec<String>;
+    reading objects(skipped: usize, most: usize) -> Vec<StoredResult>;
+    reading interrupted(most: usize) -> Vec<Interrupted>;
+    writing swept(runs: &[Interrupted]) -> ();
+}
+
+pass_on! { Requests:
+    writing request(owner: OwnerNo, run: RunId, wanted: &Wanted, now: Timestamp) -> Option<RequestNo>;
+    reading take_requests(owner: OwnerNo) -> Vec<Request>;
+    writing answer(request: RequestNo, answer: &Answer) -> ();
+    reading answered(request: RequestNo) -> Option<Answer>;
+    writing withdraw(request: RequestNo) -> ();
 }
 
 pass_on! { Ownership:
