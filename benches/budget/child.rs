@@ -25,9 +25,15 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
 
 /// A command that runs this program as a child, with an empty environment of ours in `home`.
 pub(crate) fn command(arguments: &[&str], home: &std::path::Path) -> Command {
+    let mut command = program(home);
+    command.arg("--child").args(arguments);
+    command
+}
+
+/// A command that runs this program, with an empty environment of ours in `home`.
+pub(crate) fn program(home: &std::path::Path) -> Command {
     let program: PathBuf = std::env::current_exe().expect("a program knows itself");
     let mut command = Command::new(program);
-    command.arg("--child").args(arguments);
     command.env("ORCHESTRATOR_LOG", "off").env("ORCHESTRATOR_HOME", home).env_remove("ORCHESTRATOR_DATABASE_URL");
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it reports to the person who called it")]
 
 mod arguments;
+mod big;
 mod cache_hits;
 mod chain;
 mod child;
@@ -33,7 +34,7 @@ struct Workload {
     measure: fn(&Effort) -> Vec<Row>,
 }
 
-const WORKLOADS: [Workload; 9] = [
+const WORKLOADS: [Workload; 10] = [
     Workload { name: "fan-out", measure: fan_out::measure },
     Workload { name: "chain", measure: chain::measure },
     Workload { name: "layers", measure: layers::measure },
@@ -43,9 +44,13 @@ const WORKLOADS: [Workload; 9] = [
     Workload { name: "memory", measure: memory::measure },
     Workload { name: "sqlite", measure: sqlite::measure },
     Workload { name: "start", measure: start::measure },
+    Workload { name: "big", measure: big::measure },
 ];
 
 fn main() -> ExitCode {
+    if std::env::var_os(big::COMMAND_LINE).is_some() {
+        return measure::runtime().block_on(orchestrator::cli());
+    }
     let arguments = match Arguments::read(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
         Err(said) => {

@@ -2,6 +2,7 @@
 //! with a bare runtime and a spawned task.
 
 use std::io::Read as _;
+use std::path::Path;
 use std::time::Instant;
 
 use orchestrator::prelude::*;
@@ -47,11 +48,15 @@ pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
     )]
 }
 
-/// From the start of the process until the body says that it runs.
+/// The same with a database that does not exist yet.
 fn milliseconds(what: &str) -> f64 {
-    let home = tempfile::tempdir().expect("a home");
+    first_task(what, tempfile::tempdir().expect("a home").path())
+}
+
+/// From the start of the process until the body says that it runs.
+pub(crate) fn first_task(what: &str, home: &Path) -> f64 {
     let start = Instant::now();
-    let mut child = child::command(&[what], home.path()).spawn().expect("this program can be started");
+    let mut child = child::command(&[what], home).spawn().expect("this program can be started");
     let mut said = [0; 4];
     child.stdout.as_mut().expect("it is piped").read_exact(&mut said).expect("the body speaks");
     let elapsed = start.elapsed();

@@ -40,6 +40,7 @@ pub(super) const MIGRATIONS: [&[&str]; FORMAT_VERSION as usize] = [
         include_str!("schema/format_3/results.sql"),
         include_str!("schema/format_3/retention.sql"),
         include_str!("schema/format_3/requests.sql"),
+        include_str!("schema/format_3/names.sql"),
     ],
 ];
 

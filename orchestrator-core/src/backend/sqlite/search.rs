@@ -177,10 +177,18 @@ fn by_name(connection: &Connection, name: &str, at_most: usize) -> rusqlite::Res
     };
     let function = function.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
     of_both(|table| {
+        let unamended =
+            "NOT EXISTS (SELECT 1 FROM amendment WHERE amendment.run = run.id AND amendment.name IS NOT NULL)";
+        // Numbers have no index: all runs are looked at, unless no function is called so.
+        let numbered = match function.is_empty() || number.is_none() {
+            true => String::new(),
+            false => format!(
+                "UNION SELECT id FROM {table} AS run
+                WHERE given_name IS NULL AND number = ?2 AND function IN ({function}) AND {unamended}"
+            ),
+        };
         let select = format!(
-            "SELECT id FROM {table} AS run
-            WHERE (given_name = ?1 OR (given_name IS NULL AND number = ?2 AND function IN ({function})))
-                AND NOT EXISTS (SELECT 1 FROM amendment WHERE amendment.run = run.id AND amendment.name IS NOT NULL)
+            "SELECT id FROM {table} AS run WHERE given_name = ?1 AND {unamended} {numbered}
             UNION SELECT run FROM amendment WHERE name = ?1 AND run IN (SELECT id FROM {table})
             ORDER BY id DESC LIMIT ?3"
         );
