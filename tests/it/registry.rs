@@ -178,3 +178,38 @@ fn what_there_is_to_call() {
     let names: Vec<_> = flows().map(|flow| flow.name).collect();
     assert!(names.is_sorted());
 }
+
+#[test]
+fn any_json_is_taken_or_refused() {
+    use proptest::prelude::*;
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".*".prop_map(Value::from),
+    ];
+    let value = leaf.prop_recursive(3, 24, 5, |inside| {
+        let name = prop_oneof![Just("name".to_owned()), Just("stars".to_owned()), Just("day".to_owned()), ".*"];
+        prop_oneof![
+            proptest::collection::vec(inside.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map(name, inside, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    });
+    let names = ["repos", "title", "top", "folder", "plain", "other"];
+    let object = proptest::collection::btree_map(proptest::sample::select(&names[..]), value.clone(), 0..6)
+        .prop_map(|map| Value::Object(map.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let orchestrator = Orchestrator::in_memory();
+    proptest!(ProptestConfig::with_cases(500), |(given in prop_oneof![object, value])| {
+        let _inside = runtime.enter();
+        match orchestrator.run_flow("repository-report", given) {
+            Ok(started) => drop(runtime.block_on(started.wait())),
+            Err(error) => {
+                prop_assert!(error.is_invalid_input(), "{}", error);
+                prop_assert!(error.to_string().contains("repository-report"), "{}", error);
+            }
+        }
+    });
+}

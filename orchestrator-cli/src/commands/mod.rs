@@ -7,6 +7,7 @@ mod explain;
 mod flows;
 mod limits;
 mod logs;
+mod parameters;
 mod remove;
 mod run;
 mod runs;
@@ -26,7 +27,7 @@ pub(crate) async fn run(parsed: Parsed) -> Result<u8, Trouble> {
     let Parsed { globals, command, known } = parsed;
     let globals = &globals;
     match command {
-        Whole::Run { flow, params, file } => run::run(globals, &flow, run::Typed { params, file }).await,
+        Whole::Run { flow, params, file } => run::run(globals, &flow, parameters::Typed { params, file }).await,
         Whole::Resume { run, .. } => run::resume(globals, run.as_deref()).await,
         Whole::Flows => flows::list(globals.json).map(|()| exit::SUCCESS),
         Whole::Look(command) => look(globals, command, known).await,

@@ -1,26 +1,15 @@
 //! `run`, `resume`, `runs rerun`: flows of this program.
 
-use std::io::Read as _;
-use std::path::PathBuf;
-
 use orchestrator_core::text::one_line;
-use orchestrator_core::{Error, FlowInfo, FlowParameter, FlowRun, FlowRunQuery, Orchestrator, StartedFlow, StateType};
-use serde_json::{Map, Value};
+use orchestrator_core::{Error, FlowRun, FlowRunQuery, Orchestrator, StartedFlow, StateType};
+use serde_json::Value;
 
+use super::parameters::Typed;
 use crate::args::Globals;
 use crate::exit::{self, Trouble};
 use crate::json::RunJson;
 use crate::signals::Interrupted;
 use crate::{find, print, store};
-
-/// The parameters of a flow as they were typed.
-#[derive(Debug, Default)]
-pub(super) struct Typed {
-    /// `name=value`, each.
-    pub(super) params: Vec<String>,
-    /// A file with a JSON object; `-` for standard input.
-    pub(super) file: Option<PathBuf>,
-}
 
 /// Runs a flow, and gives the exit code.
 pub(super) async fn run(globals: &Globals, flow: &str, typed: Typed) -> Result<u8, Trouble> {
@@ -162,88 +151,4 @@ fn print_result(result: Option<Value>, json: bool) -> Result<(), Trouble> {
         Some(Value::String(text)) => print::out(&(print::lines(&text) + "\n")),
         Some(result) => print::json(&result),
     }
-}
-
-impl Typed {
-    /// The parameters as a JSON object: those of the file, then those of the command line.
-    fn read(&self, flow: &str) -> Result<Map<String, Value>, Trouble> {
-        let mut parameters = match &self.file {
-            None => Map::new(),
-            Some(file) => from_file(file)?,
-        };
-        let known: Vec<FlowInfo> = orchestrator_core::flows().filter(|info| is_meant(info, flow)).collect();
-        let of_flow = known.first().map(|flow| flow.parameters.as_slice()).unwrap_or_default();
-        let mut given = Vec::new();
-        for param in &self.params {
-            let Some((name, text)) = param.split_once('=') else {
-                return Err(Trouble::usage(format!(
-                    "--param was given '{}': expected NAME=VALUE, such as --param depth=3",
-                    one_line(param)
-                )));
-            };
-            if given.contains(&name) {
-                return Err(Trouble::usage(format!("parameter `{}` is given twice with --param", one_line(name))));
-            }
-            given.push(name);
-            let parameter = of_flow.iter().find(|parameter| parameter.name == name);
-            parameters.insert(name.to_owned(), value(text, parameter));
-        }
-        Ok(parameters)
-    }
-}
-
-fn is_meant(flow: &FlowInfo, name: &str) -> bool {
-    [flow.key, flow.name, flow.function].contains(&name)
-}
-
-fn from_file(file: &PathBuf) -> Result<Map<String, Value>, Trouble> {
-    let (what, text) = if file.as_os_str() == "-" {
-        let mut text = String::new();
-        ("standard input".to_owned(), std::io::stdin().read_to_string(&mut text).map(|_| text))
-    } else {
-        (file.display().to_string(), std::fs::read_to_string(file))
-    };
-    let text = text.map_err(|error| Trouble::usage(format!("cannot read the parameters from {what}: {error}")))?;
-    let wanted = "expected a JSON object, such as {\"depth\": 3}";
-    match serde_json::from_str(&text) {
-        Ok(Value::Object(parameters)) => Ok(parameters),
-        Ok(other) => Err(Trouble::usage(format!("{what} has {}: {wanted}", kind(&other)))),
-        Err(error) => Err(Trouble::usage(format!("{what} is no JSON: {error}; {wanted}"))),
-    }
-}
-
-const fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
-}
-
-/// What a typed value is: text where the parameter takes text, else JSON; and text again where that is no JSON, for whatever is
-/// written as text, such as a date.
-fn value(text: &str, parameter: Option<&FlowParameter>) -> Value {
-    let as_text = || Value::String(text.to_owned());
-    if parameter.is_some_and(takes_text) {
-        return as_text();
-    }
-    serde_json::from_str(text).unwrap_or_else(|_| as_text())
-}
-
-/// Whether a parameter takes text and nothing else, an absent value aside.
-fn takes_text(parameter: &FlowParameter) -> bool {
-    if let Some(kind) = parameter.schema.as_ref().and_then(|schema| schema.get("type")) {
-        let kinds = kind.as_array().map_or(std::slice::from_ref(kind), Vec::as_slice);
-        return kinds.iter().all(|kind| kind == "string" || kind == "null")
-            && kinds.iter().any(|kind| kind == "string");
-    }
-    let mut name = parameter.type_name.replace(' ', "");
-    if let Some(inside) = name.strip_prefix("Option<").and_then(|rest| rest.strip_suffix('>')) {
-        name = inside.to_owned();
-    }
-    let last = name.rsplit("::").next().unwrap_or(&name).trim_start_matches('&');
-    ["String", "str", "PathBuf", "Path", "char"].contains(&last)
 }
