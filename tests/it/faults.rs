@@ -1,7 +1,7 @@
 //! A store that fails now and then: no run waits for ever, none is lost, and whoever asks is told what was wrong.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ struct Faulty {
     reads: AtomicU32,
     writes: AtomicU32,
     faults: AtomicU32,
+    full: AtomicBool,
 }
 
 impl fmt::Debug for Faulty {
@@ -42,6 +43,7 @@ impl Faulty {
             reads: AtomicU32::new(0),
             writes: AtomicU32::new(0),
             faults: AtomicU32::new(0),
+            full: AtomicBool::new(false),
         })
     }
 
@@ -58,8 +60,11 @@ impl Faulty {
         self.may_fail(what, &self.reads, BackendErrorKind::Other)
     }
 
-    /// Writing fails for a moment.
+    /// Writing fails for a moment, or for as long as there is no room.
     fn writing(&self, what: &str) -> Result<(), BackendError> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(BackendError::new(BackendErrorKind::Full, format!("{what} in the faulty store")));
+        }
         self.may_fail(what, &self.writes, BackendErrorKind::Busy)
     }
 }
@@ -264,4 +269,44 @@ async fn runs_complete_though_reading_fails() {
 async fn runs_complete_though_the_store_is_busy_now_and_then() {
     runs_are_whole(0, 20).await;
     runs_are_whole(20, 20).await;
+}
+
+static GATE: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
+
+#[task(concurrency = "narrow")]
+async fn holds() {
+    drop(GATE.acquire().await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_slots_that_cannot_be_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(folder.path(), 0);
+    let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+    orchestrator.limit("narrow", 2).await.unwrap();
+    let runs: Vec<_> = orchestrator.scope(async { (0..20).map(|_| holds()).collect() }).await;
+    let narrow = || store.inner.limits(Timestamp::from_micros(0)).unwrap().remove(0);
+    while (narrow().taken, narrow().waiting) != (2, 18) {
+        tokio::task::yield_now().await;
+    }
+    store.full.store(true, Ordering::SeqCst);
+    GATE.add_permits(20);
+    let mut refused = 0;
+    for run in runs {
+        let ended = tokio::time::timeout(Duration::from_secs(30), run).await.expect("nobody waits for ever");
+        if let Err(error) = ended {
+            assert!(error.to_string().contains("cannot trade in the faulty store: no space is left"), "{error}");
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 18, "two were served before there was no room");
+    // With room again all is given back, though nobody asks for anything.
+    store.full.store(false, Ordering::SeqCst);
+    while (narrow().taken, narrow().waiting) != (0, 0) {
+        tokio::task::yield_now().await;
+    }
+    let run = orchestrator.scope(async { holds() }).await;
+    run.await.unwrap();
+    let error = orchestrator.shutdown().await.unwrap_err();
+    assert!(error.to_string().contains("no space is left"), "{error}");
 }

@@ -26,6 +26,9 @@ pub(in super::super) type Question<T> = Box<dyn FnOnce(&dyn Shared) -> Result<T,
 /// Delays before something is tried again that may help.
 const TRY_AGAIN: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 
+/// How long what could not be given back is kept before that is tried again, if nothing else is to be done.
+const GIVE_BACK_AGAIN: Duration = Duration::from_millis(200);
+
 /// The shortest time between two looks.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -82,6 +85,7 @@ impl Broker {
                 looked: Arc::clone(&self.looked),
                 asked: BTreeMap::new(),
                 over: Vec::new(),
+                failing: false,
                 backlog: HashMap::new(),
                 claims_over: Vec::new(),
                 landings: HashMap::new(),
@@ -174,6 +178,9 @@ struct Work {
     asked: BTreeMap<u64, bool>,
     /// What could not be given back yet.
     over: Vec<u64>,
+    /// The store failed the last time that it was called: it is given one try a call, so that nobody waits for it again
+    /// and again.
+    failing: bool,
     /// What the store was told of the requests that stand in this process.
     backlog: HashMap<Arc<str>, usize>,
     claims_over: Vec<(CacheKey, u64, u64)>,
@@ -230,7 +237,8 @@ impl Work {
     fn patience(&self) -> Option<Duration> {
         let due = self.due.map(|due| due.saturating_duration_since(Instant::now()).max(SHORTEST));
         let look = (self.waits() || !self.claims_over.is_empty()).then_some(LOOK_EVERY);
-        look.map(|look| due.map_or(look, |due| due.min(look)))
+        let again = (!self.over.is_empty()).then_some(GIVE_BACK_AGAIN);
+        look.or(again).map(|look| due.map_or(look, |due| due.min(look)))
     }
 
     /// Whether there is something to look at: a change, slots that have come back by time, or somebody who is gone.
@@ -250,7 +258,7 @@ impl Work {
         if let Some(error) = &self.fenced {
             return Err(error.clone());
         }
-        let mut delays = TRY_AGAIN.iter();
+        let mut delays = if self.failing { [].iter() } else { TRY_AGAIN.iter() };
         loop {
             let store = self.store.shared();
             let called = catch_unwind(AssertUnwindSafe(|| match self.store.lookout.owner() {
@@ -261,7 +269,10 @@ impl Work {
                 }
             }));
             let error = match called {
-                Ok(Ok(done)) => return Ok(done),
+                Ok(Ok(done)) => {
+                    self.failing = false;
+                    return Ok(done);
+                }
                 Ok(Err(error)) => error,
                 Err(_) => {
                     let doing = format!("share limits in {}", self.store.backend.location());
@@ -274,6 +285,7 @@ impl Work {
             match delays.next() {
                 Some(delay) if error.is_transient() => std::thread::sleep(*delay),
                 Some(_) | None => {
+                    self.failing = true;
                     let fenced = error.kind() == BackendErrorKind::Fenced;
                     let error = Error::from(error);
                     if fenced {
@@ -323,10 +335,12 @@ impl Work {
             }
             Err(error) => {
                 let mut failed: Vec<u64> = trade.asks.iter().map(|ask| ask.ticket).collect();
-                if self.fenced.is_some() {
+                if self.fenced.is_some() || !trade.is_empty() {
+                    // Those who stand in the store's queues may wait for what could not be given back just now.
                     failed.extend(std::mem::take(&mut self.asked).into_keys());
                     self.due = None;
-                } else {
+                }
+                if self.fenced.is_none() {
                     // They are given back as soon as that is possible.
                     self.over = trade.over;
                 }
