@@ -7,6 +7,8 @@
 //! cargo run --release --example code_stats -- ~/.cargo/registry/src
 //! cargo run --release --example code_stats -- ~/.cargo/registry/src   # again: every file comes from the cache
 //! ```
+//!
+//! The same holds if the first one was killed half-way: what it had read is in the cache.
 
 mod report;
 

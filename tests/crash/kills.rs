@@ -15,6 +15,8 @@ const LIFE: Duration = Duration::from_millis(30);
 /// Kills in one pipeline; then it is left in peace, so that short lives alone do not decide how many there are.
 const ENOUGH: usize = 40;
 
+const ROLE: &str = "pipeline::runs_in_a_process_of_its_own";
+
 #[tokio::test]
 async fn a_pipeline_that_is_killed_again_and_again_completes_as_if_nothing_had_happened() {
     let wanted = usize::try_from(child::number("ORCHESTRATOR_TEST_KILLS").unwrap_or(40)).unwrap();
@@ -39,12 +41,11 @@ async fn survives(seed: u64) -> usize {
     let mut random = fastrand::Rng::with_seed(seed);
     let pipeline = [("CRASH_TEST_PIPELINE", seed.to_string())];
     let second = [pipeline[0].clone(), (SECOND, "1".to_owned())];
-    let role = "pipeline::runs_in_a_process_of_its_own";
     let (mut kills, mut life, mut completed) = (0, LIFE, 0);
     while !folder.join("result").exists() || kills == 0 {
         // Now and then two processes want to go on with it.
-        let other = (random.u8(..4) == 0).then(|| Role::start(role, folder, &second));
-        let first = Role::start(role, folder, &pipeline);
+        let other = (random.u8(..4) == 0).then(|| Role::start(ROLE, folder, &second));
+        let first = Role::start(ROLE, folder, &pipeline);
         if kills >= ENOUGH {
             drop(other);
             assert!(first.end_within(Duration::from_secs(60)).success(), "seed {seed}: {}", child::said(folder));
@@ -59,22 +60,27 @@ async fn survives(seed: u64) -> usize {
     println!("ORCHESTRATOR_TEST_SEED={seed}: {kills} kills");
     // The result is there, and perhaps the process was killed before the pipeline had ended.
     assert!(
-        Role::start(role, folder, &pipeline).end_within(Duration::from_secs(60)).success(),
+        Role::start(ROLE, folder, &pipeline).end_within(Duration::from_secs(60)).success(),
         "{}",
         child::said(folder)
     );
 
-    let undisturbed = tempfile::tempdir().unwrap();
-    let undisturbed = undisturbed.path();
-    let alone = Role::start(role, undisturbed, &pipeline);
-    assert!(alone.end_within(Duration::from_secs(60)).success(), "seed {seed}: {}", child::said(undisturbed));
-    assert_eq!(witness::published(folder), witness::published(undisturbed), "seed {seed}");
-    assert_eq!(results(folder), results(undisturbed), "seed {seed}");
+    is_as_if_undisturbed(folder, seed, kills).await;
     bodies_ran_no_more_than_they_had_to(folder, seed);
-    history_is_whole(folder, seed, kills).await;
     let said = child::said(folder);
     assert!(!said.contains("locked") && !said.contains("busy"), "seed {seed}: {said}");
     kills
+}
+
+/// The pipeline has completed in the folder, and nothing tells it from one that was left alone.
+pub(crate) async fn is_as_if_undisturbed(folder: &Path, seed: u64, kills: usize) {
+    let undisturbed = tempfile::tempdir().unwrap();
+    let undisturbed = undisturbed.path();
+    let alone = Role::start(ROLE, undisturbed, &[("CRASH_TEST_PIPELINE", seed.to_string())]);
+    assert!(alone.end_within(Duration::from_secs(60)).success(), "seed {seed}: {}", child::said(undisturbed));
+    assert_eq!(witness::published(folder), witness::published(undisturbed), "seed {seed}");
+    assert_eq!(results(folder), results(undisturbed), "seed {seed}");
+    history_is_whole(folder, seed, kills).await;
 }
 
 /// Every persisted result, in an order that does not depend on when it came.

@@ -1,4 +1,4 @@
-//! Pipelines in processes of their own that are killed, again and again, at random moments.
+//! Processes that are killed, again and again, at random moments, or suspended, or have no room on the disk.
 //!
 //! The seeds are printed; `ORCHESTRATOR_TEST_SEED` repeats one, `ORCHESTRATOR_TEST_KILLS` says how many kills there are.
 
@@ -6,7 +6,10 @@
 #![expect(clippy::print_stdout, reason = "seeds and numbers are for those who read the log")]
 
 mod child;
+mod code_stats;
+mod full;
 mod kills;
 mod limits;
+mod migration;
 mod pipeline;
 mod witness;
