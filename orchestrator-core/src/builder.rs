@@ -411,6 +411,7 @@ const VARIABLES: &[&str] = &[
     "ORCHESTRATOR_LOG",
     "ORCHESTRATOR_LOG_CAPTURE",
     // Read by this repository's tests alone.
+    "ORCHESTRATOR_TEST_GOLDEN",
     "ORCHESTRATOR_TEST_KILLS",
     "ORCHESTRATOR_TEST_PROGRAMS",
     "ORCHESTRATOR_TEST_S3_URL",

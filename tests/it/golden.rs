@@ -1,8 +1,9 @@
 //! Database files that released formats wrote: `tests/golden/format_N.db`, each with what is to be read from it.
 //!
-//! `tests/golden/make.rs` is the program that wrote them, built at the commits of their time.
-//! `ORCHESTRATOR_TEST_GOLDEN=overwrite cargo test --test it golden` writes the texts anew. A file of a format that was
-//! released is never changed.
+//! `ORCHESTRATOR_TEST_GOLDEN=overwrite cargo test --test it golden` writes the texts anew, and the file of the present format.
+//! A file of a format that was released is never changed: it was written by the library of its time.
+
+mod make;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,9 @@ use std::path::{Path, PathBuf};
 use orchestrator::backend::maintenance::Maintenance as _;
 use orchestrator::backend::record::FORMAT_VERSION;
 use orchestrator::backend::sqlite::SqliteBackend;
-use orchestrator::backend::{CacheIndex as _, Ownership as _, RunHistory as _};
+use orchestrator::backend::{
+    CacheIndex as _, LimitRecord, Ownership as _, ResultIndex as _, RunHistory as _, SlotLeases as _,
+};
 use orchestrator::prelude::*;
 use orchestrator::{FlowRunQuery, Pause, RunId, Timestamp};
 
@@ -22,6 +25,10 @@ fn golden(name: &str) -> PathBuf {
 fn files_of_all_formats_are_brought_up_to_date_and_read() {
     for format in 1..=FORMAT_VERSION {
         let file = golden(&format!("format_{format}.db"));
+        let overwrite = std::env::var_os("ORCHESTRATOR_TEST_GOLDEN").is_some();
+        if format == FORMAT_VERSION && overwrite {
+            make::make(&file);
+        }
         if format == FORMAT_VERSION && !file.exists() {
             continue;
         }
@@ -33,7 +40,7 @@ fn files_of_all_formats_are_brought_up_to_date_and_read() {
         assert_eq!(backend.info().unwrap().migrated_from, migrated);
         let told = tell(&backend);
         let text = file.with_extension("txt");
-        if std::env::var_os("ORCHESTRATOR_TEST_GOLDEN").is_some() {
+        if overwrite {
             std::fs::write(&text, &told).unwrap();
         }
         let expected = std::fs::read_to_string(&text).unwrap();
@@ -46,6 +53,7 @@ fn files_of_all_formats_are_brought_up_to_date_and_read() {
         let unfinished = expected.lines().last().unwrap().matches("RunId").count();
         assert_eq!(end_all(&again), unfinished);
         assert!(tell(&again).ends_with("not ended: []\n"));
+        assert!(limits(&again).iter().all(|limit| limit.taken == 0), "what they held is free");
     }
 }
 
@@ -85,11 +93,18 @@ fn tell(backend: &SqliteBackend) -> String {
             tell_task(&mut text, backend, &task);
         }
     }
+    for limit in limits(backend) {
+        writeln!(text, "limit '{}': {} of {} slots are taken", limit.name, limit.taken, limit.setting.slots).unwrap();
+    }
     unfinished.sort();
     writeln!(text, "not ended: {unfinished:?}").unwrap();
     let owners = backend.owners().unwrap();
     assert!(owners.iter().all(|owner| owner.ended.is_none() && owner.process.host == "machine"), "{owners:?}");
     text
+}
+
+fn limits(backend: &SqliteBackend) -> Vec<LimitRecord> {
+    backend.limits(Timestamp::from_micros(0)).unwrap()
 }
 
 /// Whoever opens the file next finds that nobody is there who goes on with its runs.
@@ -109,6 +124,9 @@ fn tell_task(text: &mut String, backend: &SqliteBackend, task: &TaskRun) {
         writeln!(text, "    {look}").unwrap();
         if let Some(hit) = look.key.and_then(|key| backend.cached(&key).unwrap()) {
             writeln!(text, "    in the cache since {:?}: {:?}", hit.created, hit.value).unwrap();
+        }
+        if let Some(hit) = look.key.and_then(|key| backend.result(&key).unwrap()) {
+            writeln!(text, "    kept since {:?}: {:?}", hit.created, hit.value).unwrap();
         }
     }
     history(text, backend, task.id.into(), &task.state);
