@@ -10,6 +10,8 @@ use crate::{child, witness};
 
 /// How wide the pipeline is.
 pub(crate) const WIDTH: u64 = 60;
+/// How many results are large.
+pub(crate) const LARGE: u64 = 8;
 /// How many equal calls it makes.
 pub(crate) const EQUAL: u64 = 10;
 
@@ -77,6 +79,12 @@ async fn equal(n: u64) -> u64 {
     work("equal", &[n]).await
 }
 
+/// Its result is so large that it is an object of its own.
+#[task(run_name = "large [{n}]", on_completion = completed)]
+async fn large(n: u64) -> Vec<u64> {
+    vec![work("large", &[n]).await; 5000]
+}
+
 #[task(run_name = "publish", on_completion = completed)]
 fn publish(sum: u64) {
     witness::write("began publish");
@@ -96,6 +104,7 @@ pub(crate) async fn everything(seed: u64) -> anyhow::Result<u64> {
     let narrow = guarded::map((0..WIDTH).map(|n| seed + n).collect::<Vec<_>>());
     let cached = remembered::map((0..WIDTH).map(|n| seed + n / 2).collect::<Vec<_>>());
     let sub = below(seed);
+    let large = large::map((0..LARGE).map(|n| seed + n).collect::<Vec<_>>());
     let mut last = square(seed + WIDTH);
     for n in 0..WIDTH / 2 {
         last = step(last, n);
@@ -121,6 +130,9 @@ pub(crate) async fn everything(seed: u64) -> anyhow::Result<u64> {
     }
     for part in more {
         sum = sum.wrapping_add(part.await?);
+    }
+    for numbers in large.await? {
+        sum = numbers.into_iter().fold(sum, u64::wrapping_add);
     }
     let sum = sum.wrapping_add(sub.await?).wrapping_add(last.await?);
     publish(sum).await?;
