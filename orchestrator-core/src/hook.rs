@@ -190,6 +190,10 @@ fn took_too_long(run: &Run, grace: Duration) {
 async fn call_all(run: &Arc<Run>, hooks: &'static [Hook]) {
     let seen = Arc::new(look(run));
     for hook in hooks {
+        // The run is somebody else's by now, and so are its hooks.
+        if run.scope.orchestrator.fenced().is_some() {
+            return;
+        }
         let place = Place::of(Arc::clone(run), run.run_count());
         let outcome = if (hook.is_async)() {
             in_place(place, || hook.call(&seen)).await

@@ -377,6 +377,9 @@ impl Shared {
         let mut delays = tries.iter();
         loop {
             let outcome = self.append(batch);
+            if let Some(membership) = &self.membership {
+                membership.heard(&outcome);
+            }
             if outcome.as_ref().is_err_and(BackendError::is_transient)
                 && let Some(delay) = delays.next()
             {
@@ -390,7 +393,12 @@ impl Shared {
 
     /// A store that panics must not take the writer along, for which others wait.
     fn append(&self, batch: &[Event]) -> Result<(), BackendError> {
-        let owner = self.membership.as_ref().and_then(|membership| membership.owner());
+        let membership = self.membership.as_ref();
+        if membership.is_some_and(|membership| membership.fenced().is_some()) {
+            let doing = format!("write to {}", self.backend.location());
+            return Err(BackendError::new(BackendErrorKind::Fenced, doing));
+        }
+        let owner = membership.and_then(|membership| membership.owner());
         let stored = panic::catch_unwind(AssertUnwindSafe(|| match owner {
             Some(owner) => self.backend.append_as(owner, batch),
             None => self.backend.append(batch),
@@ -406,7 +414,8 @@ impl Shared {
         let lost = batch.len() as u64;
         let before = self.lost.fetch_add(lost, Ordering::Relaxed);
         let why = self.loss.get_or_init(|| error.to_string());
-        if before == 0 {
+        // What becomes of the runs of a process that was found to be gone is told where they are ended.
+        if before == 0 && error.kind() != BackendErrorKind::Fenced {
             tracing::error!(
                 target: "orchestrator",
                 "history is being lost: {why}. Runs go on, but {} will not show what they did",

@@ -15,6 +15,7 @@ use crate::cache::{Flights, Fresh, Reader};
 use crate::clock::Clock;
 use crate::concurrency::{Limit, Limits, SetLimit, Store};
 use crate::context::{Place, Placed};
+use crate::engine::panics;
 use crate::error::{Error, ErrorKind};
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::journal::Journal;
@@ -98,6 +99,9 @@ impl std::fmt::Debug for Orchestrator {
 /// The installed orchestrator, or the one that was made from the environment.
 static PROCESS_DEFAULT: RwLock<Option<Orchestrator>> = RwLock::new(None);
 
+/// What helps where an orchestrator was found to be gone.
+const BEGIN_ANEW: &str = "build a new orchestrator, or start the program again";
+
 /// What an [`Inner`] is made of.
 pub(crate) struct Parts {
     pub(crate) backend: Arc<dyn StateBackend>,
@@ -126,7 +130,7 @@ impl Orchestrator {
     }
 
     pub(crate) fn from_parts(parts: Parts) -> Self {
-        crate::engine::panics::install_hook();
+        panics::install_hook();
         let Parts { backend, results, clock, defaults, observers, workers, strict, signals, lease, role, retention } =
             parts;
         let fresh = Arc::new(Fresh::default());
@@ -231,7 +235,11 @@ impl Orchestrator {
         let inner = Arc::clone(&self.inner);
         let answer = move || {
             inner.journal.commit();
-            question(&*inner.backend, &inner)
+            let answer = question(&*inner.backend, &inner);
+            if let Some(keeper) = &inner.keeper {
+                keeper.membership().heard(&answer);
+            }
+            answer
         };
         let answer = if self.inner.journal.is_immediate() {
             answer()
@@ -437,6 +445,34 @@ impl Inner {
         );
         *outside = Arc::downgrade(&scope);
         scope
+    }
+
+    /// Why nothing is recorded any more of what the orchestrator does, if it was found to be gone.
+    pub(crate) fn fenced(&self) -> Option<&Arc<str>> {
+        self.keeper.as_ref()?.membership().fenced()
+    }
+
+    /// Why no run is started any more.
+    pub(crate) fn why_closed(&self) -> String {
+        match self.fenced() {
+            Some(why) => format!("{why}, and it starts no run any more: {BEGIN_ANEW}"),
+            None => "the orchestrator is shut down".to_owned(),
+        }
+    }
+
+    /// Ends all runs: they are somebody else's by now.
+    pub(crate) fn give_up(&self, why: &str) {
+        self.roots.close();
+        let runs = self.roots.active().len();
+        panics::shield(|| {
+            let ending = match runs {
+                0 => "no run was active".to_owned(),
+                1 => "the run that was active is ended as Crashed".to_owned(),
+                runs => format!("the {runs} runs that were active are ended as Crashed"),
+            };
+            tracing::error!(target: "orchestrator", "{why}. Here {ending}, and no run is started any more: {BEGIN_ANEW}");
+        });
+        self.cancel_all(Stop::Crashed);
     }
 
     /// Whether anybody looks at such a transition as it happens.

@@ -325,7 +325,7 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call
         run.disown();
         let said = match &run.parent {
             Some(parent) => format!("the run '{}' that called it has ended", parent.name()),
-            None => "the orchestrator is shut down".to_owned(),
+            None => run.scope.orchestrator.why_closed(),
         };
         refuse(&run, said);
         return run;
@@ -476,7 +476,7 @@ pub(crate) fn go_on(
         launch(&run);
     } else {
         run.disown();
-        refuse(&run, "the orchestrator is shut down".to_owned());
+        refuse(&run, orchestrator.why_closed());
     }
     run
 }

@@ -16,6 +16,7 @@ mod environment;
 mod explain;
 mod failures;
 mod faults;
+mod fence;
 mod flows;
 mod futures;
 mod golden;

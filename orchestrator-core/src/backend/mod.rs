@@ -307,9 +307,9 @@ impl fmt::Display for BackendError {
                 ": it has format {found}, written by a newer version of orchestrator; this version reads up to {}",
                 record::FORMAT_VERSION
             ),
-            BackendErrorKind::Fenced => f.write_str(
-                ": this process was suspended for so long that it lost its lease, and its runs were marked as crashed",
-            ),
+            BackendErrorKind::Fenced => {
+                f.write_str(": another process found this one to be gone, and its runs were marked as crashed")
+            }
             BackendErrorKind::Unavailable | BackendErrorKind::Damaged | BackendErrorKind::Other => Ok(()),
         }?;
         match &self.source {

@@ -20,6 +20,8 @@ pub struct Owner {
     pub lease_until: Option<Timestamp>,
     /// When it left, or was found to be gone: from then on nothing that it writes is taken.
     pub ended: Option<Timestamp>,
+    /// Why it was found to be gone; `None` as long as it was not, and if it left.
+    pub why: Option<String>,
 }
 
 /// Keeps the leases of the orchestrators that share a store, and ends the runs of those that are gone.

@@ -259,6 +259,10 @@ fn why_cancelled(run: &Run) -> String {
 }
 
 fn end(run: &Arc<Run>, state: StateName, result: Option<Erased>, failure: Option<TaskError>) -> (StateName, Outcome) {
+    if let Some(why) = run.scope.orchestrator.fenced() {
+        panics::let_go((result, failure));
+        return (StateName::Crashed, Err(run.error(FailureKind::Crashed, Cause::Said(why.to_string()))));
+    }
     let outcome = if state == StateName::Cancelled {
         // Its body may have given a result before, or an error.
         panics::let_go((result, failure));

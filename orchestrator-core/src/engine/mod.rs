@@ -21,7 +21,7 @@ use crate::hook::{self, ResultHooks};
 use crate::orchestrator::Inner;
 use crate::persist;
 use crate::run::{Outcome, Run, Stop};
-use crate::state::StateName;
+use crate::state::{StateName, StateType};
 use crate::sync;
 use crate::testing::Fakes;
 use crate::transaction::Staged;
@@ -73,6 +73,12 @@ async fn supervise(mut watch: Watch, call: Box<dyn Call>) {
     if let Some(orchestrator) = root {
         // Nobody is told of the end of a root run before it is stored. What cannot be stored was reported.
         Box::pin(orchestrator.journal.committed()).await;
+        if let (Some(why), Some(run), Some(Ok(_))) = (orchestrator.fenced(), &watch.run, &watch.outcome)
+            && !Box::pin(is_recorded(run)).await
+        {
+            let error = run.error(FailureKind::Crashed, Cause::Said(why.to_string()));
+            panics::let_go(watch.outcome.replace(Err(error)));
+        }
     }
     let outcome = watch.outcome.take().expect("a run that was lived has an outcome");
     let run = watch.run.take().expect("the run is taken out once");
@@ -161,6 +167,14 @@ fn keep(
 fn root_of(run: &Run) -> Option<Arc<Inner>> {
     let orchestrator = &run.scope.orchestrator;
     (run.above().is_none() && !orchestrator.journal.is_immediate()).then(|| Arc::clone(orchestrator))
+}
+
+/// Whether the history says that a run completed.
+async fn is_recorded(run: &Run) -> bool {
+    let (orchestrator, id) = (Arc::clone(&run.scope.orchestrator), run.id());
+    let states = tokio::task::spawn_blocking(move || orchestrator.backend.states(id)).await;
+    let last = states.ok().and_then(Result::ok).and_then(|mut states| states.pop());
+    last.is_some_and(|state| state.kind == StateType::Completed)
 }
 
 /// The engine panicked; the panic hook has told where.

@@ -1,29 +1,32 @@
 //! What an orchestrator is in the store that it shares with others.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::backend::OwnerNo;
 use crate::backend::record::Process;
+use crate::backend::{BackendError, BackendErrorKind, OwnerNo, StateBackend};
+use crate::engine::panics;
 
 /// Whether an orchestrator is in its store; shared by its keeper and its journal.
 #[derive(Debug)]
 pub(crate) struct Membership {
+    backend: Arc<dyn StateBackend>,
     process: &'static Process,
     owner: OnceLock<OwnerNo>,
-    fenced: AtomicBool,
+    /// Why the store takes nothing any more of what the orchestrator writes.
+    fenced: OnceLock<Arc<str>>,
     /// Whether the keeper is to end.
     stopped: Mutex<bool>,
     wake: Condvar,
 }
 
 impl Membership {
-    pub(super) const fn new(process: &'static Process) -> Self {
+    pub(super) const fn new(backend: Arc<dyn StateBackend>, process: &'static Process) -> Self {
         Self {
+            backend,
             process,
             owner: OnceLock::new(),
-            fenced: AtomicBool::new(false),
+            fenced: OnceLock::new(),
             stopped: Mutex::new(false),
             wake: Condvar::new(),
         }
@@ -42,14 +45,33 @@ impl Membership {
         let _ = self.owner.set(owner);
     }
 
-    /// The store takes nothing any more of what the orchestrator writes.
+    /// Notes what the store has said: it may take nothing any more of what the orchestrator writes. May block.
+    pub(crate) fn heard<T>(&self, answer: &Result<T, BackendError>) {
+        if answer.as_ref().is_err_and(|error| error.kind() == BackendErrorKind::Fenced) {
+            self.fence();
+        }
+    }
+
+    /// The store takes nothing any more of what the orchestrator writes. May block.
     pub(crate) fn fence(&self) {
-        self.fenced.store(true, Ordering::Release);
+        if self.fenced.get().is_some() {
+            return;
+        }
+        let why = panics::shield(|| {
+            let owner = self.backend.shared()?.owner(self.owner()?).ok()??;
+            owner.why
+        });
+        let why = why.flatten().unwrap_or_else(|| "it was suspended for longer than its lease".to_owned());
+        let said = format!("this process was found to be gone: {why}; what it did since is not recorded");
+        let _ = self.fenced.set(said.into());
+        // Whoever looked before holds the lock until it waits.
+        drop(self.stopped.lock());
         self.wake.notify_all();
     }
 
-    pub(crate) fn is_fenced(&self) -> bool {
-        self.fenced.load(Ordering::Acquire)
+    /// Why the store takes nothing any more of what the orchestrator writes, if that is so.
+    pub(crate) fn fenced(&self) -> Option<&Arc<str>> {
+        self.fenced.get()
     }
 
     /// Lets the keeper end.
@@ -59,10 +81,13 @@ impl Membership {
     }
 
     /// Waits for that long, or until there is something to do; says whether the keeper is to go on.
-    pub(super) fn sleep(&self, time: Duration) -> bool {
+    pub(super) fn sleep(&self, time: Duration, stopped_runs: bool) -> bool {
         let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
         if *stopped {
             return false;
+        }
+        if !stopped_runs && self.fenced().is_some() {
+            return true;
         }
         !*self.wake.wait_timeout(stopped, time).unwrap_or_else(PoisonError::into_inner).0
     }

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::backend::record::Process;
-use crate::backend::{BackendError, BackendErrorKind, OwnerNo, Shared, StateBackend};
+use crate::backend::{BackendError, OwnerNo, Shared, StateBackend};
 use crate::clock::{Clock, SystemClock};
 use crate::elsewhere::Server;
 use crate::engine::panics;
@@ -40,7 +40,7 @@ struct State {
     lease: Duration,
     membership: Arc<Membership>,
     watch: Mutex<Watch>,
-    /// Whose runs others may ask something of.
+    /// Whose runs others may ask something of, and which are to end when the store takes nothing of them any more.
     runs: OnceLock<Weak<Inner>>,
 }
 
@@ -68,7 +68,7 @@ impl Keeper {
             backend: Arc::clone(backend),
             clock: Arc::clone(clock),
             lease,
-            membership: Arc::new(Membership::new(crate::process::new_session())),
+            membership: Arc::new(Membership::new(Arc::clone(backend), crate::process::new_session())),
             watch: Mutex::default(),
             runs: OnceLock::new(),
         });
@@ -95,7 +95,8 @@ impl Keeper {
         &self.state.membership
     }
 
-    /// Does with the runs of the orchestrator what others ask.
+    /// Does with the runs of the orchestrator what others ask, and ends them as soon as the store takes nothing of them
+    /// any more.
     pub(crate) fn keep_runs_of(&self, inner: &Arc<Inner>) {
         let _ = self.state.runs.set(Arc::downgrade(inner));
     }
@@ -133,6 +134,11 @@ impl Lookout {
         self.0.membership.owner()
     }
 
+    /// The store takes nothing any more from this orchestrator.
+    pub(crate) fn fence(&self) {
+        self.0.membership.fence();
+    }
+
     /// Ends those who are gone.
     pub(crate) fn look(&self) {
         panics::shield(|| self.0.look());
@@ -159,8 +165,15 @@ impl State {
         let beat = (self.lease / BEATS).min(LONGEST_BEAT);
         let mut next = Instant::now() + beat;
         let mut server = Server::default();
-        while self.membership.sleep(POLL.min(beat)) {
-            if self.membership.is_fenced() {
+        let mut stopped_runs = false;
+        while self.membership.sleep(POLL.min(beat), stopped_runs) {
+            if let Some(why) = self.membership.fenced() {
+                if !stopped_runs && let Some(runs) = self.runs.get() {
+                    stopped_runs = true;
+                    if let Some(inner) = runs.upgrade() {
+                        panics::shield(|| inner.give_up(why));
+                    }
+                }
                 continue;
             }
             panics::shield(|| self.serve(&mut server));
@@ -189,9 +202,7 @@ impl State {
             Some(owner) => self.shared().renew(owner, until),
             None => self.shared().join(self.process(), until).map(|owner| self.membership.joined(owner)),
         };
-        if renewed.as_ref().is_err_and(|error| error.kind() == BackendErrorKind::Fenced) {
-            self.membership.fence();
-        }
+        self.membership.heard(&renewed);
         renewed
     }
 }

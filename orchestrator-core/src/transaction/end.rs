@@ -230,6 +230,10 @@ impl Used {
 }
 
 async fn call(shared: &Arc<Shared>, hook: &ResultHook, staged: &Staged) -> Result<(), RollbackFailure> {
+    if let Some(why) = shared.orchestrator.fenced() {
+        let error = Arc::new(BodyError::new(format!("is not called: {why}")));
+        return Err(RollbackFailure { hook: hook.name(), run: staged.run.name(), error });
+    }
     // Its values are those of the transaction that the run was staged in.
     let within = staged.within.as_ref().unwrap_or(shared);
     hook.run(shared.place().in_transaction(Arc::clone(within)), &staged.result)

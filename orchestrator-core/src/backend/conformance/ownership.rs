@@ -59,11 +59,12 @@ fn joining(backend: &Arc<dyn StateBackend>) {
         assert_eq!(join(shared, &PROCESS), one, "it is there already");
         assert_eq!(present(shared), [one, other]);
         let lease_until = Some(at(1_000));
-        assert_eq!(owner(shared, one), Owner { no: one, process: PROCESS.clone(), lease_until, ended: None });
+        let expected = Owner { no: one, process: PROCESS.clone(), lease_until, ended: None, why: None };
+        assert_eq!(owner(shared, one), expected);
         shared.leave(one, at(5)).expect("leave");
         shared.leave(one, at(6)).expect("leave again");
         assert_eq!(present(shared), [other]);
-        assert_eq!(owner(shared, one).ended, Some(at(5)));
+        assert_eq!((owner(shared, one).ended, owner(shared, one).why), (Some(at(5)), None));
         let again = shared.join(&PROCESS, at(9)).expect_err("it has left");
         assert_eq!(again.kind(), BackendErrorKind::Fenced);
         assert_eq!(shared.owner(OwnerNo(i64::MAX)).expect("look for an owner"), None);
@@ -110,7 +111,8 @@ fn expelling(backend: &Arc<dyn StateBackend>) {
         assert_eq!((read.end_time, read.state), (Some(at(51).to_datetime()), last));
         assert_eq!(backend.task(&pending).end_time, Some(at(10).to_datetime()));
         assert_eq!(present(shared), [here]);
-        assert_eq!(owner(shared, gone).ended, Some(at(10)));
+        let ended = owner(shared, gone);
+        assert_eq!((ended.ended, ended.why.as_deref()), (Some(at(10)), Some(message)));
         assert_eq!(shared.expel(&owner(shared, gone), at(20), "again").expect("expel again"), None);
         assert_eq!(names(backend, &outer).len(), 3);
     });

@@ -46,7 +46,7 @@ impl Ownership for SqliteBackend {
         self.write_aside(
             || self.writing(),
             |transaction| {
-                end(&transaction, owner, now)?;
+                end(&transaction, owner, now, None)?;
                 transaction.commit()
             },
         )
@@ -116,7 +116,7 @@ impl Ownership for SqliteBackend {
                     Some((true, _)) => false,
                 };
                 if first {
-                    end(&transaction, owner.no, at)?;
+                    end(&transaction, owner.no, at, Some(message))?;
                 }
                 let runs = orphans::end(&transaction, owner.no, at, message)?;
                 transaction.commit()?;
@@ -140,15 +140,15 @@ pub(super) fn is_fenced(transaction: &Transaction<'_>, owner: OwnerNo) -> rusqli
 }
 
 /// From now on the orchestrator writes nothing and holds nothing.
-fn end(transaction: &Transaction<'_>, owner: OwnerNo, at: Timestamp) -> rusqlite::Result<()> {
-    let update = "UPDATE process SET ended = ?2 WHERE no = ?1 AND ended IS NULL";
-    transaction.execute(update, params![owner.0, at.as_micros()])?;
+fn end(transaction: &Transaction<'_>, owner: OwnerNo, at: Timestamp, why: Option<&str>) -> rusqlite::Result<()> {
+    let update = "UPDATE process SET ended = ?2, why = ?3 WHERE no = ?1 AND ended IS NULL";
+    transaction.execute(update, params![owner.0, at.as_micros(), why])?;
     requests::end(transaction, owner)
 }
 
 fn select(connection: &Connection, filter: &str, values: impl Params) -> rusqlite::Result<Vec<Owner>> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT no, host, pid, namespace, started, session, lease_until, ended FROM process WHERE {filter}"
+        "SELECT no, host, pid, namespace, started, session, lease_until, ended, why FROM process WHERE {filter}"
     ))?;
     let time = |micros: Option<i64>| micros.map(Timestamp::from_micros);
     let owners = statement.query_map(values, |row| {
@@ -159,7 +159,8 @@ fn select(connection: &Connection, filter: &str, values: impl Params) -> rusqlit
             started: row.get::<_, i64>(4)?.cast_unsigned(),
             session: row.get::<_, i64>(5)?.cast_unsigned(),
         };
-        Ok(Owner { no: OwnerNo(row.get(0)?), process, lease_until: time(row.get(6)?), ended: time(row.get(7)?) })
+        let (lease_until, ended) = (time(row.get(6)?), time(row.get(7)?));
+        Ok(Owner { no: OwnerNo(row.get(0)?), process, lease_until, ended, why: row.get(8)? })
     })?;
     owners.collect()
 }

@@ -289,6 +289,7 @@ impl Work {
                     let fenced = error.kind() == BackendErrorKind::Fenced;
                     let error = Error::from(error);
                     if fenced {
+                        self.store.lookout.fence();
                         self.fenced = Some(error.clone());
                     }
                     return Err(error);

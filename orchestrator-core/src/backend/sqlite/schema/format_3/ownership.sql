@@ -10,6 +10,8 @@ CREATE TABLE owner (
     lease_until INTEGER,
     -- When it left, or was found to be gone. Nothing that it writes later is taken.
     ended INTEGER,
+    -- Why it was found to be gone; NULL if it left.
+    why TEXT,
     UNIQUE (host, pid, namespace, started, session)
 ) STRICT;
 INSERT INTO owner (no, host, pid, namespace, started, session)
