@@ -23,7 +23,7 @@ pub(crate) async fn make(globals: &Globals) -> Result<Orchestrator, Trouble> {
 
 /// How long history is kept is for the pipelines to say, not for a program that passes by.
 fn passing() -> OrchestratorBuilder {
-    Orchestrator::builder().retention(Retention::off())
+    Orchestrator::builder().retention(Retention::off()).resume_crashed(false)
 }
 
 /// Opens what the command line names, or what the program has chosen, or what the environment says.

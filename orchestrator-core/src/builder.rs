@@ -41,6 +41,7 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// | `ORCHESTRATOR_CANCEL_GRACE_SECS` | time that a sync body is given to notice its cancellation | 30 |
 /// | `ORCHESTRATOR_STRICT` | `true`: a run whose history cannot be stored fails | `false` |
 /// | `ORCHESTRATOR_LEASE_SECS` | silence after which other processes take this one for gone | 30 |
+/// | `ORCHESTRATOR_RESUME_CRASHED` | `false`: leave runs that crashed with their process to others | `true` |
 /// | `ORCHESTRATOR_RETENTION` | how long history is kept: an age, a number of runs or both (`30d,10000 runs`), or `off` | `30d` |
 /// | `ORCHESTRATOR_LOG_CAPTURE` | which log lines of bodies are kept with their runs | `info` |
 /// | `ORCHESTRATOR_LOG`, `RUST_LOG` | what is printed, as filter directives; `off` for nothing | `info` |
@@ -66,6 +67,7 @@ pub struct OrchestratorBuilder {
     look_only: bool,
     lease: Option<Duration>,
     retention: Option<Retention>,
+    resume_crashed: Option<bool>,
     signals: bool,
     terminal: bool,
     log: Option<String>,
@@ -193,6 +195,14 @@ impl OrchestratorBuilder {
         self
     }
 
+    /// Whether this orchestrator sees to runs that crashed with their process: lets those of flows with
+    /// `on_crash = "resume"` go on, and calls `on_crashed` hooks that nobody has called. It does so if nobody says anything;
+    /// `false` leaves both to others.
+    pub const fn resume_crashed(mut self, resume: bool) -> Self {
+        self.resume_crashed = Some(resume);
+        self
+    }
+
     /// Whether Ctrl-C and SIGTERM cancel the runs in order. The orchestrator made from the environment does so.
     pub const fn handle_signals(mut self, handle: bool) -> Self {
         self.signals = handle;
@@ -231,7 +241,9 @@ impl OrchestratorBuilder {
                 .map_err(|_| Error::new(ErrorKind::ShutDown))?,
             Err(_) => open(&url, create),
         };
-        Ok(builder.finish(backend?, store))
+        let orchestrator = builder.finish(backend?, store);
+        crate::recovery::begin(orchestrator.inner());
+        Ok(orchestrator)
     }
 
     /// Makes the orchestrator over a store of one's own.
@@ -239,7 +251,9 @@ impl OrchestratorBuilder {
     pub fn build_over(self, backend: Arc<dyn StateBackend>) -> Orchestrator {
         let url = self.url().unwrap_or(DatabaseUrl::Memory);
         let store = self.store_or_default(&url);
-        self.finish(backend, store)
+        let orchestrator = self.finish(backend, store);
+        crate::recovery::begin(orchestrator.inner());
+        orchestrator
     }
 
     /// The orchestrator of a program that makes none: it must come about, whatever the environment says.
@@ -297,6 +311,7 @@ impl OrchestratorBuilder {
             workers: self.blocking_threads.unwrap_or_else(|| (4 * cores).max(16)),
             strict: self.strict.unwrap_or(false),
             retention: if self.look_only { Retention::off() } else { self.retention.unwrap_or_default() },
+            resume_crashed: self.resume_crashed.unwrap_or(true),
             signals: self.signals,
             lease: self.lease.unwrap_or(LEASE),
             role: if self.look_only { Role::Looks } else { Role::Works },
@@ -328,6 +343,8 @@ impl OrchestratorBuilder {
         self.cancel_grace = self.cancel_grace.or_else(|| environment.seconds("ORCHESTRATOR_CANCEL_GRACE_SECS"));
         self.strict = self.strict.or_else(|| environment.get("ORCHESTRATOR_STRICT", "`true` or `false`"));
         self.lease = self.lease.or_else(|| environment.seconds("ORCHESTRATOR_LEASE_SECS"));
+        self.resume_crashed =
+            self.resume_crashed.or_else(|| environment.get("ORCHESTRATOR_RESUME_CRASHED", "`true` or `false`"));
         let right =
             "an age such as `30d`, a number of runs such as `10000 runs`, both as in `30d,10000 runs`, or `off`";
         self.retention = self.retention.or_else(|| environment.get("ORCHESTRATOR_RETENTION", right));
@@ -408,6 +425,7 @@ const VARIABLES: &[&str] = &[
     "ORCHESTRATOR_STRICT",
     "ORCHESTRATOR_LEASE_SECS",
     "ORCHESTRATOR_RETENTION",
+    "ORCHESTRATOR_RESUME_CRASHED",
     "ORCHESTRATOR_LOG",
     "ORCHESTRATOR_LOG_CAPTURE",
     // Read by this repository's tests alone.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::backend::record::OnCrash;
 use crate::hook::Hooks;
 
 /// A task or flow as declared: everything here is known at compile time.
@@ -30,6 +31,8 @@ pub struct Def {
     pub concurrency: &'static [Want],
     pub max_concurrent_tasks: Option<usize>,
     pub hooks: &'static Hooks,
+    /// How often a flow run may go on by itself after a crash; `None` if it is not to.
+    pub crash_budget: Option<u32>,
     pub is_async: bool,
 }
 
@@ -68,8 +71,14 @@ impl Def {
             concurrency: &[],
             max_concurrent_tasks: None,
             hooks: &Hooks::NONE,
+            crash_budget: None,
             is_async: true,
         }
+    }
+
+    /// What is to be done if a run crashes with its process.
+    pub(crate) const fn on_crash(&self) -> OnCrash {
+        OnCrash { hooks: !self.hooks.on_crashed.is_empty(), resume: self.crash_budget.is_some() }
     }
 
     /// Whether the attribute itself asks for caching.

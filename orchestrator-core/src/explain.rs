@@ -9,6 +9,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Local, Utc};
 
 use crate::backend::record::{Pause, Process};
+use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::id::RunId;
 use crate::orchestrator::Orchestrator;
@@ -96,6 +97,8 @@ pub enum Why {
         host: String,
         /// The process on that machine.
         pid: u32,
+        /// When it was last heard of, if it ever said that it is there.
+        heard: Option<DateTime<Utc>>,
     },
 }
 
@@ -192,7 +195,13 @@ impl Orchestrator {
                 (run.name, run.state, run.host, run.pid)
             }
         };
-        let why = if state.is_terminal() { Why::Ended } else { Why::Elsewhere { host, pid } };
+        let why = if state.is_terminal() {
+            Why::Ended
+        } else {
+            let owner = self.ask(move |backend, _| backend.shared().map_or(Ok(None), |shared| shared.owner_of(run_id)));
+            let heard = owner.await?.and_then(|owner| owner.heard).map(Timestamp::to_datetime);
+            Why::Elsewhere { host, pid, heard }
+        };
         Ok(Explanation { run_id, name, state, why })
     }
 }
@@ -320,14 +329,15 @@ impl fmt::Display for Explanation {
                 Some(message) => write!(f, "ended as {}: {message}", self.state.name),
                 None => write!(f, "ended as {}", self.state.name),
             },
-            Why::Elsewhere { host, pid } => {
+            Why::Elsewhere { host, pid, heard } => {
                 let own = crate::process::this_process();
                 let where_it_is = if own.pid == *pid && own.host == *host {
                     "another orchestrator of this process".to_owned()
                 } else {
                     format!("process {pid} on {host}, which is not this one")
                 };
-                write!(f, "is {} as far as is recorded, and belongs to {where_it_is}", self.state.name)
+                write!(f, "is {} as far as is recorded, and belongs to {where_it_is}", self.state.name)?;
+                heard.map_or(Ok(()), |heard| write!(f, "; it was last heard of at {}", clock(heard)))
             }
         }
     }

@@ -15,7 +15,8 @@ use crate::context::Place;
 use crate::engine::attempt::unless_cancelled;
 use crate::engine::panics::{self, Contained};
 use crate::error::{BodyError, chain};
-use crate::run::Run;
+use crate::orchestrator::Inner;
+use crate::run::{Run, Stop};
 use crate::state::{State, StateName};
 
 /// The hooks of a task or flow, by the states that they are called for.
@@ -167,6 +168,56 @@ enum Record {
     Flow(FlowRun),
 }
 
+/// A run that crashed with its process, as it is in the history.
+pub(crate) struct Crashed(Seen);
+
+impl Crashed {
+    pub(crate) fn task(run: TaskRun, state: State) -> Self {
+        Self(Seen { run: Record::Task(TaskRun { state: state.clone(), ..run }), state })
+    }
+
+    pub(crate) fn flow(run: FlowRun, state: State) -> Self {
+        Self(Seen { run: Record::Flow(FlowRun { state: state.clone(), ..run }), state })
+    }
+
+    fn title(&self) -> String {
+        match &self.0.run {
+            Record::Task(run) => format!("Task run '{}'", run.name),
+            Record::Flow(run) => format!("Flow run '{}'", run.name),
+        }
+    }
+}
+
+/// Calls the hooks of a run that is no run of this process: runs that they start are roots. They are given some time, and
+/// then left.
+pub(crate) async fn call_of_crashed(orchestrator: &Arc<Inner>, crashed: Crashed, hooks: &'static [Hook]) {
+    let crashed = Arc::new(crashed);
+    let title = crashed.title();
+    let calls = async {
+        for hook in hooks {
+            let place = Place { orchestrator: Some(Arc::clone(orchestrator)), ..Place::default() };
+            let outcome = if (hook.is_async)() {
+                in_place(place, || hook.call(&crashed.0)).await
+            } else {
+                let crashed = Arc::clone(&crashed);
+                on_a_thread(place, move || hook.call(&crashed.0).into_done()).await
+            };
+            if let Err(failure) = outcome {
+                let name = hook.name;
+                panics::shield(|| {
+                    tracing::error!(target: "orchestrator", "{title}: the hook '{name}' for Crashed {failure}");
+                });
+            }
+        }
+    };
+    let grace = orchestrator.defaults.cancel_grace;
+    if tokio::time::timeout(grace, calls).await.is_err() {
+        panics::shield(|| {
+            tracing::error!(target: "orchestrator", "{title}: its hooks took longer than {grace:?} and are left");
+        });
+    }
+}
+
 /// Calls the hooks for the state that the run has just entered, one after the other; what goes wrong is logged. Once the
 /// run is cancelled they are given some time, and then left: a hook that does not return keeps nobody from ending.
 pub(crate) async fn call(run: &Arc<Run>, hooks: &'static [Hook]) {
@@ -190,8 +241,8 @@ fn took_too_long(run: &Run, grace: Duration) {
 async fn call_all(run: &Arc<Run>, hooks: &'static [Hook]) {
     let seen = Arc::new(look(run));
     for hook in hooks {
-        // The run is somebody else's by now, and so are its hooks.
-        if run.scope.orchestrator.fenced().is_some() {
+        // The run is somebody else's by now, and so are its hooks; or it goes on another time.
+        if run.scope.orchestrator.fenced().is_some() || run.stopped_by() == Some(Stop::Interrupted) {
             return;
         }
         let place = Place::of(Arc::clone(run), run.run_count());

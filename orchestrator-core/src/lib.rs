@@ -7,6 +7,7 @@ pub mod body;
 mod hook;
 pub mod options;
 mod input;
+mod recovery;
 mod registry;
 mod submit;
 mod scope;

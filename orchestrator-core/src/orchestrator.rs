@@ -22,6 +22,7 @@ use crate::journal::Journal;
 use crate::keeper::{Keeper, Role};
 use crate::observe::Observer;
 use crate::options::Defaults;
+use crate::recovery::{self, Recovery};
 use crate::results::{Results, Sweeper};
 use crate::retention::Retention;
 use crate::retention::upkeep::Upkeep;
@@ -80,6 +81,8 @@ pub(crate) struct Inner {
     /// Removes old runs in the background, until it is dropped.
     #[expect(dead_code, reason = "it is held to be dropped")]
     upkeep: Option<Upkeep>,
+    /// What it does about runs that crashed with their process.
+    pub(crate) recovery: Recovery,
     /// What tests put into the orchestrator.
     pub(crate) testing: Kit,
 }
@@ -115,6 +118,7 @@ pub(crate) struct Parts {
     pub(crate) lease: Duration,
     pub(crate) role: Role,
     pub(crate) retention: Retention,
+    pub(crate) resume_crashed: bool,
 }
 
 impl Orchestrator {
@@ -131,8 +135,20 @@ impl Orchestrator {
 
     pub(crate) fn from_parts(parts: Parts) -> Self {
         panics::install_hook();
-        let Parts { backend, results, clock, defaults, observers, workers, strict, signals, lease, role, retention } =
-            parts;
+        let Parts {
+            backend,
+            results,
+            clock,
+            defaults,
+            observers,
+            workers,
+            strict,
+            signals,
+            lease,
+            role,
+            retention,
+            resume_crashed,
+        } = parts;
         let fresh = Arc::new(Fresh::default());
         let keeper = Keeper::start(&backend, &clock, lease, role);
         let membership = keeper.as_ref().map(|keeper| Arc::clone(keeper.membership()));
@@ -168,6 +184,7 @@ impl Orchestrator {
             signals,
             outside: Mutex::default(),
             counts: Arc::default(),
+            recovery: Recovery::new(resume_crashed && role == Role::Works),
             testing: Kit::default(),
         });
         if let Some(keeper) = &inner.keeper {
@@ -199,7 +216,15 @@ impl Orchestrator {
             return installed.clone();
         }
         let mut slot = PROCESS_DEFAULT.write().unwrap_or_else(PoisonError::into_inner);
-        slot.get_or_insert_with(OrchestratorBuilder::from_environment).clone()
+        if let Some(made) = &*slot {
+            return made.clone();
+        }
+        let made = OrchestratorBuilder::from_environment();
+        *slot = Some(made.clone());
+        drop(slot);
+        // Code of the user's runs here.
+        recovery::begin(&made.inner);
+        made
     }
 
     /// The orchestrator in scope, or the installed one; none is made.
@@ -393,6 +418,7 @@ impl Orchestrator {
     /// If some of what happened could not be stored.
     pub async fn shutdown(&self) -> Result<(), Error> {
         self.inner.roots.close();
+        let interrupted = self.inner.recovery.interrupt();
         loop {
             let idle = self.inner.roots.idle.notified();
             tokio::pin!(idle);
@@ -403,8 +429,12 @@ impl Orchestrator {
             }
             idle.await;
         }
-        self.ask(|_, inner| {
+        self.ask(move |backend, inner| {
             inner.journal.close();
+            if let Some(shared) = backend.shared().filter(|_| inner.fenced().is_none()) {
+                // It did not crash, so that it does not count.
+                interrupted.iter().try_for_each(|run| shared.uncount(*run))?;
+            }
             inner.limits.close();
             if let Some(keeper) = &inner.keeper {
                 keeper.leave();
@@ -432,6 +462,9 @@ impl Inner {
         }
         if let (true, Some(handle)) = (self.signals, &handle) {
             crate::signals::watch(self, handle);
+        }
+        if let Some(handle) = handle.as_ref().filter(|_| self.keeper.is_some()) {
+            self.recovery.runs_on(handle);
         }
         let counts = Arc::clone(&self.counts);
         let scope = Scope::new(

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use crate::backend::record::{FlowRun, TakeOver};
+use crate::backend::record::{FlowRun, Resumer, TakeOver};
 use crate::backend::{BackendError, StateBackend};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::machine::may_follow;
+use crate::engine::{Call, panics};
 use crate::error::{Error, ErrorKind};
 use crate::future::StartedFlow;
 use crate::id::{FlowRunId, RunId};
@@ -38,6 +39,8 @@ impl Orchestrator {
     /// The history of the run goes on: its states, and the count of its attempts. What is counted for the call starts
     /// anew: the retries that it may use, and the numbers in the names of its task runs. Options that were set at the call
     /// are not on record, but for its name and tags: those of the attribute hold.
+    ///
+    /// A flow run that went on by itself after a crash, because its flow has `on_crash = "resume"`, is waited for.
     ///
     /// A flow run that is Paused in this process, and waits for no input, is let on as by
     /// [`resume_paused`](Self::resume_paused).
@@ -118,36 +121,23 @@ fn refused(said: String) -> Error {
 }
 
 async fn resume(orchestrator: &Orchestrator, id: FlowRunId) -> Result<StartedFlow, Error> {
+    if let Some(run) = orchestrator.inner().recovery.answer(id.into()) {
+        return Ok(started(run));
+    }
     if let Some(run) = orchestrator.inner().active_run(id.into()) {
         return active(orchestrator, run).await;
     }
     let Some(found) = orchestrator.ask(move |backend, inner| look(backend, inner, id)).await? else {
         return Err(Error::new(ErrorKind::NotFound(format!("there is no flow run {id}"))));
     };
-    if let Some(why) = found.why_not() {
-        return Err(refused(why));
-    }
-    let Found { record, states, .. } = found;
-    let cannot = |why: &dyn std::fmt::Display| refused(format!("flow run '{}' cannot be resumed: {why}", record.name));
-    let flow = Flow::of_run(&record).map_err(|why| cannot(&why))?;
-    let Value::Object(parameters) = &record.parameters else {
-        return Err(cannot(&NEVER_BEGAN));
-    };
-    if let Some(why) = flow.info().not_callable() {
-        return Err(cannot(&format_args!("{why}; call it again with the same parameters instead")));
-    }
-    let call = flow.call(parameters)?;
-    let seq = u32::try_from(states.len()).unwrap_or(u32::MAX);
-    let running = going_on(&record.state, &*orchestrator.inner().clock);
-    let take_over = TakeOver { run: id, seq, process: orchestrator.inner().process, running };
-    let resumed = Resumed { seq: seq + 1, running: take_over.running.clone(), run_count: record.run_count };
+    let Ready { flow, call, record, take_over, resumed } = found.ready(orchestrator.inner(), None)?;
     if !orchestrator.ask(move |backend, _| backend.take_over(&take_over)).await? {
         let run = orchestrator.flow_run(id).await?;
         let said = match run.state.kind.is_terminal() {
             true => format!("it was resumed meanwhile, and has ended as {}", run.state.name),
             false => format!("process {} on {} has resumed it meanwhile", run.pid, run.host),
         };
-        return Err(cannot(&said));
+        return Err(cannot(&record, &said));
     }
     let run = submit::go_on(orchestrator.inner(), Handle::current(), (flow.def, call), &record, resumed);
     // What was written for it without a record is not found by it, and never will be.
@@ -165,18 +155,71 @@ async fn active(orchestrator: &Orchestrator, run: Arc<Run>) -> Result<StartedFlo
         return Err(refused(format!("flow run '{name}' cannot be resumed: it is active in this process, as {state}")));
     }
     orchestrator.resume_paused(run.id(), ()).await?;
+    Ok(started(run))
+}
+
+fn started(run: Arc<Run>) -> StartedFlow {
     let to_json = Flow::of_def(run.def).map_or(nothing as crate::registry::ToJson, Flow::to_json);
-    Ok(StartedFlow::new(run, to_json))
+    StartedFlow::new(run, to_json)
 }
 
 fn nothing(_: &crate::body::Erased) -> Option<Value> {
     None
 }
 
+/// What became of a crashed flow run that is to go on by itself.
+pub(crate) enum ByItself {
+    GoesOn {
+        parameters: Value,
+        run: Arc<Run>,
+    },
+    /// Somebody else was quicker, or sees to it.
+    LeftToOthers,
+    /// It has crashed more often in a row than it may; told to one of those who ask.
+    TooOften {
+        name: String,
+        budget: u32,
+    },
+}
+
+/// Lets a crashed flow run go on that has done so `times` times in a row, if its flow says that it does; blocks.
+pub(crate) fn by_itself(inner: &Arc<Inner>, handle: &Handle, id: FlowRunId, times: u32) -> Result<ByItself, Error> {
+    let Some(found) = look(&*inner.backend, inner, id)? else { return Ok(ByItself::LeftToOthers) };
+    let flow = Flow::of_run(&found.record).map_err(|why| cannot(&found.record, &why))?;
+    let (Some(budget), StateType::Crashed) = (flow.def.crash_budget, found.record.state.kind) else {
+        return Ok(ByItself::LeftToOthers);
+    };
+    if times >= budget {
+        let left = inner
+            .backend
+            .shared()
+            .is_some_and(|shared| times == budget && matches!(shared.leave_crashed(id, times), Ok(true)));
+        return Ok(if left { ByItself::TooOften { name: found.record.name, budget } } else { ByItself::LeftToOthers });
+    }
+    let Ready { flow, call, record, take_over, resumed } = found.ready(inner, Some((times + 1, budget)))?;
+    let taken = inner.backend.take_over(&take_over);
+    if let Some(keeper) = &inner.keeper {
+        keeper.membership().heard(&taken);
+    }
+    if !taken? {
+        panics::let_go(call);
+        return Ok(ByItself::LeftToOthers);
+    }
+    let run = submit::go_on(inner, handle.clone(), (flow.def, call), &record, resumed);
+    Ok(ByItself::GoesOn { parameters: record.parameters, run })
+}
+
+fn cannot(record: &FlowRun, why: &dyn std::fmt::Display) -> Error {
+    refused(format!("flow run '{}' cannot be resumed: {why}", record.name))
+}
+
 /// The state that follows on the one in which a run had ended.
-fn going_on(ended: &State, clock: &dyn Clock) -> Transition {
+fn going_on(ended: &State, clock: &dyn Clock, itself: Option<(u32, u32)>) -> Transition {
     let after = Timestamp::from_micros(ended.timestamp.timestamp_micros().saturating_add(1));
-    let message = format!("resumed after it had ended as {}", ended.name);
+    let mut message = format!("resumed after it had ended as {}", ended.name);
+    if let Some((times, budget)) = itself {
+        message.push_str(&format!(", by itself: {times} of {budget} times"));
+    }
     Transition { name: StateName::Running, at: clock.now().max(after), message: Some(message.into()) }
 }
 
@@ -193,7 +236,7 @@ fn look(backend: &dyn StateBackend, inner: &Inner, id: FlowRunId) -> Result<Opti
     if !record.state.is_terminal() && !backend.in_process() {
         // It may belong to a process that went away.
         if let Some(keeper) = &inner.keeper {
-            keeper.lookout().look();
+            keeper.lookout().look_at_owner_of(id.into());
         }
         let Some(again) = backend.flow_run(id)? else { return Ok(None) };
         record = again;
@@ -213,7 +256,41 @@ fn look(backend: &dyn StateBackend, inner: &Inner, id: FlowRunId) -> Result<Opti
     Ok(Some(Found { record, states, root }))
 }
 
+/// All that is needed to let a run go on.
+struct Ready {
+    flow: Flow,
+    call: Box<dyn Call>,
+    record: FlowRun,
+    take_over: TakeOver,
+    resumed: Resumed,
+}
+
 impl Found {
+    /// `itself`: it goes on by itself, for which time of how many.
+    fn ready(self, inner: &Inner, itself: Option<(u32, u32)>) -> Result<Ready, Error> {
+        if let Some(why) = self.why_not() {
+            return Err(refused(why));
+        }
+        let Self { record, states, .. } = self;
+        let flow = Flow::of_run(&record).map_err(|why| cannot(&record, &why))?;
+        let Value::Object(parameters) = &record.parameters else {
+            return Err(cannot(&record, &NEVER_BEGAN));
+        };
+        if let Some(why) = flow.info().not_callable() {
+            return Err(cannot(&record, &format_args!("{why}; call it again with the same parameters instead")));
+        }
+        let call = flow.call(parameters)?;
+        let seq = u32::try_from(states.len()).unwrap_or(u32::MAX);
+        let running = going_on(&record.state, &*inner.clock, itself);
+        let by = match itself {
+            Some((_, budget)) => Resumer::Itself { budget },
+            None => Resumer::Somebody { on_crash: flow.def.crash_budget.is_some() },
+        };
+        let resumed = Resumed { seq: seq + 1, running: running.clone(), run_count: record.run_count };
+        let take_over = TakeOver { run: record.id, seq, process: inner.process, running, by };
+        Ok(Ready { flow, call, record, take_over, resumed })
+    }
+
     /// Why such a run cannot be resumed.
     fn why_not(&self) -> Option<String> {
         let Self { record, root, .. } = self;

@@ -128,11 +128,21 @@ pub(crate) enum Stop {
     Crashed,
     /// The transaction that it is part of did not complete.
     RolledBack,
+    /// The orchestrator is shut down, and the run, which went on by itself, is to go on another time.
+    Interrupted,
 }
 
 impl Stop {
-    const ALL: [Self; 7] =
-        [Self::Request, Self::CtrlC, Self::Terminated, Self::ShutDown, Self::TimedOut, Self::Crashed, Self::RolledBack];
+    const ALL: [Self; 8] = [
+        Self::Request,
+        Self::CtrlC,
+        Self::Terminated,
+        Self::ShutDown,
+        Self::TimedOut,
+        Self::Crashed,
+        Self::RolledBack,
+        Self::Interrupted,
+    ];
 }
 
 /// Names the runs in a result.
@@ -1190,6 +1200,11 @@ impl Children {
     /// Refuses new runs from now on.
     pub(crate) fn close(&self) {
         lock(&self.table).closed = true;
+    }
+
+    /// Whether new runs are refused.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.table).closed
     }
 
     pub(crate) fn is_idle(&self) -> bool {

@@ -11,7 +11,7 @@ use crate::body::{ArgEncoder, ArgError, Attempt, Body, BodyFailure, Codec, Erase
 use crate::clock::Timestamp;
 use crate::context::Place;
 use crate::def::{Def, DefKind};
-use crate::engine::{self, Call};
+use crate::engine::{self, Call, panics};
 use crate::error::{BodyError, Cause, FailureKind, TaskError};
 use crate::future::{FlowFuture, MapFuture, TaskFuture};
 use crate::future::{Upstream, cycle};
@@ -305,8 +305,20 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call
             orchestrator.root_scope(Handle::try_current().ok())
         }
     };
-    let (overrides, call) = Awaiting::take_from(overrides, call);
+    let (overrides, mut call) = Awaiting::take_from(overrides, call);
     let upstreams = upstreams(&*call);
+    if let (Some(_), None, None, Manner::Call, []) = (def.crash_budget, &parent, &transaction, manner, &upstreams[..])
+        && let Some(run) = outer.orchestrator.recovery.adopt(def, &mut *call)
+    {
+        // Arguments have destructors of their own.
+        panics::let_go(call);
+        let (name, id) = (run.name(), run.id());
+        panics::shield(|| {
+            let flow = def.name;
+            tracing::info!(target: "orchestrator", "this call of flow '{flow}' goes on with flow run '{name}', {id}");
+        });
+        return run;
+    }
     let stale = parent.as_ref().is_some_and(|parent| parent.run_count() != attempt);
     // What an attempt has left behind has no place in the next one.
     let manner = if stale && manner == Manner::Call { Manner::Later } else { manner };
@@ -410,6 +422,7 @@ fn make(
         tags,
         upstream: ids(upstreams),
         process: orchestrator.process,
+        on_crash: def.on_crash(),
     };
     let within = (&*outer, parent.as_ref());
     let identified = visible.then(|| Identified::of(def, options, &*call, within, manner == Manner::Call)).flatten();
@@ -458,6 +471,7 @@ pub(crate) fn go_on(
         tags,
         upstream: record.upstream.clone().into(),
         process: orchestrator.process,
+        on_crash: def.on_crash(),
     };
     let origin = Origin {
         def,

@@ -14,6 +14,9 @@ use crate::options::{Options, Policy, Want};
 use crate::root::Root;
 use crate::value::Delay;
 
+/// How often a run goes on by itself after a crash where nobody says anything.
+const CRASH_BUDGET: u32 = 3;
+
 /// The expression behind `static __DEF: Def =`.
 pub(crate) fn def(root: &Root, options: &Options, function: &Function) -> TokenStream {
     let p = root.path();
@@ -55,6 +58,8 @@ pub(crate) fn def(root: &Root, options: &Options, function: &Function) -> TokenS
         fields.set(quote!(concurrency), quote!(&[#(#wants),*]));
     }
     fields.some(quote!(max_concurrent_tasks), options.max_concurrent_tasks.map(|value| value as usize));
+    let budget = options.crash_budget.map_or(CRASH_BUDGET, |(_, times)| times);
+    fields.some(quote!(crash_budget), options.on_crash.as_ref().map(|_| budget));
     if let Some(hooks) = hooks::of_states(root, options, function.kind) {
         fields.set(quote!(hooks), hooks);
     }

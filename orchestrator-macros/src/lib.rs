@@ -112,6 +112,8 @@ pub fn task(options: TokenStream, function: TokenStream) -> TokenStream {
 /// | `on_completion = hook` | hooks for the end as Completed, which a cached result is too | none |
 /// | `on_failure = hook` | hooks for the end as Failed, after the last attempt | none |
 /// | `on_cancellation = hook` | hooks for the end as Cancelled | none |
+/// | `on_crash = "resume"` | a run whose process went away goes on by itself when the program starts again | it stays Crashed |
+/// | `crash_budget = 3` | how many times in a row it does so | 3 |
 /// | `on_crashed = hook` | hooks for the end as Crashed | none |
 /// | `crate = "path"` | where the crate `orchestrator` is found | `::orchestrator` |
 ///

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use proc_macro2::Span;
 use syn::ext::IdentExt;
 use syn::parse::ParseStream;
 use syn::{Error, Ident, LitStr, Path, Result, Token, parenthesized, token};
@@ -32,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) persist: Option<bool>,
     pub(crate) concurrency: Vec<Want>,
     pub(crate) max_concurrent_tasks: Option<u32>,
+    pub(crate) on_crash: Option<LitStr>,
+    pub(crate) crash_budget: Option<(Span, u32)>,
     pub(crate) on_running: Vec<Path>,
     pub(crate) on_completion: Vec<Path>,
     pub(crate) on_failure: Vec<Path>,
@@ -98,6 +101,21 @@ pub(crate) const ROWS: &[Row<Options>] = &[
         only_on: Some("flow"),
         read: Read::Value(|o, v| set(&mut o.max_concurrent_tasks, value::whole(v, 1))),
     },
+    Row {
+        name: "on_crash",
+        example: "on_crash = \"resume\"",
+        only_on: Some("flow"),
+        read: Read::Value(|o, v| set(&mut o.on_crash, on_crash(v))),
+    },
+    Row {
+        name: "crash_budget",
+        example: "crash_budget = 3",
+        only_on: Some("flow"),
+        read: Read::Value(|o, v| {
+            let span = v.span();
+            set(&mut o.crash_budget, value::whole(v, 1).map(|times| (span, times)))
+        }),
+    },
     both("on_running", "on_running = [tell, count]", |o, v| hooks(&mut o.on_running, v)),
     both("on_completion", "on_completion = tell", |o, v| hooks(&mut o.on_completion, v)),
     both("on_failure", "on_failure = tell", |o, v| hooks(&mut o.on_failure, v)),
@@ -123,6 +141,18 @@ const fn task(name: &'static str, example: &'static str, read: ReadValue<Options
 fn set<T>(field: &mut Option<T>, value: Result<T>) -> Result<()> {
     *field = Some(value?);
     Ok(())
+}
+
+/// What becomes of a run that crashed; there is one thing so far.
+fn on_crash(input: ParseStream<'_>) -> Result<LitStr> {
+    let wrong = |span| {
+        Error::new(
+            span,
+            "write `on_crash = \"resume\"`; functions that are called after a crash are `on_crashed = tell`",
+        )
+    };
+    let text: LitStr = input.parse().map_err(|error: Error| wrong(error.span()))?;
+    if text.value() == "resume" { Ok(text) } else { Err(wrong(text.span())) }
 }
 
 /// The path of a function, or a list of them.

@@ -82,6 +82,17 @@ pub(crate) fn options(options: &mut Options, function: &Function, mistakes: &mut
         mistakes.push(error);
         options.run_name = None;
     }
+    if let (Some((span, _)), None) = (options.crash_budget, &options.on_crash) {
+        mistakes.at(span, "a budget is for runs that go on by themselves: write `on_crash = \"resume\"` as well");
+    }
+    let skipped = function.params.iter().find(|param| param.skipped);
+    if let Some(resume) = options.on_crash.take_if(|_| function.is_generic() || skipped.is_some()) {
+        let why = match skipped {
+            Some(param) => format!("its parameter `{}` is not on record", param.name),
+            None => "a flow with type parameters is not known by name".to_owned(),
+        };
+        mistakes.at(resume.span(), format!("runs of this flow cannot go on by themselves: {why}"));
+    }
     if let Some(policy) = &mut options.cache_policy {
         policy.exclude.retain(|argument| {
             let typed = argument.value();

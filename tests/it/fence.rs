@@ -1,8 +1,6 @@
 //! An orchestrator that others have found to be gone, while it was suspended or could not be seen, stops.
 
-use std::io::{BufRead, BufReader, Lines};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use orchestrator::backend::sqlite::SqliteBackend;
@@ -12,6 +10,7 @@ use orchestrator::{FlowRunId, Timestamp};
 use tokio::sync::Notify;
 
 use crate::door::{Calls, Notes};
+use crate::process::{Process, command, is_child};
 
 const NOBODY_ELSE: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(300);
@@ -223,54 +222,6 @@ async fn a_sync_body_that_does_not_stop_is_abandoned() {
     drop(release);
 }
 
-/// Runs one of the tests below named `child_*` in a process of its own.
-fn child(name: &str, folder: &Path) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", &format!("fence::{name}"), "--nocapture", "--test-threads=1"]);
-    command
-        .env("FENCE_TEST_FOLDER", folder)
-        .env("ORCHESTRATOR_HOME", folder)
-        .env("ORCHESTRATOR_LEASE_SECS", "0.3")
-        .stdout(Stdio::piped());
-    command
-}
-
-fn parents_folder() -> Option<PathBuf> {
-    std::env::var_os("FENCE_TEST_FOLDER").map(PathBuf::from)
-}
-
-/// A child process; it is killed if the test fails.
-struct Process(Child, Lines<BufReader<ChildStdout>>);
-
-impl Process {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self(child, lines)
-    }
-
-    /// What stands behind `word` in the next line that has it.
-    fn says(&mut self, word: &str) -> String {
-        loop {
-            let line = self.1.next().unwrap_or_else(|| panic!("it ended without `{word}`")).unwrap();
-            if let Some((_, said)) = line.split_once(word) {
-                return said.trim().to_owned();
-            }
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test]
 async fn child_suspended() {
     static BEGUN: Notify = Notify::const_new();
@@ -286,7 +237,7 @@ async fn child_suspended() {
     fn tells(_: &FlowRun, _: &State) {
         println!("hook");
     }
-    if parents_folder().is_none() {
+    if !is_child() {
         return;
     }
     let run = suspended();
@@ -302,7 +253,8 @@ async fn child_suspended() {
 #[tokio::test]
 async fn a_process_that_was_stopped_for_longer_than_its_lease_finds_out() {
     let folder = tempfile::tempdir().unwrap();
-    let mut process = Process::start(child("child_suspended", folder.path()));
+    let mut command = command("fence::child_suspended", folder.path());
+    let mut process = Process::start(command.env("ORCHESTRATOR_LEASE_SECS", "0.3"));
     let id: FlowRunId = process.says("begun ").parse().unwrap();
     process.signal("-STOP");
     let orchestrator = open(folder.path(), SHORT).await;
@@ -318,8 +270,7 @@ async fn a_process_that_was_stopped_for_longer_than_its_lease_finds_out() {
     let said = process.says("refused ");
     assert!(said.contains(why) && said.ends_with("start the program again"), "{said}");
     process.says("shutdown ");
-    assert!(process.1.all(|line| !line.unwrap().contains("hook")));
-    assert!(process.0.wait().unwrap().success());
+    assert!(process.rest().iter().all(|line| !line.contains("hook")));
     let states = orchestrator.states(id).await.unwrap();
     assert_eq!(states.iter().map(|state| state.name.as_str()).collect::<Vec<_>>(), ["Pending", "Running", "Crashed"]);
 }

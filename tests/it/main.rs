@@ -8,6 +8,7 @@
 mod cache;
 mod cache_looks;
 mod cancel;
+mod crashes;
 mod dependencies;
 mod docs;
 mod door;
@@ -35,6 +36,7 @@ mod panics;
 mod pause;
 mod persist;
 mod power;
+mod process;
 mod random;
 mod registry;
 mod results;

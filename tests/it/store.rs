@@ -129,6 +129,7 @@ async fn a_killed_process_leaves_a_database_that_can_be_read_and_written() {
         said.contains(&format!("is Running as far as is recorded, and belongs to process {}", process.id())),
         "{said}"
     );
+    assert!(said.contains(", which is not this one; it was last heard of at "), "{said}");
     process.kill().unwrap();
     process.wait().unwrap();
     let orchestrator = open(folder.path()).await;

@@ -52,6 +52,8 @@ struct Details {
     host: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heard: Option<DateTime<Utc>>,
 }
 
 #[derive(Serialize)]
@@ -139,7 +141,9 @@ fn details(why: Why) -> (&'static str, Details) {
         }
         Why::Cancelling => ("cancelling", none()),
         Why::Ended => ("ended", none()),
-        Why::Elsewhere { host, pid } => ("elsewhere", Details { host: Some(host), pid: Some(pid), ..none() }),
+        Why::Elsewhere { host, pid, heard } => {
+            ("elsewhere", Details { host: Some(host), pid: Some(pid), heard, ..none() })
+        }
         Why::SameKeyElsewhere { process, .. } => {
             ("same_key_elsewhere", Details { host: Some(process.host), pid: Some(process.pid), ..none() })
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use orchestrator_core::backend::EventStore as _;
 use orchestrator_core::backend::record::{
-    CacheKey, CacheRecord, CachedValue, EncodedValue, Event, LogRecord, Process, RunEvent, RunInfo,
+    CacheKey, CacheRecord, CachedValue, EncodedValue, Event, LogRecord, OnCrash, Process, RunEvent, RunInfo,
 };
 use orchestrator_core::backend::sqlite::SqliteBackend;
 use orchestrator_core::{FlowRunId, RunId, StateName, TaskRunId, Timestamp, Transition};
@@ -123,6 +123,7 @@ fn info(id: RunId, key: &'static str, function: &'static str) -> RunInfo {
         tags: Arc::from([]),
         upstream: Box::new([]),
         process: &PROCESS,
+        on_crash: OnCrash::default(),
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod caching;
 mod claiming;
+mod crashing;
 mod history;
 mod listing;
 mod ownership;
@@ -47,6 +48,7 @@ pub fn check(make: impl Fn() -> Arc<dyn StateBackend>) {
         requests::CASES,
         serving::CASES,
         claiming::CASES,
+        crashing::CASES,
     ];
     let failures: Vec<String> = suites
         .concat()

@@ -5,6 +5,7 @@
 //! blocking pool. Nothing outside this folder knows how anything is stored.
 
 mod claims;
+mod crashes;
 pub mod maintenance;
 pub mod memory;
 mod ownership;
@@ -27,6 +28,7 @@ use crate::state::State;
 use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, Interrupted, LogLine, StoredResult, TakeOver, TaskRun};
 
 pub use claims::{ClaimLeases, ClaimRequest, Claimed};
+pub use crashes::{Crash, Crashes};
 pub use ownership::{Owner, OwnerNo, Ownership};
 pub use requests::{Answer, Request, RequestNo, Requests, Wanted};
 pub use shared::Shared;

@@ -18,6 +18,8 @@ pub struct Owner {
     pub process: Process,
     /// Until when it said that it would be there; `None` if it never said so.
     pub lease_until: Option<Timestamp>,
+    /// When it said so last.
+    pub heard: Option<Timestamp>,
     /// When it left, or was found to be gone: from then on nothing that it writes is taken.
     pub ended: Option<Timestamp>,
     /// Why it was found to be gone; `None` as long as it was not, and if it left.

@@ -51,6 +51,17 @@ pub struct RunInfo {
     pub upstream: Box<[RunId]>,
     /// The machine and process that the run belongs to.
     pub process: &'static Process,
+    /// What is to be done if the run crashes with its process.
+    pub on_crash: OnCrash,
+}
+
+/// What is to be done if a run crashes with its process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OnCrash {
+    /// Hooks are to be called.
+    pub hooks: bool,
+    /// It is a flow run that is to go on by itself.
+    pub resume: bool,
 }
 
 impl RunInfo {
@@ -155,6 +166,23 @@ pub struct TakeOver {
     pub process: &'static Process,
     /// The state that follows on its terminal one.
     pub running: Transition,
+    /// Who wants it.
+    pub by: Resumer,
+}
+
+/// Who lets a flow run go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumer {
+    /// Somebody does: how often it went on by itself is counted anew, if it is to do so at all.
+    Somebody {
+        /// Whether it is to go on by itself if it crashes.
+        on_crash: bool,
+    },
+    /// It goes on by itself after a crash, if it has done so less often than that.
+    Itself {
+        /// How often it may.
+        budget: u32,
+    },
 }
 
 /// Transitions of one run that happened since the last event about it.

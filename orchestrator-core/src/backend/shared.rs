@@ -1,6 +1,6 @@
 //! What a store has to do if several processes share it.
 
-use super::{ClaimLeases, Ownership, Requests, SlotLeases};
+use super::{ClaimLeases, Crashes, Ownership, Requests, SlotLeases};
 
 /// A store that any number of processes use at a time; see [`StateBackend::shared`](super::StateBackend::shared).
-pub trait Shared: Ownership + SlotLeases + ClaimLeases + Requests {}
+pub trait Shared: Ownership + SlotLeases + ClaimLeases + Crashes + Requests {}

@@ -241,6 +241,7 @@ fn why_cancelled(run: &Run) -> String {
         Stop::CtrlC => "by Ctrl-C".to_owned(),
         Stop::Terminated => "by SIGTERM".to_owned(),
         Stop::ShutDown => "the orchestrator was shut down".to_owned(),
+        Stop::Interrupted => "the orchestrator was shut down before it had ended; it goes on another time".to_owned(),
         Stop::Request | Stop::TimedOut | Stop::Crashed | Stop::RolledBack
             if run.above().is_some_and(|parent| parent.is_cancelled()) =>
         {
@@ -263,10 +264,12 @@ fn end(run: &Arc<Run>, state: StateName, result: Option<Erased>, failure: Option
         panics::let_go((result, failure));
         return (StateName::Crashed, Err(run.error(FailureKind::Crashed, Cause::Said(why.to_string()))));
     }
+    let interrupted = run.stopped_by() == Some(Stop::Interrupted);
     let outcome = if state == StateName::Cancelled {
         // Its body may have given a result before, or an error.
         panics::let_go((result, failure));
-        Err(run.error(FailureKind::Cancelled, Cause::Said(why_cancelled(run))))
+        let kind = if interrupted { FailureKind::Crashed } else { FailureKind::Cancelled };
+        Err(run.error(kind, Cause::Said(why_cancelled(run))))
     } else {
         match (result, failure) {
             (Some(value), failure) if state.kind() == StateType::Completed => {

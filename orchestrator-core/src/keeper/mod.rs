@@ -15,7 +15,9 @@ use crate::backend::{BackendError, OwnerNo, Shared, StateBackend};
 use crate::clock::{Clock, SystemClock};
 use crate::elsewhere::Server;
 use crate::engine::panics;
+use crate::id::RunId;
 use crate::orchestrator::Inner;
+use crate::recovery;
 use gone::Watch;
 pub(crate) use membership::Membership;
 
@@ -139,6 +141,17 @@ impl Lookout {
         self.0.membership.fence();
     }
 
+    /// Ends the orchestrator that a run belongs to, if it is gone.
+    pub(crate) fn look_at_owner_of(&self, run: RunId) {
+        let looked = panics::shield(|| {
+            let owner = self.0.shared().owner_of(run)?;
+            owner.map_or(Ok(false), |owner| self.0.look_at(&owner))
+        });
+        if let Some(Err(error)) = looked {
+            tracing::debug!(target: "orchestrator", "cannot look for the process of run {run}: {error}");
+        }
+    }
+
     /// Ends those who are gone.
     pub(crate) fn look(&self) {
         panics::shield(|| self.0.look());
@@ -184,6 +197,9 @@ impl State {
             if panics::shield(|| self.renew()).is_some_and(|renewed| renewed.is_ok()) {
                 next = Instant::now() + beat;
                 panics::shield(|| self.look());
+                if let Some(inner) = self.runs.get().and_then(Weak::upgrade) {
+                    panics::shield(|| recovery::look(&inner));
+                }
             }
         }
     }

@@ -139,6 +139,11 @@ impl Flow {
         flows.filter_map(|registered| Some(Self { def: (registered.def)(), entry: registered.flow? }))
     }
 
+    /// Those whose runs go on by themselves after a crash.
+    pub(crate) fn resuming() -> impl Iterator<Item = Self> {
+        Self::all().filter(|flow| flow.def.crash_budget.is_some())
+    }
+
     fn function(self) -> &'static str {
         self.def.key.rsplit("::").next().unwrap_or(self.def.key)
     }

@@ -73,6 +73,7 @@ impl Actor {
             tags: Arc::new([]),
             upstream: Box::new([]),
             process: &PROCESS,
+            on_crash: crate::backend::record::OnCrash::default(),
         };
         Self { info, name: name.to_owned() }
     }

@@ -59,8 +59,10 @@ fn joining(backend: &Arc<dyn StateBackend>) {
         assert_eq!(join(shared, &PROCESS), one, "it is there already");
         assert_eq!(present(shared), [one, other]);
         let lease_until = Some(at(1_000));
-        let expected = Owner { no: one, process: PROCESS.clone(), lease_until, ended: None, why: None };
-        assert_eq!(owner(shared, one), expected);
+        let known = owner(shared, one);
+        let heard = known.heard;
+        assert!(heard.is_some());
+        assert_eq!(known, Owner { no: one, process: PROCESS.clone(), lease_until, heard, ended: None, why: None });
         shared.leave(one, at(5)).expect("leave");
         shared.leave(one, at(6)).expect("leave again");
         assert_eq!(present(shared), [other]);

@@ -4,7 +4,7 @@ use std::sync::{Arc, Barrier, LazyLock};
 
 use super::Case;
 use super::sample::{Ask, PROCESS, at, counted, event, flow, outline};
-use crate::backend::record::{Event, Process, RunInfo, TakeOver};
+use crate::backend::record::{Event, Process, Resumer, RunInfo, TakeOver};
 use crate::backend::{BackendErrorKind, StateBackend};
 use crate::state::{StateName, Transition};
 
@@ -22,7 +22,13 @@ static OTHER: LazyLock<Process> =
 
 fn take_over(run: &RunInfo, seq: u32, micros: i64) -> TakeOver {
     let running = Transition { name: StateName::Running, at: at(micros), message: Some("resumed".into()) };
-    TakeOver { run: run.id.as_flow().expect("the id of a flow run"), seq, process: &OTHER, running }
+    TakeOver {
+        run: run.id.as_flow().expect("the id of a flow run"),
+        seq,
+        process: &OTHER,
+        running,
+        by: Resumer::Somebody { on_crash: false },
+    }
 }
 
 fn failed(run: &RunInfo) -> Event {

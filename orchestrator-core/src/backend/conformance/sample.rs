@@ -47,6 +47,7 @@ fn run(id: RunId) -> RunInfo {
         tags: Arc::from([]),
         upstream: Box::new([]),
         process: &PROCESS,
+        on_crash: crate::backend::record::OnCrash::default(),
     }
 }
 

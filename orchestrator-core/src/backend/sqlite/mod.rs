@@ -6,6 +6,7 @@
 mod cache;
 mod care;
 mod claims;
+mod crashes;
 mod error;
 mod lease;
 mod limits;

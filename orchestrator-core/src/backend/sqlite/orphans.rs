@@ -41,6 +41,13 @@ fn end_in(
         SELECT id, next_seq, {line} FROM {table} WHERE {unfinished} AND next_seq >= {STATES_IN_ROW}"
     );
     transaction.execute(&long, params![owner.0, at.as_micros(), rest])?;
+    let crash = format!(
+        "INSERT INTO crash (run, is_flow)
+        SELECT id, {} FROM {table} WHERE {unfinished} AND function IN (SELECT no FROM function WHERE on_crashed)
+        ON CONFLICT (run) DO NOTHING",
+        i32::from(table == "flow_run"),
+    );
+    transaction.execute(&crash, [owner.0])?;
     let update = format!(
         "UPDATE {table} SET
             states = iif(next_seq < {STATES_IN_ROW}, states || {line}, states), next_seq = next_seq + 1,

@@ -6,22 +6,23 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, params};
 use super::{SqliteBackend, orphans, requests};
 use crate::backend::record::Process;
 use crate::backend::{BackendError, BackendErrorKind, Owner, OwnerNo, Ownership};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::id::RunId;
 
 impl Ownership for SqliteBackend {
     fn join(&self, process: &Process, until: Timestamp) -> Result<OwnerNo, BackendError> {
         let Process { host, pid, namespace, started, session } = process;
-        let upsert = "INSERT INTO process (host, pid, namespace, started, session, lease_until)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-            ON CONFLICT (host, pid, namespace, started, session) DO UPDATE SET lease_until = excluded.lease_until
+        let upsert = "INSERT INTO process (host, pid, namespace, started, session, lease_until, heard)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            ON CONFLICT (host, pid, namespace, started, session)
+            DO UPDATE SET lease_until = excluded.lease_until, heard = excluded.heard
             WHERE ended IS NULL RETURNING no";
         let (namespace, started, session) = (namespace.cast_signed(), started.cast_signed(), session.cast_signed());
-        let until = until.as_micros();
+        let (until, heard) = (until.as_micros(), SystemClock.now().as_micros());
         let joined = self.write_aside(
             || self.writing(),
             |transaction| {
-                let values = params![host, pid, namespace, started, session, until];
+                let values = params![host, pid, namespace, started, session, until, heard];
                 let no = transaction.query_row(upsert, values, |row| row.get(0)).optional()?;
                 transaction.commit()?;
                 Ok(no)
@@ -31,11 +32,12 @@ impl Ownership for SqliteBackend {
     }
 
     fn renew(&self, owner: OwnerNo, until: Timestamp) -> Result<(), BackendError> {
-        let update = "UPDATE process SET lease_until = ?2 WHERE no = ?1 AND ended IS NULL";
+        let update = "UPDATE process SET lease_until = ?2, heard = ?3 WHERE no = ?1 AND ended IS NULL";
+        let values = [owner.0, until.as_micros(), SystemClock.now().as_micros()];
         let renewed = self.write_aside(
             || self.writing(),
             |transaction| {
-                let changes = transaction.prepare_cached(update)?.execute(params![owner.0, until.as_micros()])?;
+                let changes = transaction.prepare_cached(update)?.execute(values)?;
                 transaction.commit().map(|()| changes > 0)
             },
         )?;
@@ -148,7 +150,7 @@ fn end(transaction: &Transaction<'_>, owner: OwnerNo, at: Timestamp, why: Option
 
 fn select(connection: &Connection, filter: &str, values: impl Params) -> rusqlite::Result<Vec<Owner>> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT no, host, pid, namespace, started, session, lease_until, ended, why FROM process WHERE {filter}"
+        "SELECT no, host, pid, namespace, started, session, lease_until, ended, why, heard FROM process WHERE {filter}"
     ))?;
     let time = |micros: Option<i64>| micros.map(Timestamp::from_micros);
     let owners = statement.query_map(values, |row| {
@@ -160,7 +162,7 @@ fn select(connection: &Connection, filter: &str, values: impl Params) -> rusqlit
             session: row.get::<_, i64>(5)?.cast_unsigned(),
         };
         let (lease_until, ended) = (time(row.get(6)?), time(row.get(7)?));
-        Ok(Owner { no: OwnerNo(row.get(0)?), process, lease_until, ended, why: row.get(8)? })
+        Ok(Owner { no: OwnerNo(row.get(0)?), process, lease_until, heard: time(row.get(9)?), ended, why: row.get(8)? })
     })?;
     owners.collect()
 }

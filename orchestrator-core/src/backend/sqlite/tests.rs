@@ -57,6 +57,7 @@ fn run(id: RunId) -> Event {
         tags: Arc::from([]),
         upstream: Box::new([]),
         process,
+        on_crash: crate::backend::record::OnCrash::default(),
     };
     let transitions = smallvec![Transition { name: StateName::Completed, at, message: None }];
     Event::Run(RunEvent { run: Arc::new(info), first_seq: 0, transitions, run_count: 1, cache: None })

@@ -9,7 +9,7 @@ use super::look::Reason;
 use super::packed::{Paused, Reference, References, Tags, pack};
 use super::{ownership, result};
 use crate::backend::OwnerNo;
-use crate::backend::record::{Event, LogRecord, Process, RunEvent, RunInfo, TakeOver};
+use crate::backend::record::{Event, LogRecord, Process, Resumer, RunEvent, RunInfo, TakeOver};
 use crate::id::RunId;
 use crate::state::{StateType, Transition};
 
@@ -85,7 +85,7 @@ impl Writer {
     }
 
     fn let_go_on(&mut self, take_over: &TakeOver) -> rusqlite::Result<Option<bool>> {
-        let TakeOver { run, seq, process, running } = take_over;
+        let TakeOver { run, seq, process, running, by } = take_over;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let owner = self.numbers.process(process, &transaction)?;
         if ownership::is_fenced(&transaction, OwnerNo(owner))? {
@@ -97,8 +97,13 @@ impl Writer {
         let id = run.as_uuid().into_bytes();
         let update = "UPDATE flow_run SET
                 states = states || ?3, next_seq = ?2 + 1, run_count = run_count + 1, state = ?4, state_at = ?5,
-                message = ?6, start_time = coalesce(start_time, ?5), end_time = NULL, process = ?7
-            WHERE id = ?1 AND next_seq = ?2 AND end_time IS NOT NULL";
+                message = ?6, start_time = coalesce(start_time, ?5), end_time = NULL, process = ?7,
+                resumed = iif(?8 IS NULL, ?9, resumed + 1)
+            WHERE id = ?1 AND next_seq = ?2 AND end_time IS NOT NULL AND (?8 IS NULL OR resumed < ?8)";
+        let (budget, anew) = match *by {
+            Resumer::Somebody { on_crash } => (None, on_crash.then_some(0)),
+            Resumer::Itself { budget } => (Some(budget), None),
+        };
         let changes = transaction.execute(
             update,
             params![
@@ -109,6 +114,8 @@ impl Writer {
                 running.at.as_micros(),
                 running.message,
                 owner,
+                budget,
+                anew,
             ],
         )?;
         if changes > 0 && !in_row {
@@ -204,8 +211,19 @@ impl<'t> RunTable<'t> {
         ])?;
         if changes > 0 {
             self.looked(event)?;
+            self.on_crash(info)?;
         }
         Ok(changes > 0)
+    }
+
+    /// Puts down that the run is to go on by itself if it crashes: few are.
+    fn on_crash(&self, info: &RunInfo) -> rusqlite::Result<()> {
+        let RunId::Flow(id) = info.id else { return Ok(()) };
+        if !info.on_crash.resume || info.parent.is_some() {
+            return Ok(());
+        }
+        let update = "UPDATE flow_run SET resumed = 0 WHERE id = ?1";
+        self.transaction.prepare_cached(update)?.execute([id.as_uuid().as_bytes()]).map(drop)
     }
 
     /// Puts down what the run found in the cache: most runs do not look.
@@ -304,6 +322,8 @@ impl Numbers {
                 transaction.last_insert_rowid()
             }
         };
+        let update = "UPDATE function SET on_crashed = ?2 WHERE no = ?1 AND on_crashed <> ?2";
+        transaction.execute(update, params![number, info.on_crash.hooks])?;
         self.functions.insert(function, number);
         Ok(number)
     }

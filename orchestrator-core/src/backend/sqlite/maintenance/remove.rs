@@ -24,6 +24,7 @@ const KEPT: [&str; 5] = [
     "DELETE FROM history WHERE run = ?1",
     "DELETE FROM amendment WHERE run = ?1",
     "DELETE FROM log WHERE run = ?1",
+    "DELETE FROM crash WHERE run = ?1",
     "DELETE FROM result WHERE run = ?1",
     "DELETE FROM request WHERE run = ?1",
 ];

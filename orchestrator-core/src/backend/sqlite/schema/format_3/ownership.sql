@@ -8,6 +8,8 @@ CREATE TABLE owner (
     session INTEGER NOT NULL,
     -- Until when it says that it is there; NULL if it never said so.
     lease_until INTEGER,
+    -- When it said so.
+    heard INTEGER,
     -- When it left, or was found to be gone. Nothing that it writes later is taken.
     ended INTEGER,
     -- Why it was found to be gone; NULL if it left.
@@ -18,4 +20,16 @@ INSERT INTO owner (no, host, pid, namespace, started, session)
     SELECT no, host, pid, namespace, started, 0 FROM process;
 DROP TABLE process;
 ALTER TABLE owner RENAME TO process;
+-- How often a flow run went on by itself after a crash since somebody last started it; NULL if it is not to.
+ALTER TABLE flow_run ADD COLUMN resumed INTEGER;
+
+-- Whether something is called when a run of the function crashes.
+ALTER TABLE function ADD COLUMN on_crashed INTEGER NOT NULL DEFAULT 0;
+
+-- Runs that crashed with their process, whose hooks nobody has called.
+CREATE TABLE crash (
+    run BLOB NOT NULL PRIMARY KEY,
+    is_flow INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE INDEX process_present ON process (no) WHERE ended IS NULL;

@@ -1,0 +1,260 @@
+//! What is done about runs that crashed with their process: their hooks are called, and flow runs that say so go on.
+//!
+//! The store decides who does it. It is looked for when an orchestrator is made, before that is given to anybody, and
+//! now and then by its keeper, which may have found that another process is gone.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::runtime::Handle;
+
+use crate::backend::{BackendError, Crash, Shared, StateBackend};
+use crate::body::ArgEncoder;
+use crate::def::Def;
+use crate::engine::{Call, panics};
+use crate::hook::{self, Crashed};
+use crate::id::{FlowRunId, RunId};
+use crate::orchestrator::{Inner, Orchestrator};
+use crate::registry::{self, Flow};
+use crate::resume::{self, ByItself};
+use crate::run::{Hold, Run, Stop};
+use crate::state::{State, StateName};
+
+/// For so long a run that went on by itself answers a call of its flow after it has ended.
+const ANSWERS: Duration = Duration::from_secs(60);
+
+/// An orchestrator's part in it.
+pub(crate) struct Recovery {
+    /// Whether it takes part.
+    on: bool,
+    /// The runtime that was used last.
+    runtime: Mutex<Option<Handle>>,
+    /// Runs that went on by themselves, until a call of their flow is answered with each.
+    gone_on: Mutex<Vec<GoneOn>>,
+    /// Runs that cannot go on, as was reported.
+    given_up: Mutex<HashSet<FlowRunId>>,
+    calling: AtomicBool,
+}
+
+struct GoneOn {
+    parameters: Value,
+    run: Arc<Run>,
+}
+
+impl GoneOn {
+    fn is_over(&self) -> bool {
+        let now = self.run.scope.orchestrator.clock.now().to_datetime();
+        self.run.has_ended() && (now - self.run.state().timestamp).to_std().is_ok_and(|since| since > ANSWERS)
+    }
+}
+
+/// The functions that have hooks for the end as Crashed.
+static HOOKED: LazyLock<Vec<&'static Def>> =
+    LazyLock::new(|| registry::registered().filter(|def| !def.hooks.on_crashed.is_empty()).collect());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Recovery {
+    pub(crate) fn new(on: bool) -> Self {
+        Self {
+            on,
+            runtime: Mutex::default(),
+            gone_on: Mutex::default(),
+            given_up: Mutex::default(),
+            calling: AtomicBool::new(false),
+        }
+    }
+
+    /// What is to go on goes on there.
+    pub(crate) fn runs_on(&self, runtime: &Handle) {
+        let before = lock(&self.runtime).replace(runtime.clone());
+        drop(before);
+    }
+
+    /// The run that such a call goes on with, if one of equal parameters had crashed and went on by itself. It answers one
+    /// call.
+    pub(crate) fn adopt(&self, def: &'static Def, call: &mut dyn Call) -> Option<Arc<Run>> {
+        if !lock(&self.gone_on).iter().any(|known| std::ptr::eq(known.run.def, def)) {
+            return None;
+        }
+        let parameters = panics::catch(|| {
+            call.resolve().ok()?;
+            let mut parameters = Map::new();
+            call.encode(ArgEncoder::record(&mut parameters)).ok()?;
+            // As it would be read from the record.
+            serde_json::from_str::<Value>(&Value::Object(parameters).to_string()).ok()
+        });
+        let parameters = parameters.ok()??;
+        let mut gone_on = lock(&self.gone_on);
+        let equal = |known: &GoneOn| std::ptr::eq(known.run.def, def) && known.parameters == parameters;
+        let place = gone_on.iter().position(|known| equal(known) && !known.is_over())?;
+        Some(gone_on.remove(place).run)
+    }
+
+    /// The run of that id, if it went on by itself and nobody has asked for it yet.
+    pub(crate) fn answer(&self, id: RunId) -> Option<Arc<Run>> {
+        let mut gone_on = lock(&self.gone_on);
+        let place = gone_on.iter().position(|known| known.run.id() == id)?;
+        Some(gone_on.remove(place).run)
+    }
+
+    /// Cuts short what went on by itself and what nobody here has asked for: it is to go on another time.
+    pub(crate) fn interrupt(&self) -> Vec<FlowRunId> {
+        let gone_on = std::mem::take(&mut *lock(&self.gone_on));
+        let active: Vec<_> = gone_on.iter().filter(|known| !known.run.has_ended()).collect();
+        active.iter().for_each(|known| known.run.cancel(Stop::Interrupted));
+        let ids = active.iter().filter_map(|known| known.run.id().as_flow()).collect();
+        panics::let_go(gone_on);
+        ids
+    }
+
+    /// Lets go of the runs that answer no call any more.
+    fn let_go(&self) {
+        let over: Vec<GoneOn> = lock(&self.gone_on).extract_if(.., |known| known.is_over()).collect();
+        if !over.is_empty() {
+            panics::let_go(over);
+        }
+    }
+}
+
+/// Lets flow runs go on before anybody calls one; blocks.
+pub(crate) fn begin(inner: &Arc<Inner>) {
+    let (Some(shared), Ok(runtime)) = (inner.backend.shared(), Handle::try_current()) else { return };
+    inner.recovery.runs_on(&runtime);
+    let runs = report(candidates(inner, shared));
+    go_on(inner, &runtime, &runs);
+    call_hooks(inner, shared, &runtime);
+}
+
+/// Looks whether something is left to do; does it elsewhere, because it calls what the user has written.
+pub(crate) fn look(inner: &Arc<Inner>) {
+    inner.recovery.let_go();
+    let (Some(runtime), Some(shared)) = (lock(&inner.recovery.runtime).clone(), inner.backend.shared()) else { return };
+    let runs = report(candidates(inner, shared));
+    if !runs.is_empty() {
+        let (inner, onto) = (Arc::clone(inner), runtime.clone());
+        drop(runtime.spawn_blocking(move || go_on(&inner, &onto, &runs)));
+    }
+    call_hooks(inner, shared, &runtime);
+}
+
+fn report<T: Default>(found: Result<T, BackendError>) -> T {
+    found.unwrap_or_else(|error| {
+        tracing::debug!(target: "orchestrator", "cannot look for runs that crashed: {error}");
+        T::default()
+    })
+}
+
+fn stopped(inner: &Inner) -> bool {
+    inner.fenced().is_some() || inner.roots.is_closed()
+}
+
+/// The crashed flow runs of this program's flows that go on by themselves, and how often each did so in a row.
+fn candidates(inner: &Inner, shared: &dyn Shared) -> Result<Vec<(FlowRunId, u32)>, BackendError> {
+    let mut found = Vec::new();
+    if !inner.recovery.on || stopped(inner) {
+        return Ok(found);
+    }
+    let keys: BTreeSet<&str> = Flow::resuming().map(|flow| flow.def.key).collect();
+    for key in keys {
+        found.extend(shared.crashed(key)?);
+    }
+    let given_up = lock(&inner.recovery.given_up);
+    found.retain(|(run, _)| !given_up.contains(run));
+    Ok(found)
+}
+
+fn go_on(inner: &Arc<Inner>, runtime: &Handle, runs: &[(FlowRunId, u32)]) {
+    for (id, times) in runs {
+        match resume::by_itself(inner, runtime, *id, *times) {
+            Ok(ByItself::GoesOn { parameters, run }) => lock(&inner.recovery.gone_on).push(GoneOn { parameters, run }),
+            Ok(ByItself::LeftToOthers) => {}
+            Ok(ByItself::TooOften { name, budget }) => tracing::warn!(
+                target: "orchestrator",
+                "flow run '{name}' has crashed {} times in a row, which is more than its crash_budget of {budget}, and \
+                 is left as Crashed. Find out why; then `orchestrator.resume(id)`, or the command `resume {id}` of the \
+                 program, lets it go on",
+                budget + 1,
+            ),
+            // It is tried again.
+            Err(error) if error.is_backend() => {
+                tracing::debug!(target: "orchestrator", "flow run {id}, which crashed, does not go on by itself: {error}");
+            }
+            Err(error) => {
+                lock(&inner.recovery.given_up).insert(*id);
+                tracing::warn!(target: "orchestrator", "flow run {id}, which crashed, does not go on by itself: {error}");
+            }
+        }
+    }
+}
+
+/// Calls in the background the hooks that nobody has called.
+fn call_hooks(inner: &Arc<Inner>, shared: &dyn Shared, runtime: &Handle) {
+    if HOOKED.is_empty() || !inner.recovery.on || stopped(inner) {
+        return;
+    }
+    let crashes = report(shared.uncalled());
+    let known: Vec<_> = crashes.into_iter().filter_map(|crash| Some((crash.run, hooked(&crash)?))).collect();
+    if known.is_empty() || inner.recovery.calling.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let calling = Calling(Arc::clone(inner));
+    runtime.spawn(async move {
+        for (run, def) in known {
+            if stopped(&calling.0) || !call_hooks_of(&calling.0, run, def).await {
+                return;
+            }
+        }
+    });
+}
+
+/// The hooks of crashed runs are being called; dropping it says that they are not any more.
+struct Calling(Arc<Inner>);
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        self.0.recovery.calling.store(false, Ordering::Release);
+    }
+}
+
+/// The function of a run that crashed, if it has hooks; functions of one name in different blocks cannot be told apart.
+fn hooked(crash: &Crash) -> Option<&'static Def> {
+    let mut known = HOOKED.iter().filter(|def| def.key == crash.key && def.name == crash.function);
+    known.next().filter(|_| known.next().is_none()).copied()
+}
+
+/// Calls the hooks of a run, unless somebody else does; says whether the store could be asked.
+async fn call_hooks_of(inner: &Arc<Inner>, run: RunId, def: &'static Def) -> bool {
+    let hold = Hold::on_orchestrator(inner);
+    let orchestrator = Orchestrator::from_inner(Arc::clone(inner));
+    let seen = orchestrator.ask(move |backend, inner| take(backend, inner, run)).await;
+    match seen {
+        Ok(Some(crashed)) => hook::call_of_crashed(inner, crashed, def.hooks.on_crashed).await,
+        Ok(None) => {}
+        Err(error) => {
+            tracing::debug!(target: "orchestrator", "cannot call the hooks of run {run}, which crashed: {error}");
+            return false;
+        }
+    }
+    drop(hold);
+    true
+}
+
+/// What the hooks of a run are given, if it falls to this orchestrator to call them.
+fn take(backend: &dyn StateBackend, inner: &Inner, run: RunId) -> Result<Option<Crashed>, BackendError> {
+    let owner = inner.keeper.as_ref().and_then(|keeper| keeper.membership().owner());
+    let (Some(shared), Some(owner)) = (backend.shared(), owner) else { return Ok(None) };
+    let crash = |state: &State| state.name == StateName::Crashed.as_str();
+    // It may go on by now.
+    let Some(state) = backend.states(run)?.into_iter().rfind(crash) else { return Ok(None) };
+    let found = match run {
+        RunId::Task(id) => backend.task_run(id)?.map(|run| Crashed::task(run, state)),
+        RunId::Flow(id) => backend.flow_run(id)?.map(|run| Crashed::flow(run, state)),
+    };
+    Ok(if shared.take_hooks(owner, run)? { found } else { None })
+}
