@@ -12,9 +12,9 @@ use orchestrator::backend::record::{
 };
 use orchestrator::backend::sqlite::SqliteBackend;
 use orchestrator::backend::{
-    Answer, BackendError, BackendErrorKind, CacheCare, CacheIndex, ClaimLeases, ClaimRequest, Claimed, EventStore,
-    LimitRecord, LimitSetting, Owner, OwnerNo, Ownership, Request, RequestNo, Requests, ResultIndex, RunHistory,
-    RunSearch, Shared, SlotLeases, SlotNews, SlotPlace, SlotStanding, SlotTrade, StateBackend, Wanted,
+    Answer, BackendError, BackendErrorKind, CacheCare, CacheIndex, ClaimLeases, ClaimRequest, Claimed, Crash, Crashes,
+    EventStore, LimitRecord, LimitSetting, Owner, OwnerNo, Ownership, Request, RequestNo, Requests, ResultIndex,
+    RunHistory, RunSearch, Shared, SlotLeases, SlotNews, SlotPlace, SlotStanding, SlotTrade, StateBackend, Wanted,
 };
 use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, RunId, StateName, TaskRunId, Timestamp};
@@ -138,6 +138,14 @@ pass_on! { Ownership:
     reading owner(no: OwnerNo) -> Option<Owner>;
     reading owner_of(run: RunId) -> Option<Owner>;
     writing expel(owner: &Owner, at: Timestamp, message: &str) -> Option<usize>;
+}
+
+pass_on! { Crashes:
+    reading uncalled() -> Vec<Crash>;
+    writing take_hooks(owner: OwnerNo, run: RunId) -> bool;
+    reading crashed(key: &str) -> Vec<(FlowRunId, u32)>;
+    writing leave_crashed(run: FlowRunId, times: u32) -> bool;
+    writing uncount(run: FlowRunId) -> ();
 }
 
 pass_on! { SlotLeases:
