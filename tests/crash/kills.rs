@@ -7,7 +7,7 @@ use orchestrator::FlowRunQuery;
 use orchestrator::prelude::*;
 
 use crate::child::{self, Role};
-use crate::pipeline::{EQUAL, SECOND};
+use crate::pipeline::{EQUAL, LARGE, SECOND};
 use crate::witness;
 
 /// A process lives so long on average before it is killed; longer if that is not enough to get on.
@@ -127,5 +127,17 @@ async fn history_is_whole(folder: &Path, seed: u64, kills: usize) {
         assert_eq!((limit.taken, limit.waiting), (0, 0), "seed {seed}: {limit:?}");
     }
     assert_eq!(orchestrator.check_store().await.unwrap(), [], "seed {seed}");
+    // Objects that a killed process had made and not recorded are deleted in the background.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while objects(folder) != LARGE as usize {
+        assert!(Instant::now() < deadline, "seed {seed}: {} objects for {LARGE} large results", objects(folder));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     orchestrator.shutdown().await.unwrap();
+}
+
+/// How many files there are in the folder of results.
+fn objects(folder: &Path) -> usize {
+    let files = walkdir::WalkDir::new(folder.join("home/results")).into_iter().flatten();
+    files.filter(|entry| entry.file_type().is_file()).count()
 }
