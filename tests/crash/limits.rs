@@ -1,16 +1,17 @@
-//! One limit, many processes, some of which are killed and some suspended: never more holders than it has slots.
+//! One limit, many processes, some of which are killed and some suspended: never more holders than it has slots, and
+//! never two who compute the same result.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use orchestrator::prelude::*;
 
 use crate::child::{self, Role};
 
-const SLOTS: u64 = 3;
+const SLOTS: usize = 3;
 const PROCESSES: usize = 4;
 const LEASE: Duration = Duration::from_millis(1000);
 /// A process that is suspended for so long keeps its lease.
@@ -25,20 +26,14 @@ fn lines(folder: &Path, file: &str) -> Vec<String> {
     std::fs::read_to_string(folder.join(file)).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-fn lock_file(folder: &Path, n: u64) -> File {
-    let path = folder.join(format!("lock-{n}"));
-    OpenOptions::new().create(true).truncate(false).write(true).open(path).expect("a lock's file")
-}
-
-/// One of as many locks as there are slots, which the system takes back from a process that dies.
-fn lock_one(folder: &Path) -> Option<File> {
-    (0..SLOTS).map(|n| lock_file(folder, n)).find(|file| file.try_lock().is_ok())
+fn lock_file(folder: &Path, name: &str) -> File {
+    OpenOptions::new().create(true).truncate(false).write(true).open(folder.join(name)).expect("a lock's file")
 }
 
 /// The processes that hold these locks, as the system knows them.
-fn holders(folder: &Path) -> Vec<String> {
-    let inodes: Vec<_> =
-        (0..SLOTS).map(|n| format!(":{}", lock_file(folder, n).metadata().expect("it is there").ino())).collect();
+fn holders(folder: &Path, locks: &[String]) -> Vec<String> {
+    let inode = |name: &String| format!(":{}", lock_file(folder, name).metadata().expect("it is there").ino());
+    let inodes: Vec<_> = locks.iter().map(inode).collect();
     let locks = std::fs::read_to_string("/proc/locks").expect("the system tells of its locks");
     let words = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     // 1: FLOCK ADVISORY WRITE 708 00:32:1234 0 EOF
@@ -50,27 +45,44 @@ fn holders(folder: &Path) -> Vec<String> {
         .collect()
 }
 
+/// Takes one of these locks, which the system takes back from a process that dies. If none is free, there is one holder
+/// too many, unless one of them was suspended for longer than its lease: it has its lock, and has lost what it held.
+fn lock_one(folder: &Path, what: &str, locks: &[String]) -> Option<File> {
+    let lock = locks.iter().map(|name| lock_file(folder, name)).find(|file| file.try_lock().is_ok());
+    if lock.is_none() {
+        let (holders, suspended) = (holders(folder, locks), lines(folder, "suspended"));
+        let me = std::process::id().to_string();
+        let live = holders.iter().filter(|holder| !suspended.contains(holder)).count();
+        if live >= locks.len() && !suspended.contains(&me) {
+            note(folder, "exceeded", &format!("{what}: {me} beside {holders:?}"));
+        }
+    }
+    lock
+}
+
 #[task(concurrency = "shared")]
 async fn held(n: u64) -> u64 {
     let folder = child::folder().expect("only the child process calls this");
-    let lock = lock_one(&folder);
-    if lock.is_none() {
-        // A process that was suspended for longer than its lease has its lock, and has lost its slot.
-        let (holders, suspended) = (holders(&folder), lines(&folder, "suspended"));
-        let me = std::process::id().to_string();
-        let live = holders.iter().filter(|holder| !suspended.contains(holder)).count();
-        if live as u64 >= SLOTS && !suspended.contains(&me) {
-            note(&folder, "exceeded", &format!("{me} beside {holders:?}"));
-        }
-    }
+    let _lock = lock_one(&folder, "slots", &(0..SLOTS).map(|n| format!("lock-{n}")).collect::<Vec<_>>());
     tokio::time::sleep(Duration::from_micros(500 + (n % 5) * 400)).await;
     note(&folder, "done", "1");
     n
 }
 
+/// All processes want the same at about the same time.
+#[task(cache_ttl = "1h")]
+async fn computed(key: u64) -> u64 {
+    let folder = child::folder().expect("only the child process calls this");
+    let _lock = lock_one(&folder, "key", &[format!("key-{key}")]);
+    tokio::time::sleep(Duration::from_micros(500 + (key % 5) * 400)).await;
+    note(&folder, "computed", &key.to_string());
+    key
+}
+
 #[flow]
-async fn many() -> Result<usize, TaskError> {
-    Ok(held::map(0..100_u64).await?.len())
+async fn many(time: u64) -> Result<usize, TaskError> {
+    let computed = computed::map((0..20).map(|n| time / 200 * 20 + n).collect::<Vec<_>>());
+    Ok(held::map(0..100_u64).await?.len() + computed.await?.len())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,7 +90,8 @@ async fn holds_slots_in_a_process_of_its_own() {
     let Some(folder) = child::folder() else { return };
     let orchestrator = Orchestrator::builder().build().await.unwrap();
     while !folder.join("enough").exists() {
-        if let Err(error) = orchestrator.scope(async { many().await }).await {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+        if let Err(error) = orchestrator.scope(async { many(u64::try_from(time).unwrap()).await }).await {
             note(&folder, "fenced", &format!("{} {error}", std::process::id()));
             return;
         }
@@ -151,6 +164,14 @@ async fn a_limit_is_never_exceeded_though_processes_are_killed_and_suspended() {
         lines(folder, "fenced").len(),
     );
     assert_eq!(lines(folder, "exceeded"), Vec::<String>::new(), "seed {seed}");
+    let mut keys = lines(folder, "computed");
+    let computed = keys.len();
+    keys.sort_unstable();
+    keys.dedup();
+    // Whoever was killed, or lost its lease, in between of computing a result and storing it.
+    let again = computed - keys.len();
+    println!("{} results were computed once for all processes, {again} of them again", keys.len());
+    assert!(again <= 20 * (killed + lines(folder, "suspended").len()), "seed {seed}");
     assert!(done > 100, "seed {seed}: {done}");
     let limits = orchestrator.limits().await.unwrap();
     let left: Vec<_> = limits.iter().map(|limit| (&*limit.name, limit.taken, limit.waiting)).collect();
