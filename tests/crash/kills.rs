@@ -7,7 +7,7 @@ use orchestrator::FlowRunQuery;
 use orchestrator::prelude::*;
 
 use crate::child::{self, Role};
-use crate::pipeline::{EQUAL, LARGE, SECOND};
+use crate::pipeline::{BY_ITSELF, EQUAL, LARGE, SECOND};
 use crate::witness;
 
 /// A process lives so long on average before it is killed; longer if that is not enough to get on.
@@ -24,7 +24,7 @@ async fn a_pipeline_that_is_killed_again_and_again_completes_as_if_nothing_had_h
     let begin = Instant::now();
     let (mut kills, mut pipelines) = (0, 0);
     while kills < wanted {
-        kills += survives(first + pipelines).await;
+        kills += survives(first + pipelines, (first + pipelines).is_multiple_of(3)).await;
         pipelines += 1;
     }
     let took = begin.elapsed();
@@ -34,17 +34,25 @@ async fn a_pipeline_that_is_killed_again_and_again_completes_as_if_nothing_had_h
     );
 }
 
-/// Kills the pipeline of that seed until it completes, and looks at what is left; says how often it was killed.
-async fn survives(seed: u64) -> usize {
+/// Kills the pipeline of that seed until it completes, and looks at what is left; says how often it was killed. It is
+/// resumed, or goes on by itself.
+async fn survives(seed: u64, by_itself: bool) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let mut random = fastrand::Rng::with_seed(seed);
-    let pipeline = [("CRASH_TEST_PIPELINE", seed.to_string())];
-    let second = [pipeline[0].clone(), (SECOND, "1".to_owned())];
+    let mut pipeline = vec![("CRASH_TEST_PIPELINE", seed.to_string())];
+    pipeline.extend(by_itself.then(|| (BY_ITSELF, "1".to_owned())));
+    let mut second = pipeline.clone();
+    second.push((SECOND, "1".to_owned()));
     let (mut kills, mut life, mut completed) = (0, LIFE, 0);
     while !folder.join("result").exists() || kills == 0 {
         // Now and then two processes want to go on with it.
-        let other = (random.u8(..4) == 0).then(|| Role::start(ROLE, folder, &second));
+        let mut other = (random.u8(..4) == 0).then(|| Role::start(ROLE, folder, &second));
+        if by_itself && let Some(other) = other.take() {
+            // The other one would be asked for a run of its own.
+            kills += usize::from(other.kill_after(life.mul_f64(2.0 * random.f64())));
+            continue;
+        }
         let first = Role::start(ROLE, folder, &pipeline);
         if kills >= ENOUGH {
             drop(other);
@@ -57,7 +65,8 @@ async fn survives(seed: u64) -> usize {
         life = if now > completed { LIFE } else { life.mul_f64(1.3) };
         completed = now;
     }
-    println!("ORCHESTRATOR_TEST_SEED={seed}: {kills} kills");
+    let how = if by_itself { "by itself" } else { "resumed" };
+    println!("ORCHESTRATOR_TEST_SEED={seed}: {kills} kills, {how}");
     // The result is there, and perhaps the process was killed before the pipeline had ended.
     assert!(
         Role::start(ROLE, folder, &pipeline).end_within(Duration::from_secs(60)).success(),

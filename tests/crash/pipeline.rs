@@ -100,6 +100,16 @@ async fn below(seed: u64) -> Result<u64, TaskError> {
 /// The sum of everything.
 #[flow(persist)]
 pub(crate) async fn everything(seed: u64) -> anyhow::Result<u64> {
+    sum(seed).await
+}
+
+/// The same, and nobody has to resume it.
+#[flow(name = "everything", persist, on_crash = "resume", crash_budget = 1000)]
+async fn by_itself(seed: u64) -> anyhow::Result<u64> {
+    sum(seed).await
+}
+
+async fn sum(seed: u64) -> anyhow::Result<u64> {
     let squares = square::map((0..WIDTH).map(|n| seed + n).collect::<Vec<_>>());
     let narrow = guarded::map((0..WIDTH).map(|n| seed + n).collect::<Vec<_>>());
     let cached = remembered::map((0..WIDTH).map(|n| seed + n / 2).collect::<Vec<_>>());
@@ -142,6 +152,9 @@ pub(crate) async fn everything(seed: u64) -> anyhow::Result<u64> {
 /// Says to a process that it is not alone: it resumes the pipeline if the other one does not, and never calls it.
 pub(crate) const SECOND: &str = "CRASH_TEST_SECOND";
 
+/// Says to a process that the pipeline goes on by itself.
+pub(crate) const BY_ITSELF: &str = "CRASH_TEST_BY_ITSELF";
+
 /// The process that is killed: starts the pipeline, or goes on with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn runs_in_a_process_of_its_own() {
@@ -153,6 +166,17 @@ async fn runs_in_a_process_of_its_own() {
     let runs = orchestrator.flow_runs(&FlowRunQuery::new().flow("everything")).await.unwrap();
     let begun: Vec<_> = runs.iter().filter(|run| run.start_time.is_some()).collect();
     let second = child::number(SECOND).is_some();
+    if child::number(BY_ITSELF).is_some() {
+        match begun[..] {
+            [] if second => {}
+            [run] if run.state.kind == StateType::Completed => {}
+            // It went on when the orchestrator was made, and is given up again: nobody has asked for it.
+            [_] if second => tokio::time::sleep(Duration::from_millis(seed % 50)).await,
+            [] | [_] => drop(orchestrator.scope(async { by_itself(seed).await }).await.unwrap()),
+            ref more => panic!("there are {} runs of one pipeline", more.len()),
+        }
+        return orchestrator.shutdown().await.unwrap();
+    }
     match begun[..] {
         [] if second => {}
         // One that never began has no parameters on record: it is called again.
