@@ -197,8 +197,8 @@ fn any_json_is_taken_or_refused() {
                 .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     });
-    let names = vec!["repos", "title", "top", "folder", "plain", "other"];
-    let object = proptest::collection::btree_map(proptest::sample::select(names), value.clone(), 0..6)
+    const NAMES: &[&str] = &["repos", "title", "top", "folder", "plain", "other"];
+    let object = proptest::collection::btree_map(proptest::sample::select(NAMES), value.clone(), 0..6)
         .prop_map(|map| Value::Object(map.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let orchestrator = Orchestrator::in_memory();

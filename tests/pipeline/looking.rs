@@ -49,7 +49,7 @@ fn limits() {
         { "name": "off", "slots": 1, "held": 0, "waiting": 0, "decay": null, "active": false },
     ]);
     assert_eq!(listed, expected);
-    world.tell(&["limits", "rm", "api"]);
+    assert_eq!(world.json(&["limits", "rm", "api"]), json!({ "removed": 1 }));
     let answer = world.ask(&["limits", "rm", "api"]);
     assert_eq!(answer.code, Some(4));
     assert_eq!(answer.err, "error: there is no limit 'api': there are db, off\n");

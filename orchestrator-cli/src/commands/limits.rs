@@ -1,4 +1,4 @@
-//! `limits ls`.
+//! `limits ls`, `set` and `rm`.
 
 use orchestrator_core::Orchestrator;
 use orchestrator_core::text::one_line;
@@ -60,8 +60,11 @@ pub(super) async fn set(orchestrator: &Orchestrator, wanted: Wanted, json: bool)
     }
 }
 
-pub(super) async fn remove(orchestrator: &Orchestrator, name: &str) -> Result<(), Trouble> {
+pub(super) async fn remove(orchestrator: &Orchestrator, name: &str, json: bool) -> Result<(), Trouble> {
     if orchestrator.remove_limit(name).await? {
+        if json {
+            return print::json(&serde_json::json!({ "removed": 1 }));
+        }
         return print::out(&format!("limit '{}' is removed\n", one_line(name)));
     }
     let known: Vec<_> = orchestrator.limits().await?.iter().map(|limit| one_line(&limit.name)).collect();
