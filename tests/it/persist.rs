@@ -351,7 +351,7 @@ async fn a_file_keeps_results_and_one_that_is_damaged_is_computed_again() {
         let folder = FOLDER.lock().unwrap().clone().unwrap();
         let connection = rusqlite::Connection::open(folder.join("orchestrator.db")).unwrap();
         assert_eq!(connection.query_row("SELECT count(*) FROM result", [], |row| row.get::<_, u32>(0)).unwrap(), 3);
-        let flip = "UPDATE result SET value = CAST(value || x'00' AS BLOB) WHERE rowid = 2";
+        let flip = "UPDATE result SET value = CAST(value || x'00' AS BLOB) WHERE no = 2";
         assert_eq!(connection.execute(flip, []).unwrap(), 1);
     }
     #[flow(persist, retries = 2)]

@@ -12,13 +12,22 @@ use crate::backend::{BackendError, BackendErrorKind, ResultIndex};
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, TaskRunId};
 
+/// Finds the row with the key that is the first parameter, by the index, which has the beginnings of keys.
+macro_rules! has_key {
+    () => {
+        "substr(key, 1, 5) = substr(?1, 1, 5) AND key = ?1"
+    };
+}
+
 /// Stores a result, unless there is one.
 pub(super) fn store(transaction: &Transaction<'_>, record: &CacheRecord) -> rusqlite::Result<()> {
     let CacheRecord { key, run, flow_run, created, ref value, .. } = *record;
-    let insert = "INSERT OR IGNORE INTO result
-            (key, flow_run, run, created, format, type_name, digest, size, value, store, location)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
-    let mut insert = transaction.prepare_cached(insert)?;
+    let mut insert = transaction.prepare_cached(concat!(
+        "INSERT INTO result (key, flow_run, run, created, format, type_name, digest, size, value, store, location)
+        SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11 WHERE NOT EXISTS (SELECT 1 FROM result WHERE ",
+        has_key!(),
+        ")"
+    ))?;
     let flow_run = flow_run.map(|flow_run| flow_run.as_uuid().into_bytes());
     let (run, created) = (run.as_uuid().into_bytes(), created.as_micros());
     match value {
@@ -36,10 +45,13 @@ pub(super) fn store(transaction: &Transaction<'_>, record: &CacheRecord) -> rusq
                 params![key.0, flow_run, run, created, format, type_name, digest, size, bytes, &**store, location];
             if insert.execute(row)? == 0 {
                 // Another result is there, unless this is the same batch again.
-                let unreferenced = "INSERT OR IGNORE INTO unreferenced (store, location)
-                    SELECT ?1, ?2 WHERE NOT EXISTS
-                        (SELECT 1 FROM result WHERE key = ?3 AND store = ?1 AND location = ?2)";
-                transaction.execute(unreferenced, params![&**store, location, key.0])?;
+                let unreferenced = concat!(
+                    "INSERT OR IGNORE INTO unreferenced (store, location) SELECT ?2, ?3 WHERE NOT EXISTS
+                        (SELECT 1 FROM result WHERE ",
+                    has_key!(),
+                    " AND store = ?2 AND location = ?3)"
+                );
+                transaction.execute(unreferenced, params![key.0, &**store, location])?;
             }
             Ok(())
         }
@@ -48,14 +60,16 @@ pub(super) fn store(transaction: &Transaction<'_>, record: &CacheRecord) -> rusq
 
 /// Deletes what is kept under a key.
 pub(super) fn discard(transaction: &Transaction<'_>, key: &CacheKey) -> rusqlite::Result<()> {
-    transaction.execute("DELETE FROM result WHERE key = ?1", [key.0]).map(drop)
+    transaction.execute(concat!("DELETE FROM result WHERE ", has_key!()), [key.0]).map(drop)
 }
 
 impl ResultIndex for SqliteBackend {
     fn result(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
         let doing = || format!("read a persisted result from the database {}", self.path.display());
-        let select = "SELECT format, type_name, digest, size, value, store, location, run, created
-            FROM result WHERE key = ?1";
+        let select = concat!(
+            "SELECT format, type_name, digest, size, value, store, location, run, created FROM result WHERE ",
+            has_key!()
+        );
         let found = self.read(doing, |connection| {
             // A column that is not what it should be is in this row: the database itself is sound.
             let read = |row: &Row<'_>| Ok(hit(row).unwrap_or_else(|error| Err(unreadable(&error))));
