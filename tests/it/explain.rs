@@ -378,9 +378,9 @@ async fn a_run_of_another_orchestrator() {
     own.states(run.run_id()).await.unwrap();
     let elsewhere = other.explain(run.run_id()).await.unwrap();
     assert!(matches!(&elsewhere.why, Why::Elsewhere { pid, .. } if *pid == std::process::id()), "{elsewhere:?}");
-    assert_eq!(
-        elsewhere.to_string(),
-        "task run 'endless-0' is Running as far as is recorded, and belongs to another orchestrator of this process"
-    );
+    let said = elsewhere.to_string();
+    let expected = "task run 'endless-0' is Running as far as is recorded, and belongs to another orchestrator of this \
+        process; it was last heard of at ";
+    assert!(said.starts_with(expected), "{said}");
     run.cancel();
 }

@@ -149,6 +149,37 @@ async fn a_completion_that_is_refused_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_result_that_nobody_keeps_any_more_is_none() {
+    static GO: Notify = Notify::const_new();
+    static BEGUN: Notify = Notify::const_new();
+    static NEXT: Calls = Calls::new();
+    #[task(persist)]
+    async fn kept() -> u32 {
+        BEGUN.notify_one();
+        GO.notified().await;
+        7
+    }
+    #[task]
+    async fn after_it(n: u32) -> u32 {
+        NEXT.one();
+        n
+    }
+    #[flow]
+    async fn keeping() -> Result<u32, TaskError> {
+        after_it(kept()).await
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let orchestrator = open(folder.path(), NOBODY_ELSE).await;
+    let run = orchestrator.scope(async { keeping() }).await;
+    soon(BEGUN.notified()).await;
+    expel(folder.path());
+    GO.notify_one();
+    assert!(soon(run).await.unwrap_err().is_crashed());
+    assert_eq!(NEXT.get(), 0);
+    soon(orchestrator.shutdown()).await.unwrap_err();
+}
+
+#[tokio::test]
 async fn what_was_completed_before_is_given_out() {
     #[flow]
     async fn early() -> u32 {

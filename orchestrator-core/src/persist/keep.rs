@@ -39,10 +39,11 @@ pub(crate) async fn complete(run: &Arc<Run>, end: &mut End, outcome: &mut Option
     match kept {
         Ok(()) if reveal(run) => return,
         Ok(()) => {}
-        Err(why) if orchestrator.strict => {
+        Err(why) if orchestrator.strict || orchestrator.fenced().is_some() => {
             drop(take_proposed(run));
             end.state = StateName::Crashed;
-            let message = format!("its result was not stored: {why}");
+            let unstored = || format!("its result was not stored: {why}");
+            let message = orchestrator.fenced().map_or_else(unstored, ToString::to_string);
             let error = run.error(FailureKind::Crashed, Cause::Said(message.clone()));
             run.conclude(StateName::Crashed, Some(message.into()), Some(&error));
             panics::let_go((value, outcome.replace(Err(error))));

@@ -20,7 +20,7 @@ use crate::id::{FlowRunId, RunId, TaskRunId};
 const AT_A_TIME: u32 = 32;
 
 /// What is kept of a run, apart from its row.
-const KEPT: [&str; 6] = [
+const KEPT: &[&str] = &[
     "DELETE FROM history WHERE run = ?1",
     "DELETE FROM amendment WHERE run = ?1",
     "DELETE FROM log WHERE run = ?1",
