@@ -124,7 +124,7 @@ struct History {
 impl History {
     fn read(path: &Path) -> Self {
         let connection = Connection::open(path).expect("the database that was just written");
-        let create = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid";
+        let create = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid";
         let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY rowid";
         let mut history = Self { create: texts(&connection, create), insert: Vec::new(), rows: Vec::new() };
         for (place, table) in texts(&connection, tables).into_iter().enumerate() {

@@ -266,6 +266,8 @@ fn prepare_to_write(connection: &Connection, options: &SqliteOptions) -> rusqlit
     connection.pragma_update(None, "foreign_keys", false)?;
     // Folding the log in less often than SQLite would spares a page that is written again and again.
     connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    // In KiB. A batch whose pages do not fit is written to the log, and read back from there, several times over.
+    connection.pragma_update(None, "cache_size", -32768)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.set_prepared_statement_cache_capacity(32);
     options.max_bytes.map_or(Ok(()), |bytes| limit(connection, bytes))
