@@ -3,8 +3,8 @@
 //! A result is kept under the identity of its call: where the call was made, what it calls, with which inputs, and the
 //! number of the call among equal ones. Nothing of it belongs to a process: the same call of the same flow run has the
 //! same identity anywhere. Calls are numbered in the order in which they are made, or, where a call waits for others, in
-//! the order in which their inputs are there. Where inputs cannot be encoded, the call's place among those of its task
-//! in the same body takes part instead.
+//! the order in which their inputs are there. Where inputs cannot be encoded, or are not on record, the source of the body
+//! that makes the call and the call's place among those of its task there take part instead.
 
 mod find;
 mod keep;
@@ -55,8 +55,23 @@ impl Identified {
         in_order: bool,
     ) -> Option<Box<Self>> {
         scope.flow?;
+        let place = || {
+            let body = match parent {
+                Some(parent) if !in_order || !parent.visible => None,
+                Some(parent) if parent.is_flow() => Some(scope.identity()),
+                Some(parent) => identity(parent),
+                None => None,
+            };
+            body.map(|body| {
+                scope.calls.next(hash(|bytes| {
+                    bytes.extend_from_slice(b"place");
+                    bytes.extend_from_slice(&body.0);
+                    part(bytes, def.key.as_bytes());
+                }))
+            })
+        };
         if def.kind == DefKind::Flow {
-            return Some(Self::at(None));
+            return Some(Self::at(if def.parameters.is_empty() { None } else { place() }));
         }
         let own = options.and_then(|options| options.persist).or(def.persist);
         if !own.unwrap_or(scope.persist) {
@@ -69,20 +84,7 @@ impl Identified {
             }
             return None;
         }
-        let body = match parent {
-            Some(parent) if !in_order || !parent.visible => None,
-            Some(parent) if parent.is_flow() => Some(scope.identity()),
-            Some(parent) => identity(parent),
-            None => None,
-        };
-        let place = body.map(|body| {
-            scope.calls.next(hash(|bytes| {
-                bytes.extend_from_slice(b"place");
-                bytes.extend_from_slice(&body.0);
-                part(bytes, def.key.as_bytes());
-            }))
-        });
-        Some(Self::at(place))
+        Some(Self::at(place()))
     }
 
     fn at(place: Option<u32>) -> Box<Self> {
@@ -139,7 +141,14 @@ pub(crate) fn identify(run: &Run, call: &dyn Call) {
             part(bytes, run.def.key.as_bytes());
             part(bytes, parameters.to_string().as_bytes());
         });
-        run.scope.identify(numbered(equal, outer.calls.next(equal)));
+        let recorded = parameters.as_object().map_or(0, serde_json::Map::len);
+        run.scope.identify(match identified.place {
+            _ if recorded == run.def.parameters.len() => numbered(equal, outer.calls.next(equal)),
+            // What is left out of the record may tell apart what is equal otherwise.
+            Some(place) => numbered(at_a_place(run, equal), place),
+            // Nothing is ever found under this one.
+            None => hash(|bytes| bytes.extend_from_slice(run.id().as_uuid().as_bytes())),
+        });
         return;
     }
     let mut inputs = Vec::with_capacity(64);
@@ -154,7 +163,7 @@ pub(crate) fn identify(run: &Run, call: &dyn Call) {
     };
     let scope = &run.scope;
     let equal = hash(|bytes| {
-        bytes.extend_from_slice(if problem.is_none() { b"task" } else { b"at a place" });
+        bytes.extend_from_slice(if problem.is_none() { b"task" } else { b"by place" });
         bytes.extend_from_slice(&scope.identity().0);
         part(bytes, run.def.key.as_bytes());
         bytes.extend_from_slice(&run.def.fingerprint.to_le_bytes());
@@ -162,7 +171,7 @@ pub(crate) fn identify(run: &Run, call: &dyn Call) {
     });
     let identity = match (problem, identified.place) {
         (None, _) => Some(numbered(equal, scope.calls.next(equal))),
-        (Some(_), Some(place)) => Some(numbered(equal, place)),
+        (Some(_), Some(place)) => Some(numbered(at_a_place(run, equal), place)),
         (Some(problem), None) => {
             tracing::warn!(
                 target: "orchestrator",
@@ -174,6 +183,16 @@ pub(crate) fn identify(run: &Run, call: &dyn Call) {
         }
     };
     let _ = identified.identity.set(identity);
+}
+
+/// What a call has in common with others that are told apart by their places, which a changed body may exchange.
+fn at_a_place(run: &Run, equal: CacheKey) -> CacheKey {
+    hash(|bytes| {
+        bytes.extend_from_slice(b"at a place");
+        bytes.extend_from_slice(&equal.0);
+        let body = run.parent.as_ref().map_or(0, |parent| parent.def.fingerprint);
+        bytes.extend_from_slice(&body.to_le_bytes());
+    })
 }
 
 /// The identity under which a result of the call may be kept already: no look is taken where there can be none.

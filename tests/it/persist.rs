@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use orchestrator::prelude::*;
 use orchestrator::{CacheReason, FlowRunId, TransactionError};
@@ -231,6 +232,40 @@ async fn subflows_find_what_their_predecessors_kept() {
     }
     assert_eq!(whole().await.unwrap(), [101, 201, 302, 403]);
     assert_eq!(INNER.get(), 6, "only in `forgetful` it ran again");
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn subflows_that_only_an_unrecorded_parameter_tells_apart_go_by_their_place() {
+    static STUMBLES: Calls = Calls::new();
+    #[derive(Clone)]
+    struct Opaque(u32);
+    #[task(persist = false)]
+    async fn made(tag: u32, millis: u64) -> Opaque {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        Opaque(tag)
+    }
+    #[task]
+    async fn tag_of(opaque: Opaque) -> (u32, usize) {
+        (opaque.0, unique())
+    }
+    #[flow(persist)]
+    async fn part(#[param(skip)] opaque: Opaque) -> Result<(u32, usize), TaskError> {
+        tag_of(opaque).await
+    }
+    #[flow(persist, retries = 1)]
+    async fn whole() -> Result<[(u32, usize); 2], Box<dyn std::error::Error + Send + Sync>> {
+        static FIRST: Mutex<Vec<[(u32, usize); 2]>> = Mutex::new(Vec::new());
+        // In the second attempt the inputs arrive the other way round.
+        let again = RunContext::current().attempt() == 2;
+        let (one, other) = if again { (0, 300) } else { (300, 0) };
+        let (one, other) = (part(made(1, one)), part(made(2, other)));
+        let got = [one.await?, other.await?];
+        FIRST.lock().unwrap().push(got);
+        stumble(&STUMBLES)?;
+        assert_eq!(FIRST.lock().unwrap()[0], got, "what was kept is found");
+        Ok(got)
+    }
+    assert_eq!(whole().await.unwrap().map(|(tag, _)| tag), [1, 2]);
 }
 
 #[orchestrator::test]
