@@ -313,10 +313,13 @@ pub(crate) enum Limits {
         #[arg(long)]
         inactive: bool,
     },
-    /// Removes a limit
+    /// Removes a limit; runs that wait for its slots are refused
     Rm {
         /// The limit's name
         name: String,
+        /// Even if runs hold its slots or wait for them
+        #[arg(long)]
+        yes: bool,
     },
 }
 

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::backend::memory::MemoryBackend;
 use crate::backend::sqlite::{SqliteBackend, SqliteOptions};
-use crate::backend::{BackendError, DatabaseUrl, StateBackend};
+use crate::backend::{BackendError, BackendErrorKind, DatabaseUrl, StateBackend};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind};
 use crate::keeper::Role;
@@ -274,8 +274,9 @@ impl OrchestratorBuilder {
             }
             tracing::error!(
                 target: "orchestrator",
-                "{error}. History and cache are kept in memory and end with this process; \
-                 set ORCHESTRATOR_HOME to a folder that can be written, or ORCHESTRATOR_DATABASE_URL=memory"
+                "{error}. History, cache and results are kept in memory and end with this process, so that nothing of it \
+                 can be resumed; ORCHESTRATOR_HOME names another folder, and with ORCHESTRATOR_STRICT=true the program \
+                 stops instead"
             );
             Arc::new(MemoryBackend::new())
         });
@@ -469,9 +470,24 @@ impl Environment<'_> {
     }
 }
 
+/// How long another process may hold the database when it is opened.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn open(url: &DatabaseUrl, create: bool) -> Result<Arc<dyn StateBackend>, BackendError> {
-    Ok(match url {
-        DatabaseUrl::Memory => Arc::new(MemoryBackend::new()),
-        DatabaseUrl::Sqlite(path) => Arc::new(SqliteBackend::open_with(path, SqliteOptions::new().create(create))?),
-    })
+    let path = match url {
+        DatabaseUrl::Memory => return Ok(Arc::new(MemoryBackend::new())),
+        DatabaseUrl::Sqlite(path) => path,
+    };
+    let start = Instant::now();
+    let mut told = false;
+    loop {
+        match SqliteBackend::open_with(path, SqliteOptions::new().create(create)) {
+            Err(error) if error.kind() == BackendErrorKind::Busy && start.elapsed() < PATIENCE => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(target: "orchestrator", "{error}. It is waited for, {PATIENCE:?} at most");
+                }
+            }
+            opened => return Ok(Arc::new(opened?)),
+        }
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -55,6 +55,15 @@ impl GoneOn {
 static HOOKED: LazyLock<Vec<&'static Def>> =
     LazyLock::new(|| registry::registered().filter(|def| !def.hooks.on_crashed.is_empty()).collect());
 
+/// The flow for which this program was started, if it was started for one alone; `Some(None)`: for none of them.
+static ONLY: OnceLock<Option<&'static str>> = OnceLock::new();
+
+/// For command lines, before there is an orchestrator: only runs of the flow with that key go on by themselves.
+#[doc(hidden)]
+pub fn recover_only(key: Option<&'static str>) {
+    let _ = ONLY.set(key);
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -101,6 +110,11 @@ impl Recovery {
         let mut gone_on = lock(&self.gone_on);
         let place = gone_on.iter().position(|known| known.run.id() == id)?;
         Some(gone_on.remove(place).run)
+    }
+
+    /// The active runs that went on by themselves and that nobody has asked for yet.
+    pub(crate) fn unasked(&self) -> Vec<Arc<Run>> {
+        lock(&self.gone_on).iter().filter(|known| !known.run.has_ended()).map(|known| Arc::clone(&known.run)).collect()
     }
 
     /// Cuts short what went on by itself and what nobody here has asked for: it is to go on another time.
@@ -160,7 +174,8 @@ fn candidates(inner: &Inner, shared: &dyn Shared) -> Result<Vec<(FlowRunId, u32)
     if !inner.recovery.on || stopped(inner) {
         return Ok(found);
     }
-    let keys: BTreeSet<&str> = Flow::resuming().map(|flow| flow.def.key).collect();
+    let mut keys: BTreeSet<&str> = Flow::resuming().map(|flow| flow.def.key).collect();
+    keys.retain(|key| ONLY.get().is_none_or(|only| *only == Some(*key)));
     for key in keys {
         found.extend(shared.crashed(key)?);
     }

@@ -158,6 +158,16 @@ async fn active(orchestrator: &Orchestrator, run: Arc<Run>) -> Result<StartedFlo
     Ok(started(run))
 }
 
+impl Orchestrator {
+    /// Active flow runs that had crashed, went on by themselves (`on_crash = "resume"`), and that no call and no
+    /// [`resume`](Self::resume) has asked for yet. [`shutdown`](Self::shutdown) interrupts them, so that they go on another
+    /// time; whoever wants them to come to their end waits for each.
+    #[must_use]
+    pub fn recovered(&self) -> Vec<StartedFlow> {
+        self.inner().recovery.unasked().into_iter().map(started).collect()
+    }
+}
+
 fn started(run: Arc<Run>) -> StartedFlow {
     let to_json = Flow::of_def(run.def).map_or(nothing as crate::registry::ToJson, Flow::to_json);
     StartedFlow::new(run, to_json)

@@ -74,6 +74,31 @@ pub(crate) async fn endless(begun: PathBuf) -> Result<(), TaskError> {
     forever(begun).await
 }
 
+/// Goes on by itself after a crash; ends when there is a file `go` beside the one that it makes.
+#[flow(persist, on_crash = "resume")]
+pub(crate) async fn patient(begun: PathBuf) -> Result<(), TaskError> {
+    until_told(begun).await
+}
+
+#[task]
+async fn until_told(begun: PathBuf) {
+    std::fs::write(&begun, "").expect("write a file");
+    while !begun.with_file_name("go").exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Holds a slot for ever.
+#[flow]
+pub(crate) async fn holding(begun: PathBuf) -> Result<(), TaskError> {
+    holds(begun).await
+}
+
+#[task(concurrency = "db")]
+async fn holds(begun: PathBuf) {
+    forever::body(begun).await;
+}
+
 #[task]
 async fn forever(begun: PathBuf) {
     std::fs::write(begun, "").expect("write a file");

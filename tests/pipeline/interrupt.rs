@@ -13,6 +13,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a run of another process is cancelled, and ends its program with 3", cancelled),
     ("a paused run of another process is let on", paused),
     ("a run whose process was killed has crashed, and is resumed", killed),
+    ("a flow that goes on by itself does so when it is run again, and for no other command", going_on),
+    ("a limit that is in use is not removed unasked", limit_in_use),
     ("what runs is watched", watched),
 ];
 
@@ -98,6 +100,50 @@ fn killed() {
     until(|| world.newest()["state"] == json!("Crashed"));
     assert_eq!(world.json(&["tasks", "ls"])[0]["state"], json!("Crashed"));
     assert_eq!(world.json(&["db", "check"]), json!([]));
+}
+
+fn going_on() {
+    let world = World::new();
+    let begun = world.path("begun");
+    let parameter = format!("begun={}", begun.display());
+    let command = ["run", "patient", "--param", &parameter];
+    let child = world.command(&command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run the program");
+    until(|| begun.exists() && world.newest()["state"] == json!("Running"));
+    signal(&child, "KILL");
+    end(child);
+    until(|| world.newest()["state"] == json!("Crashed"));
+    let states = |world: &World| world.json(&["runs", "states", world.newest()["id"].as_str().expect("an id")]);
+    let before = states(&world);
+    // One that is refused, and one of another flow: neither stirs what crashed.
+    assert_eq!(world.ask(&["run", "patient", "--param", "begun=7", "--param", "n=1"]).code, Some(2));
+    world.tell(&["run", "nothing"]);
+    let crashed = world.json(&["runs", "ls", "--state", "crashed"]);
+    assert_eq!(crashed.as_array().map(Vec::len), Some(1));
+    let id = crashed[0]["id"].as_str().expect("an id").to_owned();
+    assert_eq!(world.json(&["runs", "states", &id]), before);
+    std::fs::write(world.path("go"), "").expect("write a file");
+    world.tell(&command);
+    assert_eq!(world.json(&["runs", "show", &id])["state"], json!("Completed"));
+    assert_eq!(world.json(&["runs", "ls"]).as_array().map(Vec::len), Some(2), "the call was that run");
+}
+
+fn limit_in_use() {
+    let world = World::new();
+    world.tell(&["limits", "set", "db", "1"]);
+    let begun = world.path("begun");
+    let mut command = world.command(&["run", "holding", "--param", &format!("begun={}", begun.display())]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run the program");
+    until(|| begun.exists());
+    let answer = world.ask(&["limits", "rm", "db"]);
+    assert_eq!(answer.code, Some(2));
+    assert!(
+        answer.err.contains("limit 'db' is in use: 1 of its slots are held, and 0 requests wait"),
+        "{}",
+        answer.err
+    );
+    world.tell(&["limits", "rm", "db", "--yes"]);
+    signal(&child, "INT");
+    end(child);
 }
 
 fn watched() {

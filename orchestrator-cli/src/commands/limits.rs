@@ -60,14 +60,25 @@ pub(super) async fn set(orchestrator: &Orchestrator, wanted: Wanted, json: bool)
     }
 }
 
-pub(super) async fn remove(orchestrator: &Orchestrator, name: &str, json: bool) -> Result<(), Trouble> {
+pub(super) async fn remove(orchestrator: &Orchestrator, name: &str, yes: bool, json: bool) -> Result<(), Trouble> {
+    let limits = orchestrator.limits().await?;
+    if let Some(used) = limits.iter().find(|limit| !yes && limit.name == name && (limit.taken > 0 || limit.waiting > 0))
+    {
+        return Err(Trouble::usage(format!(
+            "limit '{}' is in use: {} of its slots are held, and {} requests wait, which would be refused; --yes removes \
+             it all the same, and `limits set` changes it",
+            one_line(name),
+            used.taken,
+            used.waiting
+        )));
+    }
     if orchestrator.remove_limit(name).await? {
         if json {
             return print::json(&serde_json::json!({ "removed": 1 }));
         }
         return print::out(&format!("limit '{}' is removed\n", one_line(name)));
     }
-    let known: Vec<_> = orchestrator.limits().await?.iter().map(|limit| one_line(&limit.name)).collect();
+    let known: Vec<_> = limits.iter().map(|limit| one_line(&limit.name)).collect();
     let known = if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
     Err(Trouble::not_found(format!("there is no limit '{}': {known}", one_line(name))))
 }

@@ -48,7 +48,7 @@ async fn look(globals: &Globals, command: Look, known: Command) -> Result<u8, Tr
                 let wanted = limits::Wanted { name, slots, decay, inactive };
                 limits::set(&store::make(globals).await?, wanted, globals.json).await
             }
-            Limits::Rm { name } => limits::remove(&store::change(globals).await?, &name, globals.json).await,
+            Limits::Rm { name, yes } => limits::remove(&store::change(globals).await?, &name, yes, globals.json).await,
         },
         Look::Cache(command) => match command {
             Cache::Ls { task, limit } => {

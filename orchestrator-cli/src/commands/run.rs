@@ -1,7 +1,7 @@
 //! `run`, `resume`, `runs rerun`: flows of this program.
 
 use orchestrator_core::text::one_line;
-use orchestrator_core::{Error, FlowRun, FlowRunQuery, Orchestrator, StartedFlow, StateType};
+use orchestrator_core::{FlowRun, FlowRunQuery, Orchestrator, StartedFlow, StateType};
 use serde_json::Value;
 
 use super::parameters::Typed;
@@ -13,8 +13,8 @@ use crate::{find, print, store};
 
 /// Runs a flow, and gives the exit code.
 pub(super) async fn run(globals: &Globals, flow: &str, typed: Typed) -> Result<u8, Trouble> {
-    let parameters = typed.read(flow)?;
-    start(globals, |orchestrator| orchestrator.run_flow(flow, Value::Object(parameters))).await
+    let parameters = Value::Object(typed.read(flow)?);
+    start(globals, flow, parameters).await
 }
 
 /// Runs the flow of a run again, as a new run with the same parameters.
@@ -26,7 +26,7 @@ pub(super) async fn rerun(globals: &Globals, text: &str) -> Result<u8, Trouble> 
         let said = format!("flow run '{}' never began, so that its parameters are not on record", one_line(&run.name));
         return Err(Trouble::usage(said));
     }
-    start(globals, |orchestrator| orchestrator.run_flow(&run.flow_key, run.parameters.clone()))
+    start(globals, &run.flow_key, run.parameters.clone())
         .await
         .map_err(|trouble| elsewhere(trouble, &run, "runs rerun"))
 }
@@ -67,6 +67,7 @@ pub(super) async fn resume(globals: &Globals, text: Option<&str>) -> Result<u8, 
         None => last(&looker).await?,
     };
     drop(looker);
+    orchestrator_core::recover_only(None);
     let mut interrupted = Interrupted::new()?;
     let session = store::Session::open(globals).await?;
     let resumed = session.orchestrator().resume(run.id).start().await;
@@ -109,16 +110,21 @@ fn elsewhere(mut trouble: Trouble, run: &FlowRun, command: &str) -> Trouble {
     trouble
 }
 
-async fn start(
-    globals: &Globals,
-    start: impl FnOnce(&Orchestrator) -> Result<StartedFlow, Error>,
-) -> Result<u8, Trouble> {
+async fn start(globals: &Globals, flow: &str, parameters: Value) -> Result<u8, Trouble> {
+    // What is refused must not have stirred anything.
+    let info = orchestrator_core::check_call(flow, &parameters)?;
+    orchestrator_core::recover_only(Some(info.key));
     let mut interrupted = Interrupted::new()?;
     let session = store::Session::open(globals).await?;
-    let outcome = match start(session.orchestrator()) {
+    let outcome = match session.orchestrator().run_flow(flow, parameters) {
         Ok(started) => finish(&started, &mut interrupted, globals.json).await,
         Err(error) => Err(error.into()),
     };
+    // Ended with this program, they would be begun and cut short by each that follows.
+    for run in session.orchestrator().recovered() {
+        print::note(&format!("waiting for flow run '{}', which had crashed and goes on", one_line(&run.name())));
+        run.wait().await;
+    }
     session.close().await;
     outcome
 }

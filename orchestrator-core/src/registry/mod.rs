@@ -228,6 +228,31 @@ impl Flow {
     }
 }
 
+/// Whether [`Orchestrator::run_flow`] would call that flow with those parameters, found out without an orchestrator.
+///
+/// # Errors
+///
+/// Those of [`Orchestrator::run_flow`].
+pub fn check_call(name: &str, parameters: &Value) -> Result<FlowInfo, Error> {
+    let flow = Flow::named(name)?;
+    // Arguments have destructors of their own.
+    panics::let_go(flow.call(&object(parameters.clone(), flow)?)?);
+    Ok(flow.info())
+}
+
+fn object(parameters: Value, flow: Flow) -> Result<Map<String, Value>, Error> {
+    match parameters {
+        Value::Object(parameters) => Ok(parameters),
+        Value::Null => Ok(Map::new()),
+        other @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+            Err(Error::new(ErrorKind::Input(format!(
+                "the parameters of flow '{}' are a JSON object, such as {{\"name\": 1}}, and not {other}",
+                flow.def.name
+            ))))
+        }
+    }
+}
+
 fn unknown(name: &str) -> Error {
     let mut known: Vec<_> = Flow::all().map(|flow| flow.function()).collect();
     known.sort_unstable();
@@ -260,16 +285,7 @@ impl Orchestrator {
     /// in the program, because a parameter is left out of the record with `#[param(skip)]`.
     pub fn run_flow(&self, flow: &str, parameters: Value) -> Result<StartedFlow, Error> {
         let flow = Flow::named(flow)?;
-        let parameters = match parameters {
-            Value::Object(parameters) => parameters,
-            Value::Null => Map::new(),
-            other @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
-                return Err(Error::new(ErrorKind::Input(format!(
-                    "the parameters of flow '{}' are a JSON object, such as {{\"name\": 1}}, and not {other}",
-                    flow.def.name
-                ))));
-            }
-        };
+        let parameters = object(parameters, flow)?;
         let call = flow.call(&parameters)?;
         let mut place = Place { orchestrator: Some(self.inner().clone()), ..Place::default() };
         let run = place.within(|| submit::submit(flow.def, Overrides::NONE, call, Manner::Call));
