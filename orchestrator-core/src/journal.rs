@@ -7,7 +7,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, oneshot};
@@ -15,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::backend::record::Event;
 use crate::backend::{BackendError, BackendErrorKind, StateBackend};
 use crate::cache::Fresh;
+use crate::engine::panics;
 use crate::keeper::Membership;
 use crate::observe::Observer;
 
@@ -27,6 +28,10 @@ const LINGER: Duration = Duration::from_millis(4);
 /// Delays before a failed batch is given to the backend again.
 const TRY_AGAIN: [Duration; 4] =
     [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1500)];
+/// The delay before a batch is given again to a store that another process holds.
+const LOCKED_AGAIN: Duration = Duration::from_millis(20);
+/// How long another process may hold the store before that is told.
+const LOCKED_LONG: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -56,6 +61,8 @@ struct Shared {
     lost: AtomicU64,
     /// Whether the last batch was lost.
     failing: AtomicBool,
+    /// The orchestrator ends: a store that others hold is not waited for any longer than one that fails.
+    ending: AtomicBool,
     /// Why events were lost first.
     loss: OnceLock<String>,
 }
@@ -120,6 +127,7 @@ impl Journal {
             settled: Settled::default(),
             lost: AtomicU64::new(0),
             failing: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             loss: OnceLock::new(),
         });
         let writer = (!in_process).then(|| {
@@ -252,8 +260,14 @@ impl Journal {
         (self.shared.lost.load(Ordering::Relaxed), self.shared.loss.get().map(String::as_str))
     }
 
+    /// From now on somebody waits for the end, which must come even if the store is held by others for ever.
+    pub(crate) fn end(&self) {
+        self.shared.ending.store(true, Ordering::Relaxed);
+    }
+
     /// Stores what is left and ends the writer.
     pub(crate) fn close(&self) {
+        self.end();
         self.commit();
         lock(&self.shared.queue).closed = true;
         self.shared.work.notify_one();
@@ -375,17 +389,26 @@ impl Shared {
         // A store that failed before is given one try a batch, so that runs do not wait for it again and again.
         let tries = if self.failing.load(Ordering::Relaxed) { &TRY_AGAIN[..0] } else { &TRY_AGAIN[..] };
         let mut delays = tries.iter();
+        let mut locked = Locked::default();
         loop {
             let outcome = self.append(batch);
             if let Some(membership) = &self.membership {
                 membership.heard(&outcome);
             }
-            if outcome.as_ref().is_err_and(BackendError::is_transient)
-                && let Some(delay) = delays.next()
-            {
+            let delay = match &outcome {
+                // Whoever holds it lets go at some time: nothing is lost, and when the queue is full, runs do not begin.
+                Err(error) if error.kind() == BackendErrorKind::Busy && !self.ending.load(Ordering::Relaxed) => {
+                    locked.tell(error);
+                    Some(&LOCKED_AGAIN)
+                }
+                Err(error) if error.is_transient() => delays.next(),
+                Ok(()) | Err(_) => None,
+            };
+            if let Some(delay) = delay {
                 std::thread::sleep(*delay);
                 continue;
             }
+            locked.over();
             self.failing.store(outcome.is_err(), Ordering::Relaxed);
             return outcome;
         }
@@ -416,14 +439,49 @@ impl Shared {
         let why = self.loss.get_or_init(|| error.to_string());
         // What becomes of the runs of a process that was found to be gone is told where they are ended.
         if before == 0 && error.kind() != BackendErrorKind::Fenced {
-            tracing::error!(
-                target: "orchestrator",
-                "history is being lost: {why}. Runs go on, but {} will not show what they did",
-                self.backend.location(),
-            );
+            panics::shield(|| {
+                tracing::error!(
+                    target: "orchestrator",
+                    "history is being lost: {why}. Runs go on, but {} will not show what they did",
+                    self.backend.location(),
+                );
+            });
         }
         for observer in &self.observers {
             let _ = panic::catch_unwind(AssertUnwindSafe(|| observer.on_loss(lost, why)));
+        }
+    }
+}
+
+/// How long another process holds the store already.
+#[derive(Default)]
+struct Locked {
+    since: Option<Instant>,
+    told: bool,
+}
+
+impl Locked {
+    /// Says so once it is long.
+    fn tell(&mut self, error: &BackendError) {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if !self.told && since.elapsed() >= LOCKED_LONG {
+            self.told = true;
+            panics::shield(|| {
+                tracing::warn!(
+                    target: "orchestrator",
+                    "{error}, for {} s already. Nothing is lost; runs wait until it lets go",
+                    since.elapsed().as_secs(),
+                );
+            });
+        }
+    }
+
+    /// Says how long it was, if it was long.
+    fn over(&self) {
+        if let Some(since) = self.since.filter(|_| self.told) {
+            panics::shield(|| {
+                tracing::warn!(target: "orchestrator", "the store was locked for {} s", since.elapsed().as_secs());
+            });
         }
     }
 }

@@ -418,6 +418,7 @@ impl Orchestrator {
     /// If some of what happened could not be stored.
     pub async fn shutdown(&self) -> Result<(), Error> {
         self.inner.roots.close();
+        self.inner.journal.end();
         let interrupted = self.inner.recovery.interrupt();
         loop {
             let idle = self.inner.roots.idle.notified();

@@ -197,6 +197,25 @@ async fn a_store_that_is_busy_for_a_while_loses_nothing() {
     assert_eq!(store.states(id.into()).unwrap().len(), 3);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_others_hold_for_long_loses_nothing() {
+    #[flow]
+    async fn small() {}
+    let store = Arc::new(Gated { busy: AtomicUsize::new(20), ..Gated::default() });
+    store.open();
+    let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+    let run = orchestrator.scope(async { small() }).await;
+    let id = run.run_id();
+    run.await.unwrap();
+    assert_eq!(orchestrator.lost_events(), 0);
+    assert_eq!(store.states(id.into()).unwrap().len(), 3);
+    // The end comes whoever holds the store.
+    store.busy.store(usize::MAX, Ordering::SeqCst);
+    orchestrator.scope(async { drop(small()) }).await;
+    let error = orchestrator.shutdown().await.unwrap_err();
+    assert!(error.to_string().contains("cannot write: another process holds it"), "{error}");
+}
+
 #[tokio::test]
 async fn a_store_that_panics_loses_history_and_no_result() {
     #[flow]
