@@ -415,7 +415,8 @@ impl Orchestrator {
     ///
     /// # Errors
     ///
-    /// If some of what happened could not be stored.
+    /// If some of what happened could not be stored, or if the store could not be told that the orchestrator has ended;
+    /// others notice that when its lease is over.
     pub async fn shutdown(&self) -> Result<(), Error> {
         self.inner.roots.close();
         self.inner.journal.end();
@@ -430,21 +431,18 @@ impl Orchestrator {
             }
             idle.await;
         }
-        self.ask(move |backend, inner| {
+        let ended = self.ask(move |backend, inner| {
             inner.journal.close();
-            if let Some(shared) = backend.shared().filter(|_| inner.fenced().is_none()) {
-                // It did not crash, so that it does not count.
-                interrupted.iter().try_for_each(|run| shared.uncount(*run))?;
-            }
+            let shared = backend.shared().filter(|_| inner.fenced().is_none());
+            // They did not crash, so that it does not count.
+            let uncounted = shared.map_or(Ok(()), |shared| interrupted.iter().try_for_each(|run| shared.uncount(*run)));
             inner.limits.close();
-            if let Some(keeper) = &inner.keeper {
-                keeper.leave();
-            }
-            Ok(())
-        })
-        .await?;
+            let left = inner.keeper.as_ref().map_or(Ok(()), Keeper::leave);
+            uncounted.and(left)
+        });
+        let ended = ended.await;
         match self.inner.journal.lost() {
-            (0, _) => Ok(()),
+            (0, _) => ended,
             (lost, why) => Err(Error::from(
                 BackendError::new(crate::backend::BackendErrorKind::Other, format!("store {lost} events"))
                     .because(why.unwrap_or_default()),

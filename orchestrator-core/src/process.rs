@@ -1,8 +1,9 @@
 //! The process that this code runs in, and whether another one is still there.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::backend::record::Process;
 
@@ -17,12 +18,34 @@ pub(crate) fn this_process() -> &'static Process {
     })
 }
 
-/// One more orchestrator of this process, told from the others by its session.
-pub(crate) fn new_session() -> &'static Process {
-    // The keys of a `RandomState` are random, and no two of them are alike.
-    let session = RandomState::new().build_hasher().finish().max(1);
-    // Runs refer to it as long as there is anything that remembers them.
-    Box::leak(Box::new(Process { session, ..this_process().clone() }))
+/// One more orchestrator of this process, told from the others by its session; it is over when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Session(&'static Process);
+
+impl Session {
+    pub(crate) fn begin() -> Self {
+        // The keys of a `RandomState` are random, and no two of them are alike.
+        let session = RandomState::new().build_hasher().finish().max(1);
+        sessions().insert(session);
+        // Runs refer to it as long as there is anything that remembers them.
+        Self(Box::leak(Box::new(Process { session, ..this_process().clone() })))
+    }
+
+    pub(crate) const fn process(&self) -> &'static Process {
+        self.0
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        sessions().remove(&self.0.session);
+    }
+}
+
+/// The sessions of this process that are not over.
+fn sessions() -> MutexGuard<'static, BTreeSet<u64>> {
+    static SESSIONS: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+    SESSIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What has become of a process.
@@ -32,6 +55,9 @@ pub(crate) enum Fate {
     Alive,
     /// It is there, and was stopped: it does nothing before it is told to go on.
     Stopped,
+    /// Its process is there and has nothing to do with it any more: it has ended, or another program or another copy of
+    /// this one has to do with it.
+    Over,
     /// It is no more.
     Gone,
     /// It cannot be seen from here: it is on another machine or in another namespace, or the system does not tell.
@@ -44,6 +70,10 @@ pub(crate) fn fate(process: &Process) -> Fate {
     let namespaces = !cfg!(target_os = "linux") || own.namespace != 0;
     if process.host != own.host || process.namespace != own.namespace || !namespaces {
         return Fate::Unknown;
+    }
+    let ours = process.pid == own.pid && process.started == own.started;
+    if ours && process.session != 0 && !sessions().contains(&process.session) {
+        return Fate::Over;
     }
     // Asked first, because a system may hide what it shows of the processes of others.
     if !exists(process.pid) {
@@ -145,8 +175,12 @@ mod tests {
 
     #[test]
     fn sessions_differ() {
-        let (one, other) = (new_session(), new_session());
-        assert_ne!(one.session, other.session);
-        assert_eq!(Process { session: 0, ..one.clone() }, *this_process());
+        let (one, other) = (Session::begin(), Session::begin());
+        let (first, second) = (one.process(), other.process());
+        assert_ne!(first.session, second.session);
+        assert_eq!(Process { session: 0, ..first.clone() }, *this_process());
+        drop(one);
+        let fates = [first, second].map(fate);
+        assert!(cfg!(not(target_os = "linux")) || fates == [Fate::Over, Fate::Alive], "{fates:?}");
     }
 }

@@ -279,6 +279,25 @@ async fn runs_complete_though_the_store_is_busy_now_and_then() {
     runs_are_whole(20, 20).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_orchestrator_held_that_could_not_leave_is_free_when_its_lease_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(folder.path(), 1);
+    let backend = Arc::clone(&store) as Arc<dyn StateBackend>;
+    let one = Orchestrator::builder().lease(Duration::from_millis(300)).build_over(backend);
+    one.limit("left", 1).await.unwrap();
+    let held = one.scope(async { orchestrator::concurrency("left", 1).await.unwrap() }).await;
+    store.writes.store(100, Ordering::SeqCst);
+    drop(held);
+    let error = one.shutdown().await.unwrap_err();
+    assert!(error.to_string().contains("cannot leave in the faulty store"), "{error}");
+    store.writes.store(0, Ordering::SeqCst);
+    // The first one is still there as a value, in a process that goes on.
+    let other = Orchestrator::builder().home(folder.path()).build().await.unwrap();
+    let slot = other.scope(async { orchestrator::concurrency("left", 1).await });
+    tokio::time::timeout(Duration::from_secs(15), slot).await.expect("the slot is free").unwrap();
+}
+
 static GATE: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
 
 #[task(concurrency = "narrow")]

@@ -1,7 +1,8 @@
 //! Who is gone, and what is done about it.
 //!
 //! A process of the same machine is looked at: it is gone if it is no more, or if it was stopped for longer than its
-//! lease. One that works is never gone, however late its lease is: it may be busy, and a machine that slept wakes all
+//! lease. An orchestrator that has ended in a process that goes on is gone as well, though it could not say so. One that
+//! works is never gone, however late its lease is: it may be busy, and a machine that slept wakes all
 //! of them at once. Of a process that cannot be seen from here the lease decides, and only if nothing was heard from it
 //! while this one was awake and looking: a clock that was changed, or a sleep of this machine, ends nobody.
 
@@ -77,7 +78,9 @@ impl State {
             _ if owner.ended.is_some() => "ended without saying what became of it".to_owned(),
             Fate::Gone => "went away".to_owned(),
             Fate::Stopped if late => "was stopped for longer than its lease".to_owned(),
-            Fate::Alive | Fate::Stopped => return None,
+            // Another copy of this library in this process knows its own, and renews their leases.
+            Fate::Over if late => "has ended it, which could not say so".to_owned(),
+            Fate::Alive | Fate::Stopped | Fate::Over => return None,
             Fate::Unknown => {
                 let until = owner.lease_until?;
                 let silence = self.watch.lock().unwrap_or_else(PoisonError::into_inner).silence(owner);

@@ -17,6 +17,7 @@ use crate::elsewhere::Server;
 use crate::engine::panics;
 use crate::id::RunId;
 use crate::orchestrator::Inner;
+use crate::process::Session;
 use crate::recovery;
 use gone::Watch;
 pub(crate) use membership::Membership;
@@ -28,11 +29,16 @@ const BEATS: u32 = 6;
 /// And at least so often.
 const LONGEST_BEAT: Duration = Duration::from_secs(5);
 
+/// How long it is tried to leave.
+const LEAVING: Duration = Duration::from_secs(1);
+const LEAVE_AGAIN: Duration = Duration::from_millis(20);
+
 /// Keeps an orchestrator's lease; dropping it leaves.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     state: Arc<State>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// `None` if nobody need know of it, or if it has left.
+    working: Mutex<Option<(JoinHandle<()>, Session)>>,
 }
 
 #[derive(Debug)]
@@ -66,17 +72,18 @@ impl Keeper {
         role: Role,
     ) -> Option<Self> {
         backend.shared()?;
+        let session = Session::begin();
         let state = Arc::new(State {
             backend: Arc::clone(backend),
             clock: Arc::clone(clock),
             lease,
-            membership: Arc::new(Membership::new(Arc::clone(backend), crate::process::new_session())),
+            membership: Arc::new(Membership::new(Arc::clone(backend), session.process())),
             watch: Mutex::default(),
             runs: OnceLock::new(),
         });
         if role == Role::Looks {
             state.look();
-            return Some(Self { state, thread: Mutex::default() });
+            return Some(Self { state, working: Mutex::default() });
         }
         if let Err(error) = state.renew() {
             tracing::warn!(
@@ -90,7 +97,7 @@ impl Keeper {
             .name("orchestrator-keeper".to_owned())
             .spawn(move || keeping.keep())
             .expect("the system has a thread for the keeper");
-        Some(Self { state, thread: Mutex::new(Some(thread)) })
+        Some(Self { state, working: Mutex::new(Some((thread, session))) })
     }
 
     pub(crate) fn membership(&self) -> &Arc<Membership> {
@@ -109,19 +116,25 @@ impl Keeper {
     }
 
     /// Leaves the store: from now on nothing is taken of what the orchestrator writes.
-    pub(crate) fn leave(&self) {
+    ///
+    /// If it cannot, others find when its lease is over that it has ended.
+    pub(crate) fn leave(&self) -> Result<(), BackendError> {
         self.state.membership.stop();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(thread) = thread else { return };
+        let working = self.working.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((thread, _session)) = working else { return Ok(()) };
         if thread.thread().id() != std::thread::current().id() {
             let _ = thread.join();
         }
         let State { membership, .. } = &*self.state;
-        let Some(owner) = membership.owner() else { return };
-        let left = panics::shield(|| self.state.shared().leave(owner, SystemClock.now()));
-        if let Some(Err(error)) = left {
-            // Whoever looks next finds that the process is gone, or that it does not renew its lease.
-            tracing::debug!(target: "orchestrator", "cannot tell other processes that this one leaves: {error}");
+        let Some(owner) = membership.owner() else { return Ok(()) };
+        let until = Instant::now() + LEAVING;
+        loop {
+            match panics::shield(|| self.state.shared().leave(owner, SystemClock.now())) {
+                Some(Err(error)) if error.is_transient() && Instant::now() < until => {
+                    std::thread::sleep(LEAVE_AGAIN);
+                }
+                left => return left.unwrap_or(Ok(())),
+            }
         }
     }
 }
@@ -160,7 +173,11 @@ impl Lookout {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.leave();
+        if let Err(error) = self.leave() {
+            panics::shield(|| {
+                tracing::debug!(target: "orchestrator", "cannot tell other processes that this one leaves: {error}");
+            });
+        }
     }
 }
 
