@@ -27,6 +27,8 @@ struct Faulty {
     writes: AtomicU32,
     faults: AtomicU32,
     full: AtomicBool,
+    /// The next look-up in the cache panics.
+    panics: AtomicBool,
 }
 
 impl fmt::Debug for Faulty {
@@ -44,6 +46,7 @@ impl Faulty {
             writes: AtomicU32::new(0),
             faults: AtomicU32::new(0),
             full: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
         })
     }
 
@@ -102,8 +105,12 @@ pass_on! { RunSearch:
     reading logs_after(run: RunId, after: u64, at_most: usize) -> Vec<(u64, LogLine)>;
 }
 
-pass_on! { CacheIndex:
-    reading cached(key: &CacheKey) -> Option<CacheHit>;
+impl CacheIndex for Faulty {
+    fn cached(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+        assert!(!self.panics.swap(false, Ordering::SeqCst), "the store is asked to panic");
+        self.reading("cached")?;
+        self.inner.cached(key)
+    }
 }
 
 pass_on! { CacheCare:
@@ -296,6 +303,20 @@ async fn what_an_orchestrator_held_that_could_not_leave_is_free_when_its_lease_i
     let other = Orchestrator::builder().home(folder.path()).build().await.unwrap();
     let slot = other.scope(async { orchestrator::concurrency("left", 1).await });
     tokio::time::timeout(Duration::from_secs(15), slot).await.expect("the slot is free").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_up_that_panics_keeps_no_later_one_from_being_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(folder.path(), 1);
+    let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+    store.panics.store(true, Ordering::SeqCst);
+    for n in 1..3 {
+        let run = orchestrator.scope(async { remembered(n).await });
+        let ended = tokio::time::timeout(Duration::from_secs(10), run).await.expect("the look-up is answered");
+        assert_eq!(ended.unwrap(), n + 1);
+    }
+    assert!(!store.panics.load(Ordering::SeqCst), "the first look-up has panicked");
 }
 
 static GATE: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
