@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use super::Retention;
 use crate::backend::BackendError;
 use crate::backend::maintenance::{Maintenance, Removed};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::results::Sweeper;
 
 /// The first look comes at a random moment within this time. A program that lives shorter, and is started often, does a
@@ -101,11 +101,9 @@ fn live(sweeper: &Sweeper, clock: &dyn Clock, policy: &Retention, stop: &Stop) {
     while !stop.within(wait) {
         wait = LOOK_EVERY;
         let now = clock.now();
-        let due = |done: Option<_>| done.is_none_or(|done| now.since(done) >= EVERY);
-        let removed = store
-            .last_pruned()
-            .map(due)
-            .and_then(|due| if due { apply(store, clock, policy, |step| stop.within(step * REST)) } else { Ok(None) });
+        let removed = store.last_pruned().and_then(|done| {
+            if is_due(done, now) { apply(store, clock, policy, |step| stop.within(step * REST)) } else { Ok(None) }
+        });
         match removed {
             Ok(Some(removed)) if !removed.is_nothing() => tracing::debug!(
                 target: "orchestrator",
@@ -120,6 +118,12 @@ fn live(sweeper: &Sweeper, clock: &dyn Clock, policy: &Retention, stop: &Stop) {
         }
         sweeping.go_on(sweeper);
     }
+}
+
+/// Whether the policy is to be applied that was applied last when `done`.
+fn is_due(done: Option<Timestamp>, now: Timestamp) -> bool {
+    // One that is still to come was put down by a clock that was wrong.
+    done.is_none_or(|done| done > now || now.since(done) >= EVERY)
 }
 
 /// Applies the policy. After each step `rest` is told how long it took, and says whether to stop. `None`: somebody else is
@@ -141,4 +145,19 @@ pub(crate) fn apply(
         }
     }
     Ok(Some(removed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_due_after_a_while_and_when_the_clock_went_back() {
+        let done = Timestamp::from_micros(7_200_000_000);
+        assert!(is_due(None, done));
+        assert!(!is_due(Some(done), done));
+        assert!(!is_due(Some(done), done.after(EVERY / 2)));
+        assert!(is_due(Some(done), done.after(EVERY)));
+        assert!(is_due(Some(done.after(EVERY / 2)), done), "the clock went back");
+    }
 }
