@@ -38,6 +38,16 @@ impl Watch {
     }
 }
 
+/// How long an orchestrator may be silent that cannot be seen from here; `None`: as long as it likes. Where its lease is
+/// not over by the clocks, one of which may be wrong, its length counts as well.
+fn longest_silence(owner: &Owner, now: Timestamp) -> Option<Duration> {
+    let until = owner.lease_until?;
+    if until.after(SILENCE) <= now {
+        return Some(SILENCE);
+    }
+    Some(until.since(owner.heard?) + SILENCE)
+}
+
 impl State {
     /// Looks for orchestrators that are gone, and ends them.
     pub(super) fn look(&self) {
@@ -84,7 +94,7 @@ impl State {
             Fate::Unknown => {
                 let until = owner.lease_until?;
                 let silence = self.watch.lock().unwrap_or_else(PoisonError::into_inner).silence(owner);
-                if silence < SILENCE || until.after(SILENCE) > SystemClock.now() {
+                if silence < longest_silence(owner, SystemClock.now())? {
                     return None;
                 }
                 let until = until.to_datetime().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
@@ -92,5 +102,26 @@ impl State {
             }
         };
         Some(format!("its process {} on {} {what}", owner.process.pid, owner.process.host))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::this_process;
+
+    #[test]
+    fn a_clock_that_was_ahead_keeps_nobody_for_ever() {
+        let now = SystemClock.now();
+        let lease = Duration::from_secs(30);
+        let silence = |heard: Timestamp| {
+            let process = this_process().clone();
+            let (no, lease_until) = (OwnerNo(1), Some(heard.after(lease)));
+            let owner = Owner { no, process, lease_until, heard: Some(heard), ended: None, why: None };
+            longest_silence(&owner, now)
+        };
+        assert_eq!(silence(now), Some(lease + SILENCE));
+        assert_eq!(silence(now.after(Duration::from_secs(86_400))), Some(lease + SILENCE), "a day ahead");
+        assert_eq!(silence(Timestamp::from_micros(0)), Some(SILENCE), "its lease is over");
     }
 }
