@@ -215,3 +215,25 @@ async fn of_two_orchestrators_one_computes() {
     }
     assert_eq!(BODIES.get(), 100);
 }
+
+/// An hour ahead of the system's clock.
+#[derive(Debug)]
+struct Ahead;
+
+impl orchestrator::Clock for Ahead {
+    fn now(&self) -> orchestrator::Timestamp {
+        orchestrator::Clock::now(&orchestrator::SystemClock).after(Duration::from_secs(3600))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rate_limit_goes_on_though_the_clock_went_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = Orchestrator::builder().home(folder.path()).clock(Ahead).build().await.unwrap();
+    before.limit("rate", 1).slot_decay(100.0).await.unwrap();
+    before.scope(async { rate_limit("rate").await.unwrap() }).await;
+    before.shutdown().await.unwrap();
+    let after = Orchestrator::builder().home(folder.path()).build().await.unwrap();
+    let passed = after.scope(async { rate_limit("rate").await });
+    tokio::time::timeout(Duration::from_secs(10), passed).await.expect("slots come back").unwrap();
+}

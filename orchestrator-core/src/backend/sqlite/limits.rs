@@ -34,7 +34,7 @@ impl SlotLeases for SqliteBackend {
                     )";
                 let mut records = Vec::new();
                 for (name, setting) in settings(&transaction)? {
-                    let taken = Level::read(&transaction, &name)?.map_or(0, |level| level.taken(now));
+                    let taken = Level::read(&transaction, &name, now)?.map_or(0, |level| level.taken(now));
                     let waiting: i64 = transaction.prepare_cached(waiting)?.query_row([&name], |row| row.get(0))?;
                     let waiting = usize::try_from(waiting).unwrap_or(0);
                     records.push(LimitRecord { name, setting, taken, waiting });
@@ -46,7 +46,7 @@ impl SlotLeases for SqliteBackend {
 
     fn set_limit(&self, name: &str, setting: LimitSetting, now: Timestamp) -> Result<(), BackendError> {
         self.change(name, |transaction| {
-            let before = Level::read(transaction, name)?;
+            let before = Level::read(transaction, name, now)?;
             // A limit that is to give slots back by time begins with those that are held.
             let (taken, as_of) = match &before {
                 Some(level) => (level.settled(now), now.max(level.as_of)),
@@ -58,7 +58,7 @@ impl SlotLeases for SqliteBackend {
     }
 
     fn declare_limit(&self, name: &str, setting: LimitSetting, now: Timestamp) -> Result<(), BackendError> {
-        self.change(name, |transaction| match Level::read(transaction, name)? {
+        self.change(name, |transaction| match Level::read(transaction, name, now)? {
             Some(_) => Ok(()),
             None => {
                 let held = Level::held_of(transaction, name)?;
@@ -146,7 +146,7 @@ impl SlotLeases for SqliteBackend {
             || format!("look who holds slots in the database {}", self.path.display()),
             |connection| {
                 let transaction = connection.unchecked_transaction()?;
-                let Some(level) = Level::read(&transaction, limit)? else { return Ok(None) };
+                let Some(level) = Level::read(&transaction, limit, now)? else { return Ok(None) };
                 let (taken, setting) = (level.taken(now), level.setting);
                 let most = if setting.decay.is_some() { 0 } else { i64::try_from(most_holders).unwrap_or(i64::MAX) };
                 let ahead = "SELECT count(*) FROM slot_wait JOIN process ON process.no = slot_wait.owner

@@ -12,6 +12,10 @@ use crate::clock::Timestamp;
 /// The longest time that is waited for at once.
 const LONG: Duration = Duration::from_secs(86_400);
 
+/// By how much the moments of two processes may differ: the last one to have its turn may be the first one that looked
+/// at its clock.
+const APART: Duration = Duration::from_secs(10);
+
 /// The shortest: times are in microseconds.
 const TICK: Duration = Duration::from_micros(1);
 
@@ -27,7 +31,7 @@ pub(super) struct Level {
 }
 
 impl Level {
-    pub(super) fn read(transaction: &Transaction<'_>, limit: &str) -> rusqlite::Result<Option<Self>> {
+    pub(super) fn read(transaction: &Transaction<'_>, limit: &str, now: Timestamp) -> rusqlite::Result<Option<Self>> {
         let select = "SELECT slots, decay, active, taken, as_of FROM slot_limit WHERE name = ?1";
         let level = transaction.prepare_cached(select)?.query_row([limit], |row| {
             Ok(Self {
@@ -38,6 +42,10 @@ impl Level {
             })
         });
         let Some(mut level) = level.optional()? else { return Ok(None) };
+        // The clock went back since: nothing would come back until it is there again. How long ago that was, nobody knows.
+        if level.as_of > now.after(APART) {
+            (level.taken, level.as_of) = (0.0, now);
+        }
         if level.setting.decay.is_none() {
             level.held = Self::held_of(transaction, limit)?;
         }
@@ -114,7 +122,7 @@ impl<'t> Queues<'t> {
         if let Some(level) = self.levels.get(limit) {
             return Ok(*level);
         }
-        let level = Level::read(self.transaction, limit)?;
+        let level = Level::read(self.transaction, limit, self.now)?;
         self.levels.insert(limit.into(), level);
         Ok(level)
     }

@@ -15,7 +15,7 @@ use crate::backend::{
     BackendError, BackendErrorKind, ClaimRequest, Claimed, LimitSetting, OwnerNo, Shared, SlotNews, SlotTrade,
     StateBackend,
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::journal::Settled;
 use crate::keeper::Lookout;
@@ -253,8 +253,12 @@ impl Work {
         changed || self.due.is_some_and(|due| due <= Instant::now())
     }
 
-    /// Calls the store, again if that may help. Nobody is told that another process was in the way.
-    fn call<T>(&mut self, call: impl Fn(&dyn Shared, OwnerNo) -> Result<T, BackendError>) -> Result<T, Error> {
+    /// Calls the store, again if that may help, with the time of each try. Nobody is told that another process was in the
+    /// way.
+    fn call<T>(
+        &mut self,
+        call: impl Fn(&dyn Shared, OwnerNo, Timestamp) -> Result<T, BackendError>,
+    ) -> Result<T, Error> {
         if let Some(error) = &self.fenced {
             return Err(error.clone());
         }
@@ -262,7 +266,7 @@ impl Work {
         loop {
             let store = self.store.shared();
             let called = catch_unwind(AssertUnwindSafe(|| match self.store.lookout.owner() {
-                Some(owner) => call(store, owner),
+                Some(owner) => call(store, owner, self.store.clock.now()),
                 None => {
                     let doing = format!("share limits in {}", self.store.backend.location());
                     Err(BackendError::new(BackendErrorKind::Other, doing).because("it does not know this process yet"))
@@ -299,10 +303,9 @@ impl Work {
     }
 
     fn declare(&mut self, declared: Vec<(Arc<str>, LimitSetting)>) -> Result<(), Error> {
-        let now = self.store.clock.now();
         declared
             .into_iter()
-            .try_for_each(|(name, setting)| self.call(|store, _| store.declare_limit(&name, setting, now)))
+            .try_for_each(|(name, setting)| self.call(|store, _, now| store.declare_limit(&name, setting, now)))
     }
 
     /// Gives back slots and asks for others; looks at least, if that is wanted.
@@ -312,14 +315,13 @@ impl Work {
         for ticket in &trade.over {
             self.asked.remove(ticket);
         }
-        let now = self.store.clock.now();
         let news = if !trade.is_empty() {
-            self.call(|store, owner| store.trade(owner, &trade, now))
+            self.call(|store, owner, now| store.trade(owner, &trade, now))
         } else if look {
-            let looked = self.call(|store, owner| store.look(owner, now));
+            let looked = self.call(|store, owner, now| store.look(owner, now));
             match looked {
                 Ok(SlotNews { due: Some(Duration::ZERO), .. }) => {
-                    self.call(|store, owner| store.trade(owner, &trade, now))
+                    self.call(|store, owner, now| store.trade(owner, &trade, now))
                 }
                 looked => looked,
             }
@@ -390,9 +392,8 @@ impl Work {
         if over.is_empty() && claims.is_empty() {
             return;
         }
-        let now = self.store.clock.now();
         let (asks, answers): (Vec<_>, Vec<_>) = claims.into_iter().unzip();
-        match self.call(|store, owner| store.claim(owner, &over, &asks, now)) {
+        match self.call(|store, owner, now| store.claim(owner, &over, &asks, now)) {
             Ok(claimed) => answers.into_iter().zip(claimed).for_each(|(answer, claimed)| {
                 // Whoever does not wait any more has ordered the end of the claim.
                 let _ = answer.send(Ok(claimed));
@@ -416,7 +417,7 @@ impl Work {
             return;
         }
         let keys: Vec<CacheKey> = self.landings.keys().copied().collect();
-        match self.call(|store, owner| store.claimed(owner, &keys)) {
+        match self.call(|store, owner, _| store.claimed(owner, &keys)) {
             Ok(claimed) => {
                 let over = keys.iter().zip(claimed).filter(|(_, claimed)| !claimed);
                 let answers = over.filter_map(|(key, _)| self.landings.remove(key)).flatten();
