@@ -420,7 +420,9 @@ impl Orchestrator {
     pub async fn shutdown(&self) -> Result<(), Error> {
         self.inner.roots.close();
         self.inner.journal.end();
-        let interrupted = self.inner.recovery.interrupt();
+        if self.inner.keeper.is_some() {
+            self.ask(|_, inner| Ok(recovery::interrupt(inner))).await?;
+        }
         loop {
             let idle = self.inner.roots.idle.notified();
             tokio::pin!(idle);
@@ -431,14 +433,10 @@ impl Orchestrator {
             }
             idle.await;
         }
-        let ended = self.ask(move |backend, inner| {
+        let ended = self.ask(|_, inner| {
             inner.journal.close();
-            let shared = backend.shared().filter(|_| inner.fenced().is_none());
-            // They did not crash, so that it does not count.
-            let uncounted = shared.map_or(Ok(()), |shared| interrupted.iter().try_for_each(|run| shared.uncount(*run)));
             inner.limits.close();
-            let left = inner.keeper.as_ref().map_or(Ok(()), Keeper::leave);
-            uncounted.and(left)
+            inner.keeper.as_ref().map_or(Ok(()), Keeper::leave)
         });
         let ended = ended.await;
         match self.inner.journal.lost() {
@@ -513,7 +511,7 @@ impl Inner {
     }
 
     pub(crate) fn cancel_all(&self, by: Stop) {
-        for run in self.roots.active() {
+        for run in self.roots.active().iter().filter(|run| !self.recovery.interrupts(run)) {
             run.cancel(by);
         }
     }

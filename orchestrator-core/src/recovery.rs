@@ -34,6 +34,10 @@ pub(crate) struct Recovery {
     runtime: Mutex<Option<Handle>>,
     /// Runs that went on by themselves, until a call of their flow is answered with each.
     gone_on: Mutex<Vec<GoneOn>>,
+    /// Those of them that nobody has asked for, from before they are taken over.
+    unasked: Mutex<HashSet<FlowRunId>>,
+    /// Nothing goes on by itself any more.
+    over: AtomicBool,
     /// Runs that cannot go on, as was reported.
     given_up: Mutex<HashSet<FlowRunId>>,
     calling: AtomicBool,
@@ -74,6 +78,8 @@ impl Recovery {
             on,
             runtime: Mutex::default(),
             gone_on: Mutex::default(),
+            unasked: Mutex::default(),
+            over: AtomicBool::new(false),
             given_up: Mutex::default(),
             calling: AtomicBool::new(false),
         }
@@ -102,14 +108,14 @@ impl Recovery {
         let mut gone_on = lock(&self.gone_on);
         let equal = |known: &GoneOn| std::ptr::eq(known.run.def, def) && known.parameters == parameters;
         let place = gone_on.iter().position(|known| equal(known) && !known.is_over())?;
-        Some(gone_on.remove(place).run)
+        Some(self.asked_for(gone_on.remove(place)))
     }
 
     /// The run of that id, if it went on by itself and nobody has asked for it yet.
     pub(crate) fn answer(&self, id: RunId) -> Option<Arc<Run>> {
         let mut gone_on = lock(&self.gone_on);
         let place = gone_on.iter().position(|known| known.run.id() == id)?;
-        Some(gone_on.remove(place).run)
+        Some(self.asked_for(gone_on.remove(place)))
     }
 
     /// The active runs that went on by themselves and that nobody has asked for yet.
@@ -117,19 +123,24 @@ impl Recovery {
         lock(&self.gone_on).iter().filter(|known| !known.run.has_ended()).map(|known| Arc::clone(&known.run)).collect()
     }
 
-    /// Cuts short what went on by itself and what nobody here has asked for: it is to go on another time.
-    pub(crate) fn interrupt(&self) -> Vec<FlowRunId> {
-        let gone_on = std::mem::take(&mut *lock(&self.gone_on));
-        let active: Vec<_> = gone_on.iter().filter(|known| !known.run.has_ended()).collect();
-        active.iter().for_each(|known| known.run.cancel(Stop::Interrupted));
-        let ids = active.iter().filter_map(|known| known.run.id().as_flow()).collect();
-        panics::let_go(gone_on);
-        ids
+    fn asked_for(&self, GoneOn { run, parameters: _ }: GoneOn) -> Arc<Run> {
+        if let Some(id) = run.id().as_flow() {
+            lock(&self.unasked).remove(&id);
+        }
+        run
+    }
+
+    /// Whether a run is not to be cancelled with the others, because it is interrupted.
+    pub(crate) fn interrupts(&self, run: &Run) -> bool {
+        self.over.load(Ordering::SeqCst) && run.id().as_flow().is_some_and(|id| lock(&self.unasked).contains(&id))
     }
 
     /// Lets go of the runs that answer no call any more.
     fn let_go(&self) {
         let over: Vec<GoneOn> = lock(&self.gone_on).extract_if(.., |known| known.is_over()).collect();
+        for id in over.iter().filter_map(|known| known.run.id().as_flow()) {
+            lock(&self.unasked).remove(&id);
+        }
         if !over.is_empty() {
             panics::let_go(over);
         }
@@ -165,7 +176,34 @@ fn report<T: Default>(found: Result<T, BackendError>) -> T {
 }
 
 fn stopped(inner: &Inner) -> bool {
-    inner.fenced().is_some() || inner.roots.is_closed()
+    inner.fenced().is_some() || inner.roots.is_closed() || inner.recovery.over.load(Ordering::SeqCst)
+}
+
+/// Cuts short what went on by itself and what nobody here has asked for: it is to go on another time. Nothing goes on here
+/// from now on; blocks.
+pub(crate) fn interrupt(inner: &Inner) {
+    let recovery = &inner.recovery;
+    recovery.over.store(true, Ordering::SeqCst);
+    // They answer no call any more.
+    let gone_on = std::mem::take(&mut *lock(&recovery.gone_on));
+    for run in inner.roots.active() {
+        if let Some(id) = run.id().as_flow().filter(|_| recovery.interrupts(&run)) {
+            // Before it is seen as Crashed, and may be found to be so once too often.
+            uncount(inner, id);
+            run.cancel(Stop::Interrupted);
+        }
+    }
+    panics::let_go(gone_on);
+}
+
+/// A run that nobody here has asked for is to end without having crashed, so that it does not count; blocks.
+pub(crate) fn uncount(inner: &Inner, run: FlowRunId) {
+    if !lock(&inner.recovery.unasked).remove(&run) || inner.fenced().is_some() {
+        return;
+    }
+    if let Some(Err(error)) = inner.backend.shared().map(|shared| shared.uncount(run)) {
+        tracing::debug!(target: "orchestrator", "flow run {run}, which is interrupted, counts as crashed: {error}");
+    }
 }
 
 /// The crashed flow runs of this program's flows that go on by themselves, and how often each did so in a row.
@@ -186,8 +224,23 @@ fn candidates(inner: &Inner, shared: &dyn Shared) -> Result<Vec<(FlowRunId, u32)
 
 fn go_on(inner: &Arc<Inner>, runtime: &Handle, runs: &[(FlowRunId, u32)]) {
     for (id, times) in runs {
-        match resume::by_itself(inner, runtime, *id, *times) {
-            Ok(ByItself::GoesOn { parameters, run }) => lock(&inner.recovery.gone_on).push(GoneOn { parameters, run }),
+        // A shutdown waits until the run is known, or the run is left alone.
+        let hold = Hold::on_orchestrator(inner);
+        if stopped(inner) {
+            return;
+        }
+        lock(&inner.recovery.unasked).insert(*id);
+        let gone_on = resume::by_itself(inner, runtime, *id, *times);
+        if !matches!(gone_on, Ok(ByItself::GoesOn { .. })) {
+            lock(&inner.recovery.unasked).remove(id);
+        }
+        match gone_on {
+            Ok(ByItself::GoesOn { parameters, run }) => {
+                lock(&inner.recovery.gone_on).push(GoneOn { parameters, run });
+                if inner.recovery.over.load(Ordering::SeqCst) {
+                    interrupt(inner);
+                }
+            }
             Ok(ByItself::LeftToOthers) => {}
             Ok(ByItself::TooOften { name, budget }) => tracing::warn!(
                 target: "orchestrator",
@@ -205,6 +258,7 @@ fn go_on(inner: &Arc<Inner>, runtime: &Handle, runs: &[(FlowRunId, u32)]) {
                 tracing::warn!(target: "orchestrator", "flow run {id}, which crashed, does not go on by itself: {error}");
             }
         }
+        drop(hold);
     }
 }
 

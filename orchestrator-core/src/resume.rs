@@ -21,7 +21,7 @@ use crate::id::{FlowRunId, RunId};
 use crate::orchestrator::{Inner, Orchestrator};
 use crate::registry::Flow;
 use crate::results::Sweeper;
-use crate::run::{Resumed, Run};
+use crate::run::{Hold, Resumed, Run};
 use crate::state::{State, StateName, StateType, Transition};
 use crate::submit;
 
@@ -121,6 +121,11 @@ fn refused(said: String) -> Error {
 }
 
 async fn resume(orchestrator: &Orchestrator, id: FlowRunId) -> Result<StartedFlow, Error> {
+    // A shutdown waits until it goes on, or nothing is taken over any more.
+    let _hold = Hold::on_orchestrator(orchestrator.inner());
+    if orchestrator.inner().roots.is_closed() {
+        return Err(refused(format!("flow run {id} cannot be resumed: {}", orchestrator.inner().why_closed())));
+    }
     if let Some(run) = orchestrator.inner().recovery.answer(id.into()) {
         return Ok(started(run));
     }

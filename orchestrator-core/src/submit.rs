@@ -21,6 +21,7 @@ use crate::input::Args;
 use crate::options::Overrides;
 use crate::orchestrator::{Inner, Orchestrator};
 use crate::persist::{self, Identified};
+use crate::recovery;
 use crate::run::{Origin, Resumed, Run};
 use crate::scope::Scope;
 use crate::state::StateName;
@@ -489,8 +490,11 @@ pub(crate) fn go_on(
         run.upstream_ended();
         launch(&run);
     } else {
+        // It may be resumed another time.
         run.disown();
-        refuse(&run, orchestrator.why_closed());
+        recovery::uncount(orchestrator, record.id);
+        let said = format!("{}; it can be resumed another time", orchestrator.why_closed());
+        refuse_as((StateName::Crashed, FailureKind::Crashed), &run, said);
     }
     run
 }
@@ -527,11 +531,15 @@ fn ids(upstreams: &[Arc<Run>]) -> Box<[RunId]> {
 
 /// Ends a run without starting it.
 fn refuse(run: &Arc<Run>, said: String) {
+    refuse_as((StateName::Failed, FailureKind::Refused), run, said);
+}
+
+fn refuse_as((state, kind): (StateName, FailureKind), run: &Arc<Run>, said: String) {
     // Whoever cancelled the run meanwhile has started it, and it ends by itself.
     let Some(call) = run.launch() else { return };
     drop(call);
-    let error = run.error(FailureKind::Refused, Cause::Said(said.clone()));
-    run.conclude(StateName::Failed, Some(said.into()), Some(&error));
+    let error = run.error(kind, Cause::Said(said.clone()));
+    run.conclude(state, Some(said.into()), Some(&error));
     Arc::clone(run).end(Err(error)).wake();
 }
 

@@ -29,7 +29,7 @@ async fn soon<F: IntoFuture>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(30), future).await.expect("it ends soon")
 }
 
-fn child(folder: &Path, call: Option<&str>, hold: bool) -> std::process::Command {
+pub(crate) fn child(folder: &Path, call: Option<&str>, hold: bool) -> std::process::Command {
     let mut command = command("crashes::child_crashes", folder);
     if let Some(call) = call {
         command.env(CALL, call);
@@ -41,7 +41,7 @@ fn child(folder: &Path, call: Option<&str>, hold: bool) -> std::process::Command
 }
 
 /// A process that was killed while it ran that flow; gives the run.
-fn killed(folder: &Path, flow: &str) -> FlowRunId {
+pub(crate) fn killed(folder: &Path, flow: &str) -> FlowRunId {
     let mut process = Process::start(&mut child(folder, Some(flow), true));
     let id = process.says("holding ").parse().unwrap();
     process.kill();
@@ -76,7 +76,7 @@ async fn steps(upto: u32) -> Result<u32, TaskError> {
 }
 
 #[flow(persist, on_crash = "resume", run_name = "steps-to-{upto}")]
-async fn goes_on(upto: u32) -> Result<u32, TaskError> {
+pub(crate) async fn goes_on(upto: u32) -> Result<u32, TaskError> {
     steps(upto).await
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use orchestrator::backend::maintenance::Maintenance;
@@ -19,6 +19,8 @@ use orchestrator::backend::{
 use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, RunId, StateName, TaskRunId, Timestamp};
 
+use crate::crashes::killed;
+
 /// A database of which so many in a hundred questions fail, and so many of the changes.
 struct Faulty {
     inner: SqliteBackend,
@@ -29,7 +31,11 @@ struct Faulty {
     full: AtomicBool,
     /// The next look-up in the cache panics.
     panics: AtomicBool,
+    /// Told what the store is asked for, before it answers.
+    watcher: OnceLock<Watcher>,
 }
+
+type Watcher = Box<dyn Fn(&str) + Send + Sync>;
 
 impl fmt::Debug for Faulty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,10 +53,18 @@ impl Faulty {
             faults: AtomicU32::new(0),
             full: AtomicBool::new(false),
             panics: AtomicBool::new(false),
+            watcher: OnceLock::new(),
         })
     }
 
+    fn watch(&self, watcher: impl Fn(&str) + Send + Sync + 'static) {
+        assert!(self.watcher.set(Box::new(watcher)).is_ok(), "it is watched once");
+    }
+
     fn may_fail(&self, what: &str, chance: &AtomicU32, kind: BackendErrorKind) -> Result<(), BackendError> {
+        if let Some(watcher) = self.watcher.get() {
+            watcher(what);
+        }
         if self.random.lock().unwrap().u32(..100) >= chance.load(Ordering::SeqCst) {
             return Ok(());
         }
@@ -357,4 +371,59 @@ async fn nobody_waits_for_slots_that_cannot_be_given_back() {
     run.await.unwrap();
     let error = orchestrator.shutdown().await.unwrap_err();
     assert!(error.to_string().contains("no space is left"), "{error}");
+}
+
+#[task]
+async fn nothing() {}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_run_that_is_taken_over_during_a_shutdown_goes_on_another_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(folder.path(), 1);
+    let (taking, taken) = mpsc::channel();
+    let (go, going) = mpsc::channel();
+    let going = Mutex::new(going);
+    store.watch(move |what| {
+        if what == "take_over" {
+            taking.send(()).unwrap();
+            going.lock().unwrap().recv().unwrap();
+        }
+    });
+    let one = Orchestrator::builder().lease(Duration::from_millis(600)).build_over(store);
+    let id = killed(folder.path(), "goes_on");
+    taken.recv().unwrap();
+    let shutting = tokio::spawn({
+        let one = one.clone();
+        async move { one.shutdown().await }
+    });
+    while one.scope(async { nothing() }).await.await.is_ok() {}
+    let error = one.resume(id).await.unwrap_err();
+    assert!(error.is_not_resumable() && error.to_string().contains("is shut down"), "{error}");
+    go.send(()).unwrap();
+    shutting.await.unwrap().unwrap();
+
+    let next = Orchestrator::builder().home(folder.path()).build().await.unwrap();
+    assert_eq!(next.resume(id).await.unwrap().state.name, "Completed");
+    let states = next.states(id).await.unwrap();
+    let names: Vec<_> = states.iter().map(|state| state.name.as_str()).collect();
+    assert_eq!(names, ["Pending", "Running", "Crashed", "Running", "Crashed", "Running", "Completed"]);
+    let said = states[5].message.as_deref().unwrap();
+    assert!(said.ends_with("1 of 3 times"), "it did not crash in between: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_run_is_not_counted_before_anybody_sees_it_as_crashed() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = killed(folder.path(), "waits_for_words");
+    let store = Faulty::open(folder.path(), 1);
+    let other = SqliteBackend::open(folder.path().join("orchestrator.db")).unwrap();
+    let uncounted = Arc::new(Mutex::new(Vec::new()));
+    let found = Arc::clone(&uncounted);
+    store.watch(move |what| {
+        if what == "uncount" {
+            found.lock().unwrap().push(other.flow_run(id).unwrap().unwrap().state.name);
+        }
+    });
+    Orchestrator::builder().build_over(store).shutdown().await.unwrap();
+    assert_eq!(*uncounted.lock().unwrap(), ["Running"]);
 }

@@ -241,7 +241,7 @@ fn why_cancelled(run: &Run) -> String {
         Stop::CtrlC => "by Ctrl-C".to_owned(),
         Stop::Terminated => "by SIGTERM".to_owned(),
         Stop::ShutDown => "the orchestrator was shut down".to_owned(),
-        Stop::Interrupted => "the orchestrator was shut down before it had ended; it goes on another time".to_owned(),
+        Stop::Interrupted => "the program was to end before it had; it goes on another time".to_owned(),
         Stop::Request | Stop::TimedOut | Stop::Crashed | Stop::RolledBack
             if run.above().is_some_and(|parent| parent.is_cancelled()) =>
         {
