@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::runtime::Handle;
 
 use crate::orchestrator::Inner;
+use crate::recovery;
 use crate::run::Stop;
 
 /// The orchestrators of this process whose runs a signal cancels.
@@ -47,7 +48,13 @@ pub(crate) fn watch(orchestrator: &Arc<Inner>, handle: &Handle) {
             }
             told = true;
             tracing::warn!(target: "orchestrator", "interrupted: cancelling runs; once more to exit at once");
-            active.iter().for_each(|orchestrator| orchestrator.cancel_all(by));
+            for orchestrator in active {
+                // Elsewhere: it may wait for the store, and meanwhile there may be another signal.
+                tokio::task::spawn_blocking(move || {
+                    recovery::interrupt(&orchestrator);
+                    orchestrator.cancel_all(by);
+                });
+            }
         }
     });
 }

@@ -230,6 +230,30 @@ async fn a_program_that_ends_in_order_leaves_what_it_was_not_asked_for_to_the_ne
     }
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_signal_leaves_what_the_program_was_not_asked_for_to_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = killed(folder.path(), "waits_for_words");
+    let orchestrator = open_to_look(folder.path()).await;
+    for (times, signal) in ["-INT", "-TERM"].into_iter().enumerate() {
+        let mut next = Process::start(&mut child(folder.path(), None, true));
+        assert_eq!(next.says("holding "), id.to_string());
+        next.signal(signal);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !orchestrator.flow_run(id).await.unwrap().state.is_terminal() {
+            assert!(Instant::now() < deadline, "it ends");
+            tokio::task::yield_now().await;
+        }
+        let history = orchestrator.states(id).await.unwrap();
+        let crashed = history.iter().filter(|state| state.name == "Crashed").count();
+        let last = history.last().unwrap();
+        assert_eq!((last.name.as_str(), crashed), ("Crashed", times + 2));
+        assert!(last.message.as_deref().unwrap().ends_with("it goes on another time"), "{last:?}");
+        next.kill();
+    }
+}
+
 #[tokio::test]
 async fn crashed_runs_can_be_left_to_others() {
     let folder = tempfile::tempdir().unwrap();
