@@ -3,7 +3,7 @@
 //! The store decides who does it. It is looked for when an orchestrator is made, before that is given to anybody, and
 //! now and then by its keeper, which may have found that another process is gone.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -212,10 +212,15 @@ fn candidates(inner: &Inner, shared: &dyn Shared) -> Result<Vec<(FlowRunId, u32)
     if !inner.recovery.on || stopped(inner) {
         return Ok(found);
     }
-    let mut keys: BTreeSet<&str> = Flow::resuming().map(|flow| flow.def.key).collect();
-    keys.retain(|key| ONLY.get().is_none_or(|only| *only == Some(*key)));
-    for key in keys {
-        found.extend(shared.crashed(key)?);
+    let mut budgets: BTreeMap<&str, Option<u32>> = BTreeMap::new();
+    for Def { key, crash_budget, .. } in Flow::resuming().map(|flow| flow.def) {
+        let budget = budgets.entry(key).or_default();
+        *budget = (*budget).max(*crash_budget);
+    }
+    budgets.retain(|key, _| ONLY.get().is_none_or(|only| *only == Some(*key)));
+    for (key, budget) in budgets {
+        // Those that have crashed too often, as was reported, may stay for years: nobody looks at them.
+        found.extend(shared.crashed(key)?.into_iter().filter(|(_, times)| Some(*times) <= budget));
     }
     let given_up = lock(&inner.recovery.given_up);
     found.retain(|(run, _)| !given_up.contains(run));

@@ -19,7 +19,8 @@ use orchestrator::backend::{
 use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, RunId, StateName, TaskRunId, Timestamp};
 
-use crate::crashes::killed;
+use crate::crashes::{child, killed};
+use crate::process;
 
 /// A database of which so many in a hundred questions fail, and so many of the changes.
 struct Faulty {
@@ -426,4 +427,25 @@ async fn an_interrupted_run_is_not_counted_before_anybody_sees_it_as_crashed() {
     });
     Orchestrator::builder().build_over(store).shutdown().await.unwrap();
     assert_eq!(*uncounted.lock().unwrap(), ["Running"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_reads_of_runs_that_were_left_as_crashed() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = killed(folder.path(), "goes_on_once");
+    let mut second = process::Process::start(&mut child(folder.path(), None, true));
+    assert_eq!(second.says("holding "), id.to_string());
+    second.kill();
+    let leaves_it = Orchestrator::builder().home(folder.path()).build().await.unwrap();
+    leaves_it.shutdown().await.unwrap();
+
+    let store = Faulty::open(folder.path(), 1);
+    let reads = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&reads);
+    store.watch(move |what| {
+        count.fetch_add(u32::from(what == "flow_run"), Ordering::SeqCst);
+    });
+    let one = Orchestrator::builder().build_over(store);
+    assert_eq!(reads.load(Ordering::SeqCst), 0);
+    assert_eq!(one.flow_run(id).await.unwrap().state.name, "Crashed");
 }
