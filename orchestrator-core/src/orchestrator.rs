@@ -421,7 +421,11 @@ impl Orchestrator {
         self.inner.roots.close();
         self.inner.journal.end();
         if self.inner.keeper.is_some() {
-            self.ask(|_, inner| Ok(recovery::interrupt(inner))).await?;
+            self.ask(|_, inner| {
+                recovery::interrupt(inner);
+                Ok(())
+            })
+            .await?;
         }
         loop {
             let idle = self.inner.roots.idle.notified();
