@@ -2,6 +2,7 @@
 //!
 //! Twenty pages are fetched and summed up; each takes a moment. Kill the program half-way and start it again.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use orchestrator::prelude::*;
@@ -26,7 +27,8 @@ async fn nightly(pages: u32) -> Result<u64, TaskError> {
 }
 
 #[tokio::main]
-async fn main() -> orchestrator::Result<()> {
-    println!("{}", nightly(20).await?);
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let sum = nightly(20).await?;
+    writeln!(std::io::stdout(), "{sum}")?;
     Ok(())
 }

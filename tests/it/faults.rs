@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orchestrator::backend::maintenance::Maintenance;
 use orchestrator::backend::record::{
@@ -308,7 +308,7 @@ async fn what_an_orchestrator_held_that_could_not_leave_is_free_when_its_lease_i
     let backend = Arc::clone(&store) as Arc<dyn StateBackend>;
     let one = Orchestrator::builder().lease(Duration::from_millis(300)).build_over(backend);
     one.limit("left", 1).await.unwrap();
-    let held = one.scope(async { orchestrator::concurrency("left", 1).await.unwrap() }).await;
+    let held = one.scope(async { concurrency("left", 1).await.unwrap() }).await;
     store.writes.store(100, Ordering::SeqCst);
     drop(held);
     let error = one.shutdown().await.unwrap_err();
@@ -316,8 +316,8 @@ async fn what_an_orchestrator_held_that_could_not_leave_is_free_when_its_lease_i
     store.writes.store(0, Ordering::SeqCst);
     // The first one is still there as a value, in a process that goes on.
     let other = Orchestrator::builder().home(folder.path()).build().await.unwrap();
-    let slot = other.scope(async { orchestrator::concurrency("left", 1).await });
-    tokio::time::timeout(Duration::from_secs(15), slot).await.expect("the slot is free").unwrap();
+    let slot = other.scope(async { concurrency("left", 1).await });
+    drop(tokio::time::timeout(Duration::from_secs(15), slot).await.expect("the slot is free").unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -332,6 +332,26 @@ async fn a_look_up_that_panics_keeps_no_later_one_from_being_answered() {
         assert_eq!(ended.unwrap(), n + 1);
     }
     assert!(!store.panics.load(Ordering::SeqCst), "the first look-up has panicked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_busy_is_not_asked_all_the_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(folder.path(), 1);
+    let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+    orchestrator.limit("asked", 1).await.unwrap();
+    store.writes.store(100, Ordering::SeqCst);
+    let start = Instant::now();
+    let slot = tokio::spawn({
+        let orchestrator = orchestrator.clone();
+        async move { orchestrator.scope(async { concurrency("asked", 1).await.map(drop) }).await }
+    });
+    while store.faults.load(Ordering::SeqCst) < 6 {
+        tokio::task::yield_now().await;
+    }
+    assert!(start.elapsed() >= Duration::from_millis(60), "it was asked 6 times in {:?}", start.elapsed());
+    store.writes.store(0, Ordering::SeqCst);
+    slot.await.unwrap().unwrap();
 }
 
 static GATE: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);

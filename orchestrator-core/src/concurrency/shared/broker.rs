@@ -26,6 +26,9 @@ pub(in super::super) type Question<T> = Box<dyn FnOnce(&dyn Shared) -> Result<T,
 /// Delays before something is tried again that may help.
 const TRY_AGAIN: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 
+/// The delay before a store is asked again that another process holds.
+const BUSY_AGAIN: Duration = Duration::from_millis(20);
+
 /// How long what could not be given back is kept before that is tried again, if nothing else is to be done.
 const GIVE_BACK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -284,6 +287,8 @@ impl Work {
                 }
             };
             if error.kind() == BackendErrorKind::Busy && !self.desk.is_closed() {
+                // A store need not have waited before it said so.
+                std::thread::sleep(BUSY_AGAIN);
                 continue;
             }
             match delays.next() {
