@@ -456,6 +456,10 @@ impl Orchestrator {
 impl Inner {
     /// What runs outside of flows share on that runtime.
     pub(crate) fn root_scope(self: &Arc<Self>, handle: Option<Handle>) -> Arc<Scope> {
+        if self.keeper.is_some() {
+            // It may have been made outside of a runtime, or by somebody else a moment ago.
+            recovery::begin(self);
+        }
         let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |scope: &Arc<Scope>| scope.handle.as_ref().map(Handle::id) == handle.as_ref().map(Handle::id);
         if let Some(scope) = outside.upgrade().filter(same) {

@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -30,6 +31,11 @@ const ANSWERS: Duration = Duration::from_secs(60);
 pub(crate) struct Recovery {
     /// Whether it takes part.
     on: bool,
+    /// Whether it is known what goes on from the start.
+    begun: AtomicBool,
+    /// The thread that is finding out.
+    beginning: Mutex<Option<ThreadId>>,
+    has_begun: Condvar,
     /// The runtime that was used last.
     runtime: Mutex<Option<Handle>>,
     /// Runs that went on by themselves, until a call of their flow is answered with each.
@@ -76,6 +82,9 @@ impl Recovery {
     pub(crate) fn new(on: bool) -> Self {
         Self {
             on,
+            begun: AtomicBool::new(false),
+            beginning: Mutex::default(),
+            has_begun: Condvar::new(),
             runtime: Mutex::default(),
             gone_on: Mutex::default(),
             unasked: Mutex::default(),
@@ -147,13 +156,44 @@ impl Recovery {
     }
 }
 
-/// Lets flow runs go on before anybody calls one; blocks.
+/// Lets flow runs go on before anybody calls one, on the first runtime that there is; whoever comes meanwhile waits. Blocks.
 pub(crate) fn begin(inner: &Arc<Inner>) {
+    let recovery = &inner.recovery;
+    if recovery.begun.load(Ordering::Acquire) {
+        return;
+    }
     let (Some(shared), Ok(runtime)) = (inner.backend.shared(), Handle::try_current()) else { return };
-    inner.recovery.runs_on(&runtime);
+    let this = thread::current().id();
+    let mut beginning = lock(&recovery.beginning);
+    while let Some(thread) = *beginning {
+        if thread == this {
+            // What goes on is submitted.
+            return;
+        }
+        beginning = recovery.has_begun.wait(beginning).unwrap_or_else(PoisonError::into_inner);
+    }
+    if recovery.begun.load(Ordering::Acquire) {
+        return;
+    }
+    *beginning = Some(this);
+    drop(beginning);
+    let beginning = Beginning(recovery);
+    recovery.runs_on(&runtime);
     let runs = report(candidates(inner, shared));
     go_on(inner, &runtime, &runs);
+    drop(beginning);
     call_hooks(inner, shared, &runtime);
+}
+
+/// It is being found out what goes on from the start; dropping it says that it is known.
+struct Beginning<'a>(&'a Recovery);
+
+impl Drop for Beginning<'_> {
+    fn drop(&mut self) {
+        self.0.begun.store(true, Ordering::Release);
+        lock(&self.0.beginning).take();
+        self.0.has_begun.notify_all();
+    }
 }
 
 /// Looks whether something is left to do; does it elsewhere, because it calls what the user has written.

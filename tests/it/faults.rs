@@ -19,7 +19,7 @@ use orchestrator::backend::{
 use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, RunId, StateName, TaskRunId, Timestamp};
 
-use crate::crashes::{child, killed};
+use crate::crashes::{child, goes_on, killed};
 use crate::process;
 
 /// A database of which so many in a hundred questions fail, and so many of the changes.
@@ -468,4 +468,36 @@ async fn nobody_reads_of_runs_that_were_left_as_crashed() {
     let one = Orchestrator::builder().build_over(store);
     assert_eq!(reads.load(Ordering::SeqCst), 0);
     assert_eq!(one.flow_run(id).await.unwrap().state.name, "Crashed");
+}
+
+#[test]
+fn a_call_waits_until_it_is_known_what_goes_on_though_the_orchestrator_was_made_outside_of_a_runtime() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = killed(folder.path(), "goes_on");
+    let store = Faulty::open(folder.path(), 1);
+    let (taking, taken) = mpsc::channel();
+    let (call, called) = mpsc::channel();
+    let called = Mutex::new(called);
+    store.watch(move |what| {
+        if what == "take_over" {
+            taking.send(()).unwrap();
+            // A call that waits does not say so.
+            let _ = called.lock().unwrap().recv_timeout(Duration::from_millis(300));
+        }
+    });
+    let one = Orchestrator::builder().build_over(store);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let first = tokio::spawn({
+            let one = one.clone();
+            async move { one.scope(async { nothing().await }).await }
+        });
+        taken.recv_timeout(Duration::from_secs(20)).unwrap();
+        let own = one.scope(async { goes_on(4) }).await;
+        let _ = call.send(());
+        assert_eq!(own.run_id(), id);
+        assert_eq!(own.await.unwrap(), 6);
+        first.await.unwrap().unwrap();
+        assert_eq!(one.flow_runs(&FlowRunQuery::new()).await.unwrap().len(), 1);
+    });
 }
