@@ -235,15 +235,16 @@ impl OrchestratorBuilder {
         let url = builder.url()?;
         let create = !builder.existing;
         let store = builder.store(&url)?;
-        let backend = match tokio::runtime::Handle::try_current() {
-            Ok(_) => tokio::task::spawn_blocking(move || open(&url, create))
-                .await
-                .map_err(|_| Error::new(ErrorKind::ShutDown))?,
-            Err(_) => open(&url, create),
+        // All of it waits for the store.
+        let make = move || {
+            let orchestrator = builder.finish(open(&url, create)?, store);
+            crate::recovery::begin(orchestrator.inner());
+            Ok(orchestrator)
         };
-        let orchestrator = builder.finish(backend?, store);
-        crate::recovery::begin(orchestrator.inner());
-        Ok(orchestrator)
+        match tokio::runtime::Handle::try_current() {
+            Ok(_) => tokio::task::spawn_blocking(make).await.map_err(|_| Error::new(ErrorKind::ShutDown))?,
+            Err(_) => make(),
+        }
     }
 
     /// Makes the orchestrator over a store of one's own.

@@ -1,6 +1,8 @@
 //! What becomes of runs whose process was killed: their hooks are called once, and flow runs go on by themselves.
 
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use orchestrator::backend::StateBackend;
@@ -177,6 +179,27 @@ async fn a_crashed_run_goes_on_by_itself() {
     assert!(other.run_id() != id && again.run_id() != id, "it answers one call");
     assert_eq!(soon(again).await.unwrap(), 6);
     soon(orchestrator.shutdown()).await.unwrap();
+}
+
+/// The thread that asked first what time it is.
+#[derive(Debug, Default, Clone)]
+struct AskedBy(Arc<OnceLock<ThreadId>>);
+
+impl orchestrator::Clock for AskedBy {
+    fn now(&self) -> orchestrator::Timestamp {
+        self.0.get_or_init(|| thread::current().id());
+        orchestrator::SystemClock.now()
+    }
+}
+
+#[tokio::test]
+async fn what_goes_on_is_looked_for_where_nobody_is_held_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = killed(folder.path(), "goes_on");
+    let asked = AskedBy::default();
+    let orchestrator = Orchestrator::builder().home(folder.path()).clock(asked.clone()).build().await.unwrap();
+    assert_ne!(*asked.0.get().unwrap(), thread::current().id());
+    assert_eq!(soon(orchestrator.resume(id)).await.unwrap().run_count, 2);
 }
 
 #[tokio::test]
