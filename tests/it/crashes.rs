@@ -10,7 +10,7 @@ use orchestrator::backend::sqlite::SqliteBackend;
 use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, FlowRunQuery};
 
-use crate::door::Notes;
+use crate::door::{Calls, Notes};
 use crate::process::{Process, command, is_child, is_set};
 
 /// In processes that have it set, runs go on until they are killed.
@@ -87,6 +87,27 @@ async fn goes_on_once(upto: u32) -> Result<u32, TaskError> {
     steps(upto).await
 }
 
+static ADVANCED: Calls = Calls::new();
+
+#[task]
+async fn advance(n: u32) -> u32 {
+    ADVANCED.one();
+    n
+}
+
+/// Each process that holds gets one step further.
+#[flow(persist, on_crash = "resume", crash_budget = 1)]
+async fn advances(upto: u32) -> Result<u32, TaskError> {
+    let mut sum = 0;
+    for n in 0..upto {
+        sum += advance(n).await?;
+        if ADVANCED.get() > 0 {
+            holds().await?;
+        }
+    }
+    Ok(sum)
+}
+
 #[flow(on_crash = "resume", crash_budget = 1)]
 async fn waits_for_words() -> Result<u32, TaskError> {
     holds().await?;
@@ -130,6 +151,7 @@ async fn child_crashes() {
     let run = match &*flow {
         "goes_on" => goes_on(4),
         "goes_on_once" => goes_on_once(4),
+        "advances" => advances(5),
         "waits_for_words" => waits_for_words(),
         "is_told" => return is_told().await.unwrap(),
         _ => return std::future::pending().await,
@@ -210,6 +232,20 @@ async fn who_resumes_a_run_that_goes_on_by_itself_waits_for_it() {
     assert_eq!(soon(orchestrator.resume(id)).await.unwrap().run_count, 2);
     assert_eq!(states(&orchestrator, id).await, WENT_ON);
     assert!(soon(orchestrator.resume(id)).await.unwrap_err().is_not_resumable());
+}
+
+#[tokio::test]
+async fn a_run_that_gets_further_each_time_does_not_crash_too_often() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = killed(folder.path(), "advances");
+    for _ in 0..3 {
+        let mut next = Process::start(&mut child(folder.path(), None, true));
+        assert_eq!(next.says("holding "), id.to_string());
+        next.kill();
+    }
+    let said = Process::start(&mut child(folder.path(), Some("advances"), false)).rest();
+    assert!(said.iter().any(|line| line.ends_with(&format!("run {id}"))), "{said:?}");
+    assert!(said.iter().any(|line| line.ends_with("result 10")), "{said:?}");
 }
 
 #[tokio::test]

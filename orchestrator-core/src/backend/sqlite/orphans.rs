@@ -19,6 +19,16 @@ pub(super) fn end(
         SELECT DISTINCT flow_run, ?2 FROM task_run WHERE process = ?1 AND end_time IS NULL AND flow_run IS NOT NULL
         ON CONFLICT (flow_run) DO UPDATE SET at = max(at, excluded.at)";
     transaction.execute(interrupted, params![owner.0, at.as_micros()])?;
+    // A run that has kept something new since it was last resumed does not crash in vain: it is counted anew.
+    let advanced = "UPDATE flow_run SET resumed = 0
+        WHERE process = ?1 AND end_time IS NULL AND resumed > 0 AND EXISTS (
+            SELECT 1 FROM task_run JOIN result ON result.run = task_run.id
+            WHERE task_run.process = ?1 AND (
+                task_run.flow_run = flow_run.id
+                OR task_run.flow_run IN (SELECT inside.id FROM flow_run AS inside WHERE inside.flow_run = flow_run.id)
+            )
+        )";
+    transaction.execute(advanced, [owner.0])?;
     let flows = end_in(transaction, "flow_run", owner, at, message)?;
     Ok(flows + end_in(transaction, "task_run", owner, at, message)?)
 }
