@@ -45,15 +45,22 @@ fn holders(folder: &Path, locks: &[String]) -> Vec<String> {
         .collect()
 }
 
+fn is_dead(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // 708 (a name) S …
+    stat.rsplit(')').next().is_none_or(|rest| matches!(rest.trim_start().chars().next(), None | Some('Z' | 'X')))
+}
+
 /// Takes one of these locks, which the system takes back from a process that dies. If none is free, there is one holder
-/// too many, unless one of them was suspended for longer than its lease: it has its lock, and has lost what it held.
+/// too many, unless one of them was suspended, perhaps for longer than its lease: it has its lock, and has lost what it held.
 fn lock_one(folder: &Path, what: &str, locks: &[String]) -> Option<File> {
     let lock = locks.iter().map(|name| lock_file(folder, name)).find(|file| file.try_lock().is_ok());
     if lock.is_none() {
         let (holders, suspended) = (holders(folder, locks), lines(folder, "suspended"));
         let me = std::process::id().to_string();
         let live = holders.iter().filter(|holder| !suspended.contains(holder)).count();
-        if live >= locks.len() && !suspended.contains(&me) {
+        // The system takes the locks of a process that was killed a moment after it shows it as dead.
+        if live >= locks.len() && !suspended.contains(&me) && !holders.iter().any(|holder| is_dead(holder)) {
             note(folder, "exceeded", &format!("{what}: {me} beside {holders:?}"));
         }
     }
@@ -121,6 +128,8 @@ async fn a_limit_is_never_exceeded_though_processes_are_killed_and_suspended() {
         let chosen = random.usize(..processes.len());
         match random.u8(..4) {
             0 => {
+                // On a machine that is busy it may be late with its heartbeat already.
+                note(folder, "suspended", &processes[chosen].id().to_string());
                 processes[chosen].suspend(true);
                 std::thread::sleep(SHORT.mul_f64(random.f64()));
                 processes[chosen].suspend(false);
@@ -160,7 +169,7 @@ async fn a_limit_is_never_exceeded_though_processes_are_killed_and_suspended() {
         "{done} bodies in {took:.1?} under one limit of {SLOTS} slots: {:.0} a second; {killed} processes were killed, {paused} \
          suspended for a moment, {} for longer than their lease, of which {} were told so",
         done as f64 / took.as_secs_f64(),
-        lines(folder, "suspended").len(),
+        lines(folder, "suspended").len() - paused,
         lines(folder, "fenced").len(),
     );
     assert_eq!(lines(folder, "exceeded"), Vec::<String>::new(), "seed {seed}");
