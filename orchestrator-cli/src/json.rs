@@ -99,65 +99,54 @@ impl From<Run> for RunJson {
     }
 }
 
+/// What runs of both kinds have, which are types of their own with the same fields.
+macro_rules! run_json {
+    ($run:ident, $kind:literal, $rest:expr) => {
+        Self {
+            id: $run.id.to_string(),
+            kind: $kind,
+            name: $run.name,
+            version: $run.version,
+            state_type: $run.state.kind.as_str(),
+            state: $run.state.name,
+            state_message: $run.state.message,
+            state_at: $run.state.timestamp,
+            run_count: $run.run_count,
+            tags: $run.tags,
+            parent: $run.parent.map(Reference::from),
+            upstream: $run.upstream.into_iter().map(Reference::from).collect(),
+            host: $run.host,
+            pid: $run.pid,
+            created: $run.created,
+            start_time: $run.start_time,
+            end_time: $run.end_time,
+            duration_secs: time::taken($run.start_time, $run.end_time).map(|taken| taken.as_secs_f64()),
+            rest: $rest,
+        }
+    };
+}
+
 impl From<FlowRun> for RunJson {
     fn from(run: FlowRun) -> Self {
-        Self {
-            id: run.id.to_string(),
-            kind: "flow",
-            name: run.name,
-            version: run.version,
-            state_type: run.state.kind.as_str(),
-            state: run.state.name,
-            state_message: run.state.message,
-            state_at: run.state.timestamp,
-            run_count: run.run_count,
-            tags: run.tags,
-            parent: run.parent.map(Reference::from),
-            upstream: run.upstream.into_iter().map(Reference::from).collect(),
-            host: run.host,
-            pid: run.pid,
-            created: run.created,
-            start_time: run.start_time,
-            end_time: run.end_time,
-            duration_secs: time::taken(run.start_time, run.end_time).map(|taken| taken.as_secs_f64()),
-            rest: Rest::Flow {
-                flow_name: run.flow_name,
-                flow_key: run.flow_key,
-                parameters: run.parameters,
-                pause: run.pause.map(PauseJson::from),
-            },
-        }
+        let rest = Rest::Flow {
+            flow_name: run.flow_name,
+            flow_key: run.flow_key,
+            parameters: run.parameters,
+            pause: run.pause.map(PauseJson::from),
+        };
+        run_json!(run, "flow", rest)
     }
 }
 
 impl From<TaskRun> for RunJson {
     fn from(run: TaskRun) -> Self {
-        Self {
-            id: run.id.to_string(),
-            kind: "task",
-            name: run.name,
-            version: run.version,
-            state_type: run.state.kind.as_str(),
-            state: run.state.name,
-            state_message: run.state.message,
-            state_at: run.state.timestamp,
-            run_count: run.run_count,
-            tags: run.tags,
-            parent: run.parent.map(Reference::from),
-            upstream: run.upstream.into_iter().map(Reference::from).collect(),
-            host: run.host,
-            pid: run.pid,
-            created: run.created,
-            start_time: run.start_time,
-            end_time: run.end_time,
-            duration_secs: time::taken(run.start_time, run.end_time).map(|taken| taken.as_secs_f64()),
-            rest: Rest::Task {
-                task_name: run.task_name,
-                task_key: run.task_key,
-                flow_run_id: run.flow_run_id.map(|id| id.to_string()),
-                cache: run.cache.map(CacheLookJson::from),
-            },
-        }
+        let rest = Rest::Task {
+            task_name: run.task_name,
+            task_key: run.task_key,
+            flow_run_id: run.flow_run_id.map(|id| id.to_string()),
+            cache: run.cache.map(CacheLookJson::from),
+        };
+        run_json!(run, "task", rest)
     }
 }
 
