@@ -8,7 +8,7 @@ Measures what the engine costs beside the least that the same work can cost.
 usage: cargo bench --bench budget -- [OPTIONS]
 
   --quick       a smoke run of a few seconds: small sizes, few rounds, rough figures
-  --only NAME   one workload: fan-out, chain, layers, flatness, cache, slots, memory, sqlite, start, big
+  --only NAME   one workload: fan-out, chain, layers, flatness, cache, slots, memory, sqlite, start, big, waiting
   --json PATH   write the JSON there rather than after the table
   --help        this text
 

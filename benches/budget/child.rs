@@ -1,11 +1,11 @@
-//! What is measured in a process of its own: memory, and the start of a process.
+//! What is measured in a process of its own: memory, the start of a process, and processes that wait for each other.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use crate::watchdog::Watchdog;
-use crate::{memory, start};
+use crate::{memory, start, waiting};
 
 /// Does what another process asked this one for.
 pub(crate) fn run(arguments: &[String]) -> ExitCode {
@@ -18,6 +18,11 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         },
         ["start"] => start::child(),
         ["start-bare"] => start::bare_child(),
+        ["trade"] => waiting::trading_child(),
+        ["waiting", does, tasks] => match tasks.parse() {
+            Ok(tasks) => waiting::child(does, tasks),
+            Err(_) => return ExitCode::from(2),
+        },
         _ => return ExitCode::from(2),
     }
     ExitCode::SUCCESS

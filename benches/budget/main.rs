@@ -18,6 +18,7 @@ mod report;
 mod slots;
 mod sqlite;
 mod start;
+mod waiting;
 mod watchdog;
 
 use std::process::ExitCode;
@@ -34,7 +35,7 @@ struct Workload {
     measure: fn(&Effort) -> Vec<Row>,
 }
 
-const WORKLOADS: [Workload; 10] = [
+const WORKLOADS: [Workload; 11] = [
     Workload { name: "fan-out", measure: fan_out::measure },
     Workload { name: "chain", measure: chain::measure },
     Workload { name: "layers", measure: layers::measure },
@@ -45,6 +46,7 @@ const WORKLOADS: [Workload; 10] = [
     Workload { name: "sqlite", measure: sqlite::measure },
     Workload { name: "start", measure: start::measure },
     Workload { name: "big", measure: big::measure },
+    Workload { name: "waiting", measure: waiting::measure },
 ];
 
 fn main() -> ExitCode {

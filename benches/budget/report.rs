@@ -30,6 +30,8 @@ pub(crate) enum Unit {
     Nanoseconds,
     Milliseconds,
     Bytes,
+    /// Hundredths of a core.
+    Percent,
 }
 
 /// What a row may cost.
@@ -142,6 +144,7 @@ impl Unit {
             Self::Nanoseconds => "ns",
             Self::Milliseconds => "ms",
             Self::Bytes => "bytes",
+            Self::Percent => "percent",
         }
     }
 
@@ -152,6 +155,7 @@ impl Unit {
             Self::Milliseconds => format!("{value:.1} ms"),
             Self::Bytes if value >= 1e8 => format!("{:.2} GiB", value / (1_u64 << 30) as f64),
             Self::Bytes => format!("{value:.0} B"),
+            Self::Percent => format!("{value:.2} %"),
         }
     }
 }

@@ -127,12 +127,7 @@ impl SlotLeases for SqliteBackend {
     }
 
     fn version(&self) -> Result<u64, BackendError> {
-        let doing = || format!("look for changes in the database {}", self.path.display());
-        self.lease(doing, |connection| {
-            let version =
-                connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get::<_, i64>(0))?;
-            Ok(Lease::Given(version.cast_unsigned()))
-        })
+        self.seen_version()
     }
 
     fn standing(

@@ -21,6 +21,7 @@ mod result;
 mod schema;
 mod search;
 mod serve;
+mod version;
 mod write;
 
 #[cfg(test)]
@@ -101,6 +102,7 @@ pub struct SqliteBackend {
     aside: Mutex<Option<Connection>>,
     /// For what is leased; opened when it is needed.
     leases: Mutex<Option<Connection>>,
+    seen: version::Seen,
     /// The format that the file had, if it was another one.
     migrated_from: Option<u32>,
 }
@@ -133,7 +135,8 @@ impl SqliteBackend {
         let (connection, migrated_from) = open_to_write(&path, &options)?;
         let writer = Mutex::new(Writer::new(connection));
         let (readers, aside, leases) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Ok(Self { path, options, writer, readers, aside, leases, migrated_from })
+        let seen = version::Seen::of(&path);
+        Ok(Self { path, options, writer, readers, aside, leases, seen, migrated_from })
     }
 
     /// Reads on a connection of its own; `doing` says what for, and is only called for an error.

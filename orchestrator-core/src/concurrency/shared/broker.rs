@@ -94,6 +94,7 @@ impl Broker {
                 landings: HashMap::new(),
                 version: None,
                 due: None,
+                look_every: LOOK_EVERY[0],
                 gone: Instant::now(),
                 fenced: None,
             };
@@ -191,6 +192,8 @@ struct Work {
     version: Option<u64>,
     /// When slots have come back by time that somebody waits for.
     due: Option<Instant>,
+    /// How long to wait before the next look.
+    look_every: Duration,
     /// When it was looked last whether those are gone who keep others waiting.
     gone: Instant,
     /// The store takes nothing from this orchestrator any more.
@@ -204,6 +207,11 @@ impl Work {
                 self.desk.take(self.patience());
             let awaited = !landings.is_empty();
             let idle = slots.is_empty() && claims.is_empty() && looks.is_empty() && questions.is_empty();
+            // Whoever has just begun to wait, or was served, is likely to be served soon.
+            self.look_every = match idle && !awaited && claims_over.is_empty() {
+                true => (self.look_every * 9 / 8).min(LOOK_EVERY[1]),
+                false => LOOK_EVERY[0],
+            };
             self.claims_over.extend(claims_over);
             for (key, answers) in landings {
                 self.landings.entry(key).or_default().extend(answers);
@@ -239,7 +247,7 @@ impl Work {
     /// How long to wait for orders.
     fn patience(&self) -> Option<Duration> {
         let due = self.due.map(|due| due.saturating_duration_since(Instant::now()).max(SHORTEST));
-        let look = (self.waits() || !self.claims_over.is_empty()).then_some(LOOK_EVERY);
+        let look = (self.waits() || !self.claims_over.is_empty()).then_some(self.look_every);
         let again = (!self.over.is_empty()).then_some(GIVE_BACK_AGAIN);
         look.or(again).map(|look| due.map_or(look, |due| due.min(look)))
     }
@@ -365,6 +373,9 @@ impl Work {
         let granted: Vec<u64> = self.asked.keys().copied().filter(|ticket| !waits(ticket)).collect();
         for ticket in &granted {
             self.asked.remove(ticket);
+        }
+        if !granted.is_empty() {
+            self.look_every = LOOK_EVERY[0];
         }
         let untold = |(ticket, told): (&u64, &mut bool)| (!std::mem::replace(told, true)).then_some(*ticket);
         let told: Vec<u64> = self.asked.iter_mut().filter_map(untold).collect();

@@ -1,7 +1,7 @@
 //! Limits and claims that processes share through a store.
 //!
 //! Nobody here waits for the store but one thread, the [`broker`], which takes what has gathered on the [`Desk`] to the
-//! store, and brings the answers back. While somebody waits it looks every few milliseconds whether another process
+//! store, and brings the answers back. While somebody waits it looks all the time whether another process
 //! has changed something; otherwise it sleeps. It is started when a limit or a claim is used first.
 
 mod broker;
@@ -38,8 +38,9 @@ impl Stage {
     }
 }
 
-/// How often the broker looks for changes while somebody waits.
-const LOOK_EVERY: Duration = Duration::from_millis(8);
+/// How often the broker looks for changes while somebody waits: at first, and when that was in vain for a while. To be
+/// woken costs more than to look.
+const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(8), Duration::from_millis(20)];
 
 /// How often it looks whether those are gone who keep others waiting.
 const LOOK_FOR_GONE: Duration = Duration::from_millis(250);

@@ -151,3 +151,27 @@ fn two_backends_on_one_file_see_each_other() {
         assert!(backend.cached(&CacheKey([1; 32])).expect("look").is_some());
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_change_by_somebody_else_is_seen_however_the_log_looks() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let (one, other) = (open(&path), open(&path));
+    let log = std::fs::File::options().write(true).open(folder.path().join("history.db-wal")).expect("the log");
+    let changed = || other.append(&[run(new_task().into())]).expect("append");
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(60);
+    let mut before = one.seen_version().expect("look");
+    for round in 0..3 {
+        changed();
+        // Just written to: it may look the same after the next write.
+        let version = one.seen_version().expect("look");
+        assert!(version != before && !one.seen.is_known(), "round {round}");
+        assert_eq!(one.seen_version().expect("look"), version);
+        // Nobody has written to it for a while: its looks will tell.
+        log.set_modified(long_ago).expect("change its time");
+        assert_eq!(one.seen_version().expect("look"), version);
+        assert!(one.seen.is_known(), "round {round}");
+        before = version;
+    }
+}
