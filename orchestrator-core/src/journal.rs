@@ -172,7 +172,7 @@ impl Journal {
     }
 
     /// Takes events that a run waits for: the backend takes them all at once, or loses them. The writer does not let
-    /// them linger; those that come while it writes are the next batch.
+    /// them linger; those that come while it writes are the next batch. Without any, it is those before that are waited for.
     pub(crate) fn push_awaited(&self, events: impl IntoIterator<Item = Event>) -> Awaited {
         let (sender, settled) = oneshot::channel();
         let shared = &self.shared;
@@ -324,11 +324,11 @@ impl Shared {
     fn write(&self) {
         loop {
             let mut queue = lock(&self.queue);
-            while queue.events.is_empty() && !queue.closed {
+            while queue.events.is_empty() && queue.awaited.is_empty() && !queue.closed {
                 queue.sleeping = true;
                 queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
-            if queue.events.is_empty() {
+            if queue.events.is_empty() && queue.awaited.is_empty() {
                 queue.finished = true;
                 self.done.notify_all();
                 return;

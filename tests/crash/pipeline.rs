@@ -173,7 +173,7 @@ async fn runs_in_a_process_of_its_own() {
             // It went on when the orchestrator was made, and is given up again: nobody has asked for it.
             [_] if second => tokio::time::sleep(Duration::from_millis(seed % 50)).await,
             [] | [_] => drop(orchestrator.scope(async { by_itself(seed).await }).await.unwrap()),
-            ref more => panic!("there are {} runs of one pipeline", more.len()),
+            ref more => panic!("there are {} runs of one pipeline: {more:#?}", more.len()),
         }
         return orchestrator.shutdown().await.unwrap();
     }
@@ -187,7 +187,7 @@ async fn runs_in_a_process_of_its_own() {
             // Somebody else was quicker, and was killed or is at it still.
             Err(error) => assert!(error.is_not_resumable(), "{error}"),
         },
-        ref more => panic!("there are {} runs of one pipeline", more.len()),
+        ref more => panic!("there are {} runs of one pipeline: {more:#?}", more.len()),
     }
     orchestrator.shutdown().await.unwrap();
 }

@@ -83,6 +83,12 @@ pub(crate) async fn prepare(
     match panics::catch(|| codec.encode_up_to(&**value, orchestrator.results.inline_up_to)).flatten()? {
         Some(encoded) => Ok(record(CachedValue::Encoded(encoded))),
         None => {
+            // What is written for a run that the store knows nothing of, nobody would find. At the end of a transaction
+            // the run has told all; before that this is its driver.
+            if !run.state().kind.is_terminal() {
+                run.flush();
+            }
+            orchestrator.journal.push_awaited([]).stored().await.map_err(|why| why.to_string())?;
             let stored = orchestrator.results.put(flow_run, id, codec, Arc::clone(value)).await?;
             Ok(record(CachedValue::Stored(stored)))
         }

@@ -1,7 +1,8 @@
 //! Deletes objects that are of no use: those whose records were deleted, and those that never got one because a process
 //! went away in between.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -12,8 +13,10 @@ use super::{Doing, Results};
 use crate::backend::maintenance::Finding;
 use crate::backend::record::{Interrupted, StoredResult};
 use crate::backend::{BackendError, BackendErrorKind, StateBackend};
+use crate::clock::Timestamp;
 use crate::id::TaskRunId;
 use crate::orchestrator::Inner;
+use crate::state::StateType;
 
 /// So many objects or flow runs are asked for at a time.
 const AT_A_TIME: usize = 256;
@@ -87,14 +90,27 @@ impl Sweeper {
 
     async fn sweep_run(&self, Interrupted { run, at }: Interrupted) -> Result<(), BackendError> {
         let folder = run.to_string();
-        let mut names = self.results.contained(|store| store.list(&folder)).await?;
-        // What was submitted later than the crash belongs to somebody who is at work.
-        names.retain(|name| submitted(&folder, name).is_some_and(|millis| millis <= i128::from(at.as_micros() / 1000)));
-        if names.is_empty() {
+        let names = self.results.contained(|store| store.list(&folder)).await?;
+        let of_runs = names.into_iter().filter_map(|name| Some((task_run(&folder, &name)?, name)));
+        let mut found: Vec<(TaskRunId, String)> = of_runs.collect();
+        if found.is_empty() {
             return Ok(());
         }
-        let known: HashSet<String> = self.ask(move |backend| backend.objects_of(run)).await?.into_iter().collect();
-        names.retain(|name| !known.contains(name));
+        let useless = self.ask(move |backend| {
+            let known: HashSet<String> = backend.objects_of(run)?.into_iter().collect();
+            // A run gives one result.
+            let mut at_work: HashMap<TaskRunId, bool> =
+                known.iter().filter_map(|name| Some((task_run(&folder, name)?, false))).collect();
+            found.retain(|(_, name)| !known.contains(name));
+            for (task, _) in &found {
+                if let Entry::Vacant(unknown) = at_work.entry(*task) {
+                    unknown.insert(is_at_work(backend, *task, at)?);
+                }
+            }
+            found.retain(|(task, _)| !at_work[task]);
+            Ok(found)
+        });
+        let names: Vec<String> = useless.await?.into_iter().map(|(_, name)| name).collect();
         self.delete(&names).await
     }
 
@@ -137,10 +153,32 @@ impl Sweeper {
     }
 }
 
-/// When the task run was submitted whose result an object is, in milliseconds, going by its name.
-fn submitted(folder: &str, name: &str) -> Option<i128> {
+/// The task run whose result an object is, going by its name.
+fn task_run(folder: &str, name: &str) -> Option<TaskRunId> {
     const UUID: usize = 36;
-    let task: TaskRunId = name.strip_prefix(folder)?.strip_prefix('/')?.get(..UUID)?.parse().ok()?;
+    name.strip_prefix(folder)?.strip_prefix('/')?.get(..UUID)?.parse().ok()
+}
+
+/// Whether somebody may be about to store the result of a task run of a flow run that crashed at `crash`. That is told by
+/// the store: a run is there before its object is. Clocks, which may be put back, have a say only where it knows nothing.
+fn is_at_work(backend: &dyn StateBackend, task: TaskRunId, crash: Timestamp) -> Result<bool, BackendError> {
+    let owner = match backend.shared() {
+        Some(shared) => shared.owner_of(task.into())?,
+        None => None,
+    };
+    let Some(owner) = owner else {
+        return Ok(submitted(task).is_none_or(|millis| millis > i128::from(crash.as_micros() / 1000)));
+    };
+    if owner.ended.is_some() {
+        return Ok(false);
+    }
+    // In a transaction a run completes before its result is stored.
+    let run = backend.task_run(task)?;
+    Ok(run.is_none_or(|run| !run.state.is_terminal() || run.state.kind == StateType::Completed))
+}
+
+/// When a task run was submitted, in milliseconds, going by its id.
+fn submitted(task: TaskRunId) -> Option<i128> {
     let (seconds, nanoseconds) = task.as_uuid().get_timestamp()?.to_unix();
     Some(i128::from(seconds) * 1000 + i128::from(nanoseconds / 1_000_000))
 }

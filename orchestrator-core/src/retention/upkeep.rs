@@ -22,6 +22,10 @@ const EVERY: Duration = Duration::from_secs(3600);
 /// How often it is looked whether somebody else has applied it, or has died over it.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
 
+/// How often it is looked whether objects are of no use, at first and later: a process may have been killed since. That is
+/// a look at two indexes.
+const SWEEP_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(20)];
+
 /// For each unit of time that a step takes, the thread sleeps so many.
 const REST: u32 = 4;
 
@@ -39,10 +43,10 @@ struct Stop {
 }
 
 impl Upkeep {
-    /// Begins to look after the store, if it outlives the process and anything is ever to be removed.
+    /// Begins to look after the store, if it outlives the process.
     pub(crate) fn start(sweeper: &Sweeper, clock: &Arc<dyn Clock>, policy: Retention) -> Option<Self> {
         let backend = &sweeper.backend;
-        if policy.is_off() || backend.in_process() || backend.maintenance().is_none() {
+        if backend.in_process() || backend.maintenance().is_none() {
             return None;
         }
         let stop = Arc::new(Stop::default());
@@ -94,29 +98,41 @@ impl Drop for Sweeping {
 }
 
 fn live(sweeper: &Sweeper, clock: &dyn Clock, policy: &Retention, stop: &Stop) {
+    let mut sweeping = Sweeping(None);
+    let mut sweep = Instant::now() + SWEEP_EVERY[0];
+    let mut prune = (!policy.is_off()).then(|| Instant::now() + FIRST.mul_f64(fastrand::f64()));
+    while !stop.within(prune.map_or(sweep, |prune| prune.min(sweep)).saturating_duration_since(Instant::now())) {
+        if prune.is_some_and(|prune| prune <= Instant::now()) {
+            remove_old(sweeper, clock, policy, stop);
+            prune = Some(Instant::now() + LOOK_EVERY);
+            // What was removed had objects.
+            sweep = Instant::now();
+        }
+        if sweep <= Instant::now() {
+            sweeping.go_on(sweeper);
+            sweep = Instant::now() + SWEEP_EVERY[1];
+        }
+    }
+}
+
+fn remove_old(sweeper: &Sweeper, clock: &dyn Clock, policy: &Retention, stop: &Stop) {
     let backend = &*sweeper.backend;
     let Some(store) = backend.maintenance() else { return };
-    let mut sweeping = Sweeping(None);
-    let mut wait = FIRST.mul_f64(fastrand::f64());
-    while !stop.within(wait) {
-        wait = LOOK_EVERY;
-        let now = clock.now();
-        let removed = store.last_pruned().and_then(|done| {
-            if is_due(done, now) { apply(store, clock, policy, |step| stop.within(step * REST)) } else { Ok(None) }
-        });
-        match removed {
-            Ok(Some(removed)) if !removed.is_nothing() => tracing::debug!(
-                target: "orchestrator",
-                "removed {} flow runs, {} task runs and {} cached results from {}, which keeps {policy}",
-                removed.flow_runs,
-                removed.task_runs,
-                removed.cached,
-                backend.location(),
-            ),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(target: "orchestrator", "cannot remove old runs: {error}"),
-        }
-        sweeping.go_on(sweeper);
+    let now = clock.now();
+    let removed = store.last_pruned().and_then(|done| {
+        if is_due(done, now) { apply(store, clock, policy, |step| stop.within(step * REST)) } else { Ok(None) }
+    });
+    match removed {
+        Ok(Some(removed)) if !removed.is_nothing() => tracing::debug!(
+            target: "orchestrator",
+            "removed {} flow runs, {} task runs and {} cached results from {}, which keeps {policy}",
+            removed.flow_runs,
+            removed.task_runs,
+            removed.cached,
+            backend.location(),
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(target: "orchestrator", "cannot remove old runs: {error}"),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use orchestrator::ResultStore;
 use orchestrator::backend::{BackendError, BackendErrorKind};
 use orchestrator::results::{Bytes, Doing, ResultsAt};
+use orchestrator::{ResultStore, TaskRunId};
 use tokio::sync::Semaphore;
 
 use super::*;
@@ -17,8 +18,12 @@ struct Shelf {
     objects: Mutex<BTreeMap<String, Bytes>>,
     /// How many objects may be put.
     open: Semaphore,
+    /// How many objects that are here may be told to be here.
+    told: Semaphore,
     /// So many requests to put an object fail.
     failures: AtomicUsize,
+    /// Objects of runs that the database there does not know are not taken.
+    known_in: Option<PathBuf>,
     panics: bool,
     puts: Calls,
 }
@@ -29,6 +34,8 @@ impl Shelf {
             name,
             objects: Mutex::default(),
             open: Semaphore::new(1_000),
+            told: Semaphore::new(1_000),
+            known_in: None,
             failures: AtomicUsize::new(0),
             panics: false,
             puts: Calls::new(),
@@ -51,7 +58,16 @@ impl ResultStore for Shelf {
                 let doing = format!("write the object {}/{name}", self.name);
                 return Err(BackendError::new(BackendErrorKind::Other, doing).because("the shelf is full"));
             }
-            Ok(self.objects.lock().unwrap().insert(name.to_owned(), bytes).is_none())
+            if let Some(folder) = &self.known_in {
+                let run: TaskRunId = name.split('/').nth(1).unwrap()[..36].parse().unwrap();
+                let select = "SELECT count(*) FROM task_run WHERE id = ?1";
+                let known: u32 =
+                    database(folder).query_row(select, [run.as_uuid().as_bytes()], |row| row.get(0)).unwrap();
+                assert_eq!(known, 1, "the run of an object is known");
+            }
+            let new = self.objects.lock().unwrap().insert(name.to_owned(), bytes).is_none();
+            self.told.acquire().await.unwrap().forget();
+            Ok(new)
         })
     }
 
@@ -161,6 +177,52 @@ async fn a_strict_orchestrator_completes_no_run_whose_result_it_could_not_store(
     for part in ["long_text-0", "its result was not stored", "the object shelf/", "the shelf is full"] {
         assert!(error.contains(part), "{error}");
     }
+}
+
+#[flow]
+async fn in_a_transaction(n: usize) -> Result<usize, TaskError> {
+    transaction(async { Ok(long_text(n).await?.len()) }).await
+}
+
+#[tokio::test]
+async fn an_object_comes_after_the_run_that_it_is_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = Arc::new(Shelf { known_in: Some(folder.path().to_owned()), ..Shelf::new("shelf") });
+    let orchestrator = open_with(folder.path(), Arc::clone(&shelf)).await;
+    for n in 0..4 {
+        orchestrator.scope(async { one_text(n).await.unwrap() }).await;
+        orchestrator.scope(async { in_a_transaction(n).await.unwrap() }).await;
+    }
+    assert_eq!((rows(folder.path()), shelf.len()), ((0, 8), 8));
+    orchestrator.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_somebody_is_at_work_on_is_left_whatever_clocks_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = Arc::new(Shelf { told: Semaphore::new(0), ..Shelf::new("shelf") });
+    let orchestrator = open_with(folder.path(), Arc::clone(&shelf)).await;
+    let run = orchestrator.scope(async { one_text(0) }).await;
+    while shelf.len() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // The flow run crashed at a time that is still to come: the clock was put back.
+    let interrupted = "INSERT INTO interrupted (flow_run, at) VALUES (?1, ?2)";
+    database(folder.path()).execute(interrupted, (run.run_id().as_uuid().as_bytes(), i64::MAX)).unwrap();
+    let left = || {
+        let count = "SELECT count(*) FROM interrupted";
+        database(folder.path()).query_row(count, [], |row| row.get::<_, u32>(0)).unwrap()
+    };
+    let deadline = Instant::now() + Duration::from_secs(40);
+    while left() > 0 {
+        assert!(Instant::now() < deadline, "nobody has swept");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(shelf.len(), 1, "its record is on its way");
+    shelf.told.add_permits(1);
+    assert_eq!(run.await.unwrap(), LARGE);
+    assert_eq!(orchestrator.check_store().await.unwrap(), []);
+    orchestrator.shutdown().await.unwrap();
 }
 
 #[tokio::test]
