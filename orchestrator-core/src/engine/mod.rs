@@ -158,7 +158,7 @@ fn keep(
     Some(Box::pin(async move {
         let committed = crate::transaction::commit_alone(alone).await;
         drop(claim);
-        committed.err().map(|error| run.error(FailureKind::Failed, Cause::Body(BodyError::new(error))))
+        committed.err().map(|error| run.error(error.kind(), Cause::Body(BodyError::new(error))))
     }))
 }
 

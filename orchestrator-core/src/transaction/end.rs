@@ -95,17 +95,16 @@ async fn commit_all(shared: &Arc<Shared>, left: &mut Unfinished) -> Result<(), T
                     "committing {}: {failure}; it is rolled back",
                     shared.title(),
                 );
-                // Whoever waits for this may not look at it, or may have gone.
-                shared.doom("its commit failed".to_owned());
-                shared.doom_around();
-                let failures = undo(shared, left).await;
-                return Err(TransactionError::new(shared, Why::Commit(failure), failures));
+                return Err(undone(shared, left, Why::Commit(failure)).await);
             }
         }
     }
+    if let Err(why) = persist_all(shared, &left.staged).await {
+        tracing::error!(target: "orchestrator", "committing {}: {why}; it is rolled back", shared.title());
+        return Err(undone(shared, left, Why::Unstored(why)).await);
+    }
     let mut used = Used::of(shared);
     let staged = std::mem::take(&mut left.staged);
-    persist_all(shared, &staged).await;
     for staged in staged {
         staged.kept.cache(&staged.run, &staged.result, staged.completed);
         used.finish(staged);
@@ -115,35 +114,61 @@ async fn commit_all(shared: &Arc<Shared>, left: &mut Unfinished) -> Result<(), T
     Ok(())
 }
 
-/// What keeps the result of a run for its flow run, if that is to be done.
-async fn prepare(staged: &Staged) -> Option<Event> {
-    persist::identity(&staged.run)?;
-    let event = persist::prepare(&staged.run, staged.kept.codec, &staged.result, staged.completed).await;
-    event.inspect_err(|why| persist::warn(&staged.run, why)).ok()
+/// Rolls back what could not be committed.
+async fn undone(shared: &Arc<Shared>, left: &mut Unfinished, why: Why) -> TransactionError {
+    // Whoever waits for this may not look at it, or may have gone.
+    shared.doom("its commit failed".to_owned());
+    shared.doom_around();
+    let failures = undo(shared, left).await;
+    TransactionError::new(shared, why, failures)
 }
 
-/// Puts away the results that flow runs keep; when this is ready they are stored.
-async fn persist_all(shared: &Shared, staged: &[Staged]) {
-    let mut events = Vec::new();
+/// What keeps the result of a run for its flow run, if that is to be done, or why it cannot be kept.
+async fn prepare(staged: &Staged) -> Option<Result<Event, String>> {
+    persist::identity(&staged.run)?;
+    let event = persist::prepare(&staged.run, staged.kept.codec, &staged.result, staged.completed).await;
+    Some(event.map_err(|why| {
+        persist::warn(&staged.run, &why);
+        format!("the result of {} '{}' was not stored: {why}", staged.run.kind(), staged.run.name())
+    }))
+}
+
+/// Puts away the results that flow runs keep; when this is ready they are stored. What cannot be is told, and is an error
+/// if the orchestrator is strict: then none is kept.
+async fn persist_all(shared: &Shared, staged: &[Staged]) -> Result<(), String> {
+    let (mut events, mut failed) = (Vec::new(), None);
     for some in staged.chunks(AT_A_TIME) {
-        events.extend(join_all(some.iter().map(prepare)).await.into_iter().flatten());
+        for prepared in join_all(some.iter().map(prepare)).await.into_iter().flatten() {
+            match prepared {
+                Ok(event) => events.push(event),
+                Err(why) => failed = failed.or(Some(why)),
+            }
+        }
     }
-    if events.is_empty() {
-        return;
-    }
+    let strict = shared.orchestrator.strict;
     let objects: Vec<_> = events.iter().filter_map(Event::object).map(str::to_owned).collect();
     let journal = &shared.orchestrator.journal;
-    let stored = if journal.is_immediate() {
-        shared.orchestrator.backend.append(&events).map_err(|error| error.to_string())
-    } else {
-        journal.push_awaited(events).stored().await.map_err(|why| why.to_string())
-    };
-    if let Err(why) = stored {
-        for object in objects {
-            shared.orchestrator.results.let_go(&object).await;
+    let stored = match failed.filter(|_| strict) {
+        Some(why) => Err(why),
+        None if events.is_empty() => return Ok(()),
+        None => {
+            let stored = if journal.is_immediate() {
+                shared.orchestrator.backend.append(&events).map_err(|error| error.to_string())
+            } else {
+                journal.push_awaited(events).stored().await.map_err(|why| why.to_string())
+            };
+            stored.map_err(|why| format!("results of {} are not persisted: {why}", shared.title()))
         }
-        tracing::warn!(target: "orchestrator", "results of {} are not persisted: {why}", shared.title());
+    };
+    let Err(why) = stored else { return Ok(()) };
+    for object in objects {
+        shared.orchestrator.results.let_go(&object).await;
     }
+    if strict {
+        return Err(why);
+    }
+    tracing::warn!(target: "orchestrator", "{why}");
+    Ok(())
 }
 
 async fn undo(shared: &Arc<Shared>, left: &mut Unfinished) -> Vec<RollbackFailure> {

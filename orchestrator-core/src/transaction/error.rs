@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Shared;
-use crate::error::{BodyError, Cause, Error, ErrorKind, FlowError, TaskError, chain};
+use crate::error::{BodyError, Cause, Error, ErrorKind, FailureKind, FlowError, TaskError, chain};
 
 /// A transaction that was rolled back, or whose commit or rollback went wrong.
 ///
@@ -27,6 +27,8 @@ pub(super) enum Why {
     Unobserved(TaskError),
     /// A hook on commit failed.
     Commit(RollbackFailure),
+    /// A result was not stored that has to be.
+    Unstored(String),
     /// It was rolled back by hand, or by a transaction inside it.
     Doomed(String),
 }
@@ -37,7 +39,7 @@ impl fmt::Display for Why {
             Self::Block(error) => f.write_str(&chain(error.as_dyn())),
             Self::Unobserved(error) => write!(f, "nobody awaited a run that did not complete: {error}"),
             Self::Commit(failure) => failure.fmt(f),
-            Self::Doomed(why) => f.write_str(why),
+            Self::Unstored(why) | Self::Doomed(why) => f.write_str(why),
         }
     }
 }
@@ -73,7 +75,7 @@ impl TransactionError {
             Why::Block(error) => error.downcast_ref(),
             Why::Unobserved(error) => (error as &dyn StdError).downcast_ref().or_else(|| error.downcast_ref()),
             Why::Commit(failure) => failure.error.downcast_ref(),
-            Why::Doomed(_) => None,
+            Why::Unstored(_) | Why::Doomed(_) => None,
         }
     }
 
@@ -86,7 +88,15 @@ impl TransactionError {
                 let task = error.downcast_ref::<TaskError>().cloned();
                 task.or_else(|| error.downcast_ref::<FlowError>().map(|error| error.clone().into()))
             }
-            Why::Commit(_) | Why::Doomed(_) => None,
+            Why::Commit(_) | Why::Unstored(_) | Why::Doomed(_) => None,
+        }
+    }
+
+    /// Whose doing it is.
+    pub(crate) fn kind(&self) -> FailureKind {
+        match &self.0.why {
+            Why::Unstored(_) => FailureKind::Crashed,
+            Why::Block(_) | Why::Unobserved(_) | Why::Commit(_) | Why::Doomed(_) => FailureKind::Failed,
         }
     }
 
@@ -102,7 +112,7 @@ impl fmt::Display for TransactionError {
         let Rollback { title, why, failures } = &*self.0;
         match why {
             Why::Block(_) => write!(f, "{why}")?,
-            Why::Commit(_) => write!(f, "{title} was rolled back while it was committed: {why}")?,
+            Why::Commit(_) | Why::Unstored(_) => write!(f, "{title} was rolled back while it was committed: {why}")?,
             Why::Unobserved(_) | Why::Doomed(_) => write!(f, "{title} was rolled back: {why}")?,
         }
         if !failures.is_empty() {
@@ -124,7 +134,7 @@ impl StdError for TransactionError {
             Why::Block(error) => Some(error.as_dyn()),
             Why::Unobserved(error) => Some(error),
             Why::Commit(failure) => Some(failure.error.as_dyn()),
-            Why::Doomed(_) => None,
+            Why::Unstored(_) | Why::Doomed(_) => None,
         }
     }
 }
@@ -138,7 +148,7 @@ impl From<TransactionError> for TaskError {
                 let (kind, run) = (task.0.kind, task.0.run.clone());
                 Self::new(kind, run, Cause::AndRollback(task, error))
             }
-            None => Self::new(crate::error::FailureKind::Failed, None, Cause::Body(BodyError::new(error))),
+            None => Self::new(error.kind(), None, Cause::Body(BodyError::new(error))),
         }
     }
 }

@@ -184,6 +184,34 @@ async fn in_a_transaction(n: usize) -> Result<usize, TaskError> {
     transaction(async { Ok(long_text(n).await?.len()) }).await
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_strict_orchestrator_commits_nothing_whose_results_it_could_not_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = Arc::new(Shelf { failures: AtomicUsize::new(1_000), ..Shelf::new("shelf") });
+    let builder = |strict| Orchestrator::builder().home(folder.path()).strict(strict).results(Arc::clone(&shelf));
+    let orchestrator = builder(true).build().await.unwrap();
+    let run = orchestrator
+        .scope(async {
+            let run = in_a_transaction(0);
+            let error = (&run).await.unwrap_err();
+            for part in ["was rolled back", "the result of Task run 'long_text-0' was not stored", "the shelf is full"]
+            {
+                assert!(error.to_string().contains(part), "{error}");
+            }
+            run.run_id()
+        })
+        .await;
+    let tasks = orchestrator.task_runs(run).await.unwrap();
+    assert_eq!((&*tasks[0].state.name, rows(folder.path())), ("RolledBack", (0, 0)));
+    orchestrator.shutdown().await.unwrap();
+
+    let lenient = builder(false).build().await.unwrap();
+    let (said, _guard) = warnings();
+    assert_eq!(lenient.scope(async { in_a_transaction(1).await.unwrap() }).await, LARGE + 1);
+    assert!(said.take().contains("the result of Task run 'long_text-0' is not persisted"));
+    lenient.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_object_comes_after_the_run_that_it_is_of() {
     let folder = tempfile::tempdir().unwrap();
