@@ -63,6 +63,8 @@ struct Shared {
     failing: AtomicBool,
     /// The orchestrator ends: a store that others hold is not waited for any longer than one that fails.
     ending: AtomicBool,
+    /// From then on it is not waited for at all: the program was told to end.
+    until: OnceLock<Instant>,
     /// Why events were lost first.
     loss: OnceLock<String>,
 }
@@ -128,6 +130,7 @@ impl Journal {
             lost: AtomicU64::new(0),
             failing: AtomicBool::new(false),
             ending: AtomicBool::new(false),
+            until: OnceLock::new(),
             loss: OnceLock::new(),
         });
         let writer = (!in_process).then(|| {
@@ -265,6 +268,11 @@ impl Journal {
         self.shared.ending.store(true, Ordering::Relaxed);
     }
 
+    /// The program was told to end: a store that others still hold when so much time has passed is given up.
+    pub(crate) fn end_within(&self, patience: Duration) {
+        let _ = self.shared.until.set(Instant::now() + patience);
+    }
+
     /// Stores what is left and ends the writer.
     pub(crate) fn close(&self) {
         self.end();
@@ -396,6 +404,7 @@ impl Shared {
                 membership.heard(&outcome);
             }
             let delay = match &outcome {
+                Err(error) if error.kind() == BackendErrorKind::Busy && self.is_given_up() => None,
                 // Whoever holds it lets go at some time: nothing is lost, and when the queue is full, runs do not begin.
                 Err(error) if error.kind() == BackendErrorKind::Busy && !self.ending.load(Ordering::Relaxed) => {
                     locked.tell(error);
@@ -412,6 +421,11 @@ impl Shared {
             self.failing.store(outcome.is_err(), Ordering::Relaxed);
             return outcome;
         }
+    }
+
+    /// Whether nobody waits for the store any longer.
+    fn is_given_up(&self) -> bool {
+        self.until.get().is_some_and(|until| *until <= Instant::now())
     }
 
     /// A store that panics must not take the writer along, for which others wait.
@@ -439,12 +453,18 @@ impl Shared {
         let why = self.loss.get_or_init(|| error.to_string());
         // What becomes of the runs of a process that was found to be gone is told where they are ended.
         if before == 0 && error.kind() != BackendErrorKind::Fenced {
-            panics::shield(|| {
-                tracing::error!(
+            let location = self.backend.location();
+            panics::shield(|| match self.is_given_up() {
+                true => tracing::error!(
                     target: "orchestrator",
-                    "history is being lost: {why}. Runs go on, but {} will not show what they did",
-                    self.backend.location(),
-                );
+                    "{why}. The program was told to end, and does not wait any longer: {location} will not show how \
+                     its runs ended, of whose history {lost} events were not written; whoever opens it next marks them \
+                     as crashed",
+                ),
+                false => tracing::error!(
+                    target: "orchestrator",
+                    "history is being lost: {why}. Runs go on, but {location} will not show what they did",
+                ),
             });
         }
         for observer in &self.observers {

@@ -49,6 +49,8 @@ pub(crate) fn watch(orchestrator: &Arc<Inner>, handle: &Handle) {
             told = true;
             tracing::warn!(target: "orchestrator", "interrupted: cancelling runs; once more to exit at once");
             for orchestrator in active {
+                // What cannot be written by then is lost, and told; the other half is for what else waits for the store.
+                orchestrator.journal.end_within(orchestrator.defaults.cancel_grace / 2);
                 // Elsewhere: it may wait for the store, and meanwhile there may be another signal.
                 tokio::task::spawn_blocking(move || {
                     recovery::interrupt(&orchestrator);

@@ -22,6 +22,7 @@ mod flows;
 mod futures;
 mod golden;
 mod hooks;
+mod interrupted;
 mod journal;
 mod kit;
 mod leaks;

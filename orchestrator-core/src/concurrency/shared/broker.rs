@@ -273,7 +273,8 @@ impl Work {
         if let Some(error) = &self.fenced {
             return Err(error.clone());
         }
-        let mut delays = if self.failing { [].iter() } else { TRY_AGAIN.iter() };
+        // What cannot be given back at the end, the orchestrator does not hold any more once it has left.
+        let mut delays = if self.failing || self.desk.is_closed() { [].iter() } else { TRY_AGAIN.iter() };
         loop {
             let store = self.store.shared();
             let called = catch_unwind(AssertUnwindSafe(|| match self.store.lookout.owner() {

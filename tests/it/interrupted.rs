@@ -1,0 +1,53 @@
+//! Programs that are told to end while another process holds the database.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use orchestrator::prelude::*;
+
+use crate::process::{Process, command, is_child};
+
+#[task]
+async fn endless() {
+    println!("began");
+    std::future::pending().await
+}
+
+#[tokio::test]
+async fn child_that_runs_until_it_is_told_to_end() {
+    if !is_child() {
+        return;
+    }
+    #[flow]
+    async fn waits() -> Result<(), TaskError> {
+        endless().await
+    }
+    println!("ended {}", waits().await.unwrap_err());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_program_ends_though_another_process_holds_the_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("stderr.txt");
+    let mut command = command("interrupted::child_that_runs_until_it_is_told_to_end", folder.path());
+    command.env("ORCHESTRATOR_CANCEL_GRACE_SECS", "1");
+    command.stderr(Stdio::from(std::fs::File::create(&log).unwrap()));
+    let mut child = Process::start(&mut command);
+    child.says("began");
+    let holder = rusqlite::Connection::open(folder.path().join("orchestrator.db")).unwrap();
+    holder.busy_timeout(Duration::from_secs(20)).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let begin = Instant::now();
+    child.signal("-INT");
+    let said = child.says("ended ");
+    assert!(said.contains("cancelled") || said.contains("Ctrl-C"), "{said}");
+    child.rest();
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
+    println!("it took {:?}", begin.elapsed());
+    let said = std::fs::read_to_string(log).unwrap();
+    for part in ["does not wait any longer", "events were not written", "orchestrator.db"] {
+        assert!(said.contains(part), "{said}");
+    }
+    holder.execute_batch("ROLLBACK").unwrap();
+}
