@@ -249,6 +249,22 @@ async fn a_run_that_gets_further_each_time_does_not_crash_too_often() {
 }
 
 #[tokio::test]
+async fn a_run_that_crashes_again_and_again_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = killed(folder.path(), "goes_on");
+    for times in 1..=2 {
+        let log = folder.path().join(format!("stderr-{times}"));
+        let mut next = child(folder.path(), None, true);
+        let mut next = Process::start(next.stderr(std::fs::File::create(&log).unwrap()));
+        assert_eq!(next.says("holding "), id.to_string());
+        next.kill();
+        let said = std::fs::read_to_string(log).unwrap();
+        let told = said.contains("crashed 2 times in a row") && said.contains("`ORCHESTRATOR_RESUME_CRASHED=false`");
+        assert_eq!(told, times == 2, "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_run_that_crashes_too_often_is_left_until_somebody_resumes_it() {
     let folder = tempfile::tempdir().unwrap();
     let id = killed(folder.path(), "goes_on_once");
