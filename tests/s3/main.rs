@@ -4,6 +4,8 @@
 
 mod reachable;
 mod unreachable;
+#[path = "../shared/warnings.rs"]
+mod warnings;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -11,11 +13,8 @@ use std::sync::{Arc, Mutex};
 use orchestrator::FlowRunId;
 use orchestrator::prelude::*;
 use orchestrator::results::ResultsAt;
-use tracing::field::Field;
-use tracing::subscriber::DefaultGuard;
-use tracing::{Event, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::{Context, SubscriberExt as _};
+
+use warnings::warnings;
 
 const LARGE: usize = 20_000;
 
@@ -65,32 +64,4 @@ async fn failed(orchestrator: &Orchestrator, test: &str, count: usize) -> FlowRu
             run.run_id()
         })
         .await
-}
-
-/// The warnings of this thread, while the guard is there.
-fn warnings() -> (Warnings, DefaultGuard) {
-    let warnings = Warnings::default();
-    let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(warnings.clone()));
-    (warnings, guard)
-}
-
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl Warnings {
-    /// What this library said since the last time.
-    fn take(&self) -> String {
-        std::mem::take(&mut *self.0.lock().unwrap()).join("\n")
-    }
-}
-
-impl<S: Subscriber> Layer<S> for Warnings {
-    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        let metadata = event.metadata();
-        if *metadata.level() == tracing::Level::WARN && metadata.target() == "orchestrator" {
-            event.record(&mut |_: &Field, value: &dyn std::fmt::Debug| {
-                self.0.lock().unwrap().push(format!("{value:?}"));
-            });
-        }
-    }
 }

@@ -3,19 +3,17 @@
 mod damage;
 mod removal;
 mod stores;
+#[path = "../../shared/warnings.rs"]
+mod warnings;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use orchestrator::FlowRunId;
 use orchestrator::prelude::*;
-use tracing::field::Field;
-use tracing::subscriber::DefaultGuard;
-use tracing::{Event, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
 use crate::door::{Calls, states, tasks};
+use warnings::warnings;
 
 /// More bytes than a result in the database itself has by default.
 const LARGE: usize = 20_000;
@@ -50,33 +48,6 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 fn objects(folder: &Path) -> Vec<PathBuf> {
     files(&folder.join("results"))
-}
-
-/// The warnings of this thread, while the guard is there.
-fn warnings() -> (Warnings, DefaultGuard) {
-    let warnings = Warnings::default();
-    let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(warnings.clone()));
-    (warnings, guard)
-}
-
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl Warnings {
-    /// What was said since the last time.
-    fn take(&self) -> String {
-        std::mem::take(&mut *self.0.lock().unwrap()).join("\n")
-    }
-}
-
-impl<S: Subscriber> Layer<S> for Warnings {
-    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        if *event.metadata().level() == tracing::Level::WARN {
-            event.record(&mut |_: &Field, value: &dyn std::fmt::Debug| {
-                self.0.lock().unwrap().push(format!("{value:?}"));
-            });
-        }
-    }
 }
 
 #[task(persist = true)]
