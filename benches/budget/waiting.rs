@@ -56,17 +56,17 @@ pub(crate) fn child(does: &str, tasks: u64) {
     std::process::exit(0);
 }
 
-/// Takes the slot when it reads `t`, says so, and gives it back when it reads `f`.
+/// Takes the slot when it is told so, says that it has it, and gives it back when it is told so.
 pub(crate) fn trading_child() {
     let runtime = runtime();
     runtime.block_on(async {
         let orchestrator = Orchestrator::builder().build().await.expect("open the database");
         orchestrator.limit("one", 1).await.expect("a limit");
         let mut slot = None;
-        while let Some(asked) = tokio::task::spawn_blocking(|| std::io::stdin().bytes().next()).await.expect("a thread")
+        while let Some(asked) = tokio::task::spawn_blocking(|| std::io::stdin().lines().next()).await.expect("a thread")
         {
-            match asked.expect("a pipe") {
-                b't' => {
+            match &*asked.expect("a pipe") {
+                "take" => {
                     let taken = orchestrator.scope(async { concurrency("one", 1).await }).await;
                     slot = Some(taken.expect("there is such a limit"));
                     println!("got");
@@ -148,20 +148,20 @@ fn handed_over(rounds: usize) -> Vec<f64> {
             BufReader::new(stdout).lines().all(|_| said.send((number, Instant::now())).is_ok())
         });
     }
-    let tell = |trader: &mut Child, what: &[u8]| {
+    let tell = |trader: &mut Child, what: &str| {
         let stdin = trader.stdin.as_mut().expect("it is piped");
-        stdin.write_all(what).and_then(|()| stdin.flush()).expect("it listens");
+        writeln!(stdin, "{what}").and_then(|()| stdin.flush()).expect("it listens");
     };
-    tell(&mut traders[0], b"t");
+    tell(&mut traders[0], "take");
     hears.recv().expect("it takes the slot");
     let mut times = Vec::new();
     for round in 0..rounds {
         let (from, to) = (round % 2, (round + 1) % 2);
-        tell(&mut traders[to], b"t");
+        tell(&mut traders[to], "take");
         // Any moment between two looks.
         thread::sleep(Duration::from_micros(40_000 + 997 * (round as u64 % 31)));
         let freed = Instant::now();
-        tell(&mut traders[from], b"f");
+        tell(&mut traders[from], "free");
         let (taker, taken) = hears.recv().expect("it takes the slot");
         assert_eq!(taker, to, "nobody takes a slot that is held");
         times.push(taken.duration_since(freed).as_secs_f64() * 1e3);
