@@ -158,6 +158,15 @@ impl SqliteBackend {
         answer
     }
 
+    /// Reads by several statements, all of which see the same: what changes in between is seen by none of them.
+    fn read_at_once<T, S: Into<String>>(
+        &self,
+        doing: impl Fn() -> S,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, BackendError> {
+        self.read(doing, |connection| query(&*connection.unchecked_transaction()?))
+    }
+
     fn writing(&self) -> String {
         format!("write to the database {}", self.path.display())
     }

@@ -53,7 +53,7 @@ impl RunHistory for SqliteBackend {
             }
             Ok(runs)
         };
-        self.read(|| self.reading(format_args!("flow runs")), newest)
+        self.read_at_once(|| self.reading(format_args!("flow runs")), newest)
     }
 
     fn task_runs(&self, flow_run: FlowRunId) -> Result<Vec<TaskRun>, BackendError> {

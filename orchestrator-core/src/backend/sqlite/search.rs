@@ -18,7 +18,7 @@ const INSIDE: &str = "WITH RECURSIVE inside (id) AS (
 
 impl RunSearch for SqliteBackend {
     fn runs_called(&self, text: &str, at_most: usize) -> Result<Vec<RunId>, BackendError> {
-        self.read(
+        self.read_at_once(
             || format!("look for the run '{text}' in the database {}", self.path.display()),
             |connection| {
                 let by_id =

@@ -175,3 +175,32 @@ fn a_change_by_somebody_else_is_seen_however_the_log_looks() {
         before = version;
     }
 }
+
+#[test]
+fn a_run_whose_state_changes_meanwhile_is_found_once() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let backend = open(&path);
+    backend.append(&[run(new_flow().into())]).expect("append");
+    let (found, stop) = (std::sync::Barrier::new(2), std::sync::atomic::AtomicBool::new(false));
+    let query = FlowRunQuery::new().flow("b");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let other = Connection::open(&path).expect("open a database by hand");
+            other.busy_timeout(Duration::from_secs(20)).expect("wait for others");
+            found.wait();
+            for state in ["Running", "Crashed"].into_iter().cycle() {
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    return;
+                }
+                other.execute("UPDATE flow_run SET state = ?1", [state]).expect("change the state");
+            }
+        });
+        found.wait();
+        let counts: Vec<usize> = (0..500)
+            .map(|_| backend.flow_runs(&query, Timestamp::from_micros(i64::MAX)).map_or(0, |runs| runs.len()))
+            .collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(counts.iter().filter(|count| **count != 1).count(), 0, "{counts:?}");
+    });
+}
