@@ -165,7 +165,8 @@ impl Orchestrator {
         let runtime = Handle::try_current().ok();
         let sweeper = Sweeper { backend: Arc::clone(&backend), results: Arc::clone(&results), runtime };
         let inner = Arc::new(Inner {
-            upkeep: Upkeep::start(&sweeper, &clock, retention),
+            // Whoever only looks leaves everything as it is.
+            upkeep: if role == Role::Works { Upkeep::start(&sweeper, &clock, retention) } else { None },
             process: membership.as_ref().map_or_else(crate::process::this_process, |member| member.process()),
             journal,
             limits,
