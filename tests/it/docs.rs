@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-/// The names `file::test` between backticks in a table or a sentence.
+/// The names `file::test` or `folder::file::test` between backticks in a table or a sentence.
 fn named_tests(page: &str) -> impl Iterator<Item = (&str, &str)> {
     let quoted = page.split('`').skip(1).step_by(2);
     quoted
-        .filter_map(|text| text.split_once("::"))
-        .filter(|(file, test)| is_name(file) && is_name(test) && test.contains('_'))
+        .filter_map(|text| text.rsplit_once("::"))
+        .filter(|(file, test)| file.split("::").all(is_name) && is_name(test) && test.contains('_'))
 }
 
 fn is_name(text: &str) -> bool {
@@ -23,7 +23,7 @@ fn every_test_that_a_page_names_is_there() {
     let missing: Vec<_> = named
         .into_iter()
         .filter(|(file, test)| {
-            let file = root.join("tests/it").join(file);
+            let file = root.join("tests/it").join(file.replace("::", "/"));
             let source = std::fs::read_to_string(file.with_extension("rs"))
                 .or_else(|_| std::fs::read_to_string(file.join("mod.rs")))
                 .unwrap_or_default();

@@ -38,17 +38,19 @@ impl Sweeper {
         Self { backend, results, runtime: Handle::try_current().ok() }
     }
 
-    /// Deletes all objects of no use, in the background.
-    pub(crate) fn start(&self) -> Option<JoinHandle<()>> {
+    /// Deletes all objects of no use, in the background; says at the end whether it could.
+    pub(crate) fn start(&self) -> Option<JoinHandle<bool>> {
         let sweeper = self.clone();
         Some(self.runtime.as_ref()?.spawn(async move {
             let swept = async {
                 sweeper.sweep().await?;
                 sweeper.sweep_interrupted().await
             };
-            if let Err(error) = swept.await {
+            let swept = swept.await;
+            if let Err(error) = &swept {
                 tracing::warn!(target: "orchestrator", "results that are of no use are not deleted yet: {error}");
             }
+            swept.is_ok()
         }))
     }
 

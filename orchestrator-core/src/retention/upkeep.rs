@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use tokio::task::JoinHandle;
 
 use super::Retention;
@@ -78,14 +79,22 @@ impl Stop {
 }
 
 /// The deletion of objects that are of no use. It is given up when this is dropped; the next process does the rest.
-struct Sweeping(Option<JoinHandle<()>>);
+struct Sweeping(Option<JoinHandle<bool>>);
 
 impl Sweeping {
-    fn go_on(&mut self, sweeper: &Sweeper) {
-        let busy = self.0.as_ref().is_some_and(|task| !task.is_finished());
-        if !busy && sweeper.is_needed().unwrap_or(false) {
-            self.0 = sweeper.start();
+    /// Says how long to wait before the next look.
+    fn go_on(&mut self, sweeper: &Sweeper) -> Duration {
+        let ended = match self.0.as_mut() {
+            Some(task) if !task.is_finished() => return SWEEP_EVERY[1],
+            ended => ended.and_then(FutureExt::now_or_never),
+        };
+        if let Some(Ok(false)) = ended {
+            // The store of results cannot be used, as was told.
+            self.0 = None;
+            return LOOK_EVERY;
         }
+        self.0 = if sweeper.is_needed().unwrap_or(false) { sweeper.start() } else { None };
+        SWEEP_EVERY[1]
     }
 }
 
@@ -109,8 +118,7 @@ fn live(sweeper: &Sweeper, clock: &dyn Clock, policy: &Retention, stop: &Stop) {
             sweep = Instant::now();
         }
         if sweep <= Instant::now() {
-            sweeping.go_on(sweeper);
-            sweep = Instant::now() + SWEEP_EVERY[1];
+            sweep = Instant::now() + sweeping.go_on(sweeper);
         }
     }
 }
