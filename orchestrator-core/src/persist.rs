@@ -13,13 +13,16 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::backend::StateBackend;
 use crate::backend::record::CacheKey;
 use crate::body::ArgEncoder;
 use crate::cache;
 use crate::def::{Def, DefKind};
 use crate::engine::{self, Call, panics};
 use crate::error::TaskError;
+use crate::id::FlowRunId;
 use crate::options::CallOptions;
+use crate::orchestrator::Inner;
 use crate::run::Run;
 use crate::scope::Scope;
 use crate::state::Transition;
@@ -200,17 +203,50 @@ pub(crate) fn sought(run: &Run) -> Option<CacheKey> {
     identity(run).filter(|_| run.scope.kept.is_possible())
 }
 
-/// Whether the flow run may have results from before: from an attempt that it made, or in a process that went away.
-#[derive(Debug, Default)]
-pub(crate) struct KeptBefore(AtomicBool);
+/// What all flow runs beneath a root one share of its results: whose they are, and whether some may be there from before,
+/// from an attempt that it made, or in a process that went away.
+#[derive(Default)]
+pub(crate) struct KeptBefore {
+    /// `None` outside of flows.
+    root: Option<FlowRunId>,
+    is_possible: AtomicBool,
+    /// The store that was asked for some: it remembers which there are.
+    asked: OnceLock<Arc<dyn StateBackend>>,
+}
 
 impl KeptBefore {
+    /// Those of a root flow run.
+    pub(crate) fn of(root: FlowRunId) -> Arc<Self> {
+        let (is_possible, asked) = (AtomicBool::new(false), OnceLock::new());
+        Arc::new(Self { root: Some(root), is_possible, asked })
+    }
+
     pub(crate) fn may_be_there(&self) {
-        self.0.store(true, Ordering::Release);
+        self.is_possible.store(true, Ordering::Release);
     }
 
     fn is_possible(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.is_possible.load(Ordering::Acquire)
+    }
+
+    /// The root flow run, whose results the store is about to be asked for.
+    fn looked_through(&self, orchestrator: &Inner) -> Option<FlowRunId> {
+        self.asked.get_or_init(|| Arc::clone(&orchestrator.backend));
+        self.root
+    }
+
+    /// The root flow run has ended: what the store remembers of its results is not needed any more, unless something of
+    /// it goes on.
+    pub(crate) fn let_go(&self) {
+        if let (Some(root), Some(backend)) = (self.root, self.asked.get()) {
+            backend.let_go_of_results(root);
+        }
+    }
+}
+
+impl Drop for KeptBefore {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 

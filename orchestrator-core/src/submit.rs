@@ -20,7 +20,7 @@ use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::input::Args;
 use crate::options::Overrides;
 use crate::orchestrator::{Inner, Orchestrator};
-use crate::persist::{self, Identified};
+use crate::persist::{self, Identified, KeptBefore};
 use crate::recovery;
 use crate::run::{Origin, Resumed, Run};
 use crate::scope::Scope;
@@ -398,7 +398,7 @@ fn make(
         DefKind::Flow => {
             let id = FlowRunId::new(created);
             // The id is new, and so nothing is kept under it yet; inside of a flow run it is that one's that count.
-            let kept = if outer.flow.is_some() { Arc::clone(&outer.kept) } else { Arc::default() };
+            let kept = if outer.flow.is_some() { Arc::clone(&outer.kept) } else { KeptBefore::of(id) };
             let scope = Scope::new(
                 Arc::clone(orchestrator),
                 outer.handle.clone(),
@@ -452,7 +452,7 @@ pub(crate) fn go_on(
         Some(record.id),
         Arc::clone(&tags),
         def.max_concurrent_tasks,
-        (def.persist.unwrap_or(outer.persist), Arc::default()),
+        (def.persist.unwrap_or(outer.persist), KeptBefore::of(record.id)),
         Arc::default(),
     );
     scope.kept.may_be_there();

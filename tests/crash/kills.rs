@@ -95,7 +95,9 @@ pub(crate) async fn is_as_if_undisturbed(folder: &Path, seed: u64, kills: usize)
 /// The digest of every persisted result, in an order that does not depend on when it came.
 fn results(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let connection = rusqlite::Connection::open(folder.join("home/orchestrator.db")).unwrap();
-    let mut select = connection.prepare("SELECT type_name, digest FROM result ORDER BY type_name, digest").unwrap();
+    let select =
+        "SELECT type_name, digest FROM result JOIN encoding ON encoding.no = encoding ORDER BY type_name, digest";
+    let mut select = connection.prepare(select).unwrap();
     let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
     rows.map(|row| row.unwrap()).collect()
 }

@@ -135,7 +135,7 @@ pass_on! { CacheCare:
 }
 
 pass_on! { ResultIndex:
-    reading result(key: &CacheKey) -> Option<CacheHit>;
+    reading result(root: FlowRunId, key: &CacheKey) -> Option<CacheHit>;
     reading unreferenced_objects(store: &str, most: usize) -> Vec<String>;
     writing objects_deleted(store: &str, names: &[String]) -> ();
     reading objects_of(run: FlowRunId) -> Vec<String>;

@@ -15,7 +15,7 @@ use orchestrator::backend::{
     CacheIndex as _, LimitRecord, Ownership as _, ResultIndex as _, RunHistory as _, SlotLeases as _,
 };
 use orchestrator::prelude::*;
-use orchestrator::{FlowRunQuery, Pause, RunId, Timestamp};
+use orchestrator::{FlowRunId, FlowRunQuery, Pause, RunId, Timestamp};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -90,7 +90,7 @@ fn tell(backend: &SqliteBackend) -> String {
         unfinished.extend((!flow.state.is_terminal()).then_some(RunId::from(*id)));
         for task in backend.task_runs(*id).unwrap() {
             unfinished.extend((!task.state.is_terminal()).then_some(RunId::from(task.id)));
-            tell_task(&mut text, backend, &task);
+            tell_task(&mut text, backend, root_of(backend, &flow), &task);
         }
     }
     for limit in limits(backend) {
@@ -114,7 +114,22 @@ fn end_all(backend: &SqliteBackend) -> usize {
     ended.flatten().sum()
 }
 
-fn tell_task(text: &mut String, backend: &SqliteBackend, task: &TaskRun) {
+/// The flow run that keeps the results of those inside it.
+fn root_of(backend: &SqliteBackend, flow: &FlowRun) -> FlowRunId {
+    let (mut root, mut above) = (flow.id, flow.parent);
+    while let Some(run) = above {
+        above = match run {
+            RunId::Flow(id) => {
+                root = id;
+                backend.flow_run(id).unwrap().unwrap().parent
+            }
+            RunId::Task(id) => backend.task_run(id).unwrap().unwrap().parent,
+        };
+    }
+    root
+}
+
+fn tell_task(text: &mut String, backend: &SqliteBackend, root: FlowRunId, task: &TaskRun) {
     assert_eq!(backend.task_run(task.id).unwrap().as_ref(), Some(task));
     let TaskRun { id, name, task_name, task_key, run_count, upstream, parent, version, tags, cache, .. } = task;
     writeln!(text, "task run {id} '{name}' of '{task_name}' ({task_key}), version {version:?}, tags {tags:?}").unwrap();
@@ -125,7 +140,7 @@ fn tell_task(text: &mut String, backend: &SqliteBackend, task: &TaskRun) {
         if let Some(hit) = look.key.and_then(|key| backend.cached(&key).unwrap()) {
             writeln!(text, "    in the cache since {:?}: {:?}", hit.created, hit.value).unwrap();
         }
-        if let Some(hit) = look.key.and_then(|key| backend.result(&key).unwrap()) {
+        if let Some(hit) = look.key.and_then(|key| backend.result(root, &key).unwrap()) {
             writeln!(text, "    kept since {:?}: {:?}", hit.created, hit.value).unwrap();
         }
     }

@@ -116,8 +116,8 @@ impl CacheCare for Gated {
 }
 
 impl ResultIndex for Gated {
-    fn result(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
-        self.inner.result(key)
+    fn result(&self, root: FlowRunId, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+        self.inner.result(root, key)
     }
 }
 

@@ -350,7 +350,7 @@ impl CacheCare for Broken {
 }
 
 impl ResultIndex for Broken {
-    fn result(&self, _key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+    fn result(&self, _root: FlowRunId, _key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
         broken()
     }
 }

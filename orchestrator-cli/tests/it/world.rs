@@ -157,15 +157,14 @@ pub(crate) fn said(run: &RunInfo, millis: i64, level: &'static str, message: &st
 
 fn cached(key: u8, task_key: &'static str, expires: Option<i64>, bytes: usize) -> Event {
     let value = EncodedValue { format: "msgpack/1".into(), type_name: "u64".into(), bytes: vec![0; bytes].into() };
-    Event::Cached(CacheRecord {
+    Event::Cached(Box::new(CacheRecord {
         key: CacheKey([key; 32]),
         task_key,
         run: task_id(2),
-        flow_run: None,
         created: at(i64::from(key)),
         expires: expires.map(at),
         value: CachedValue::Encoded(value),
-    })
+    }))
 }
 
 /// A flow run that failed, with a subflow and a task run of every kind; one that completed; one that goes on.

@@ -158,8 +158,8 @@ mod tests {
     }
 
     impl ResultIndex for Forgetful {
-        fn result(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
-            self.0.result(key)
+        fn result(&self, root: FlowRunId, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+            self.0.result(root, key)
         }
     }
 

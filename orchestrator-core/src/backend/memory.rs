@@ -15,8 +15,8 @@ use dashmap::DashMap;
 use smallvec::SmallVec;
 
 use super::record::{
-    CacheHit, CacheKey, CacheRecord, CachedValue, Event, FlowRun, FlowRunQuery, LogLine, LogRecord, RunEvent, TakeOver,
-    TaskRun,
+    CacheHit, CacheKey, CacheRecord, CachedValue, Event, FlowRun, FlowRunQuery, LogLine, LogRecord, ResultRecord,
+    RunEvent, TakeOver, TaskRun,
 };
 use super::{BackendError, CacheIndex, EventStore, ResultIndex, RunHistory, StateBackend};
 use crate::clock::Timestamp;
@@ -81,8 +81,8 @@ impl MemoryBackend {
         }
     }
 
-    fn insert_result(&self, record: &CacheRecord) {
-        let CacheRecord { key, run, created, ref value, .. } = *record;
+    fn insert_result(&self, record: &ResultRecord) {
+        let ResultRecord { key, run, created, ref value, .. } = *record;
         let hit = CacheHit { run, created, expires: None, value: value.clone() };
         let kept = self.results.entry(key).or_insert(hit).value.clone();
         if let CachedValue::Stored(stored) = value
@@ -116,7 +116,7 @@ impl MemoryBackend {
 }
 
 impl ResultIndex for MemoryBackend {
-    fn result(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+    fn result(&self, _root: FlowRunId, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
         Ok(self.results.get(key).map(|hit| hit.clone()))
     }
 
@@ -158,7 +158,7 @@ impl EventStore for MemoryBackend {
                 }
                 Event::Cached(record) => self.insert_cached(record),
                 Event::Persisted(record) => self.insert_result(record),
-                Event::Discarded(key) => self.discard(key),
+                Event::Discarded { root: _, key } => self.discard(key),
             }
         }
         newcomers.settle(self);
@@ -299,7 +299,6 @@ mod tests {
             key: CacheKey(bytes),
             task_key: "a::b",
             run: TaskRunId::new(created),
-            flow_run: None,
             created,
             expires: Some(Timestamp::from_micros(expires)),
             value,
@@ -311,7 +310,7 @@ mod tests {
         let backend = MemoryBackend::new();
         let value: Arc<dyn std::any::Any + Send + Sync> = Arc::new("a value");
         let record = record(1, 10, 20, CachedValue::Live(Arc::clone(&value)));
-        backend.append(&[Event::Cached(record.clone())]).expect("append");
+        backend.append(&[Event::Cached(Box::new(record.clone()))]).expect("append");
         let hit = backend.cached(&record.key).expect("look").expect("it is there");
         assert!(matches!(hit.value, CachedValue::Live(found) if Arc::ptr_eq(&found, &value)));
     }
@@ -322,7 +321,7 @@ mod tests {
         let value: Arc<dyn std::any::Any + Send + Sync> = Arc::new(());
         for n in 0..50_000 {
             let record = record(n, n as i64, n as i64 + 10, CachedValue::Live(Arc::clone(&value)));
-            backend.append(&[Event::Cached(record)]).expect("append");
+            backend.append(&[Event::Cached(Box::new(record))]).expect("append");
         }
         assert!(backend.cache.len() < 5_000, "{} results are kept", backend.cache.len());
     }

@@ -132,12 +132,21 @@ pub trait CacheIndex {
 
 /// Finds results that flow runs keep; they are put in by [`Event::Persisted`].
 pub trait ResultIndex {
-    /// The result under `key`, if it is there; the first one that was put in.
+    /// The result that a root flow run keeps under `key`, if it is there; the first one that was put in.
+    ///
+    /// A flow run that is resumed or retried asks for many of its results, one after the other, and is the only one who
+    /// puts any in: so a store may learn at the first question of a root what is there, and remember it until
+    /// [`let_go_of_results`](Self::let_go_of_results).
     ///
     /// # Errors
     ///
     /// If the store cannot be read, or, as [`BackendErrorKind::Damaged`], the result is not what was stored.
-    fn result(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError>;
+    fn result(&self, root: FlowRunId, key: &CacheKey) -> Result<Option<CacheHit>, BackendError>;
+
+    /// Nobody asks for results of that root flow run for the time being.
+    fn let_go_of_results(&self, root: FlowRunId) {
+        let _ = root;
+    }
 
     /// The names of objects in that result store that no result refers to any more, so many at most; each is named until
     /// [`objects_deleted`](Self::objects_deleted) is told of it. None if not implemented, as all that follows: for

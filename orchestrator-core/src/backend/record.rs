@@ -128,20 +128,28 @@ pub enum Event {
     /// A log line was captured.
     Log(LogRecord),
     /// A result is to be kept in the cache.
-    Cached(CacheRecord),
+    Cached(Box<CacheRecord>),
     /// A result is to be kept for the flow run that it belongs to: sent before the run that made it says that it
     /// completed, or at the commit of its transaction. The key identifies the call; the first result under it stays.
-    Persisted(CacheRecord),
-    /// What is kept under the key is of no use, for example damaged: it is to be deleted, so that another result can
-    /// take its place.
-    Discarded(CacheKey),
+    Persisted(Box<ResultRecord>),
+    /// What a root flow run keeps under the key is of no use, for example damaged: it is to be deleted, so that another
+    /// result can take its place.
+    Discarded {
+        /// The root flow run.
+        root: FlowRunId,
+        /// The identity of the call.
+        key: CacheKey,
+    },
 }
 
 impl Event {
     /// The name of the object that it refers to in the result store.
     pub(crate) fn object(&self) -> Option<&str> {
         match self {
-            Self::Persisted(CacheRecord { value: CachedValue::Stored(stored), .. }) => Some(&stored.location),
+            Self::Persisted(record) => match &record.value {
+                CachedValue::Stored(stored) => Some(&stored.location),
+                CachedValue::Live(_) | CachedValue::Encoded(_) => None,
+            },
             Self::Run(_)
             | Self::Parameters { .. }
             | Self::Renamed { .. }
@@ -149,8 +157,7 @@ impl Event {
             | Self::Paused { .. }
             | Self::Log(_)
             | Self::Cached(_)
-            | Self::Persisted(_)
-            | Self::Discarded(_) => None,
+            | Self::Discarded { .. } => None,
         }
     }
 }
@@ -240,8 +247,6 @@ pub struct CacheRecord {
     pub task_key: &'static str,
     /// The run that made it.
     pub run: TaskRunId,
-    /// The flow run that this one belongs to.
-    pub flow_run: Option<FlowRunId>,
     /// When that run completed.
     pub created: Timestamp,
     /// From this moment on the record is not to be used; `None`: never.
@@ -253,6 +258,33 @@ pub struct CacheRecord {
 impl fmt::Debug for CacheRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheRecord").field("key", &self.key).field("task_key", &self.task_key).finish_non_exhaustive()
+    }
+}
+
+/// A result that a flow run keeps.
+#[derive(Clone)]
+pub struct ResultRecord {
+    /// The flow run that is looked through for it: of the flow runs around the call the outermost one, which keeps its
+    /// id when it is resumed.
+    pub root: FlowRunId,
+    /// The identity of the call.
+    pub key: CacheKey,
+    /// The run that made it.
+    pub run: TaskRunId,
+    /// The flow run that this one belongs to.
+    pub flow_run: Option<FlowRunId>,
+    /// When that run completed.
+    pub created: Timestamp,
+    /// The BLAKE3 hash of the value, if that is [`Encoded`](CachedValue::Encoded): taken by whoever encoded it, so that
+    /// the thread that writes need not.
+    pub digest: [u8; 32],
+    /// The result itself.
+    pub value: CachedValue,
+}
+
+impl fmt::Debug for ResultRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResultRecord").field("root", &self.root).field("key", &self.key).finish_non_exhaustive()
     }
 }
 

@@ -14,6 +14,7 @@ use crate::body::{ArgEncoder, ArgError, Codec, DecodeError, Erased};
 use crate::clock::Timestamp;
 use crate::def::CachePolicy;
 use crate::engine::{Call, panics};
+use crate::id::FlowRunId;
 use crate::orchestrator::Inner;
 use crate::run::Run;
 
@@ -57,7 +58,7 @@ fn key_of(run: &Run, call: &dyn Call, policy: CachePolicy) -> Result<CacheKey, C
     }
     if policy.run_id {
         bytes.extend_from_slice(b"r");
-        let id = run.info.flow_run.map_or_else(|| run.id().as_uuid(), crate::id::FlowRunId::as_uuid);
+        let id = run.info.flow_run.map_or_else(|| run.id().as_uuid(), FlowRunId::as_uuid);
         bytes.extend_from_slice(id.as_bytes());
     }
     if policy.flow_parameters {
@@ -175,15 +176,15 @@ pub(crate) fn insert(run: &Run, key: CacheKey, codec: Option<&'static Codec>, va
 pub(crate) enum Shelf {
     /// The cache.
     Cache,
-    /// What flow runs keep.
-    Results,
+    /// What a root flow run keeps.
+    Results(FlowRunId),
 }
 
 impl Shelf {
     fn find(self, backend: &dyn StateBackend, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
         match self {
             Self::Cache => backend.cached(key),
-            Self::Results => backend.result(key),
+            Self::Results(root) => backend.result(root, key),
         }
     }
 }
@@ -209,8 +210,8 @@ fn put(
     let orchestrator = &run.scope.orchestrator;
     let expires = ttl.map(|ttl| created.after(ttl));
     let Some(id) = run.id().as_task() else { return Ok(()) };
-    let (task_key, flow_run) = (run.def.key, run.info.flow_run);
-    let record = |value| Event::Cached(CacheRecord { key, task_key, run: id, flow_run, created, expires, value });
+    let task_key = run.def.key;
+    let record = |value| Event::Cached(Box::new(CacheRecord { key, task_key, run: id, created, expires, value }));
     if orchestrator.backend.in_process() {
         // In place rather than through the queue: whoever waits for the claim looks at once.
         let event = record(CachedValue::Live(Arc::clone(value)));

@@ -82,6 +82,9 @@ async fn supervise(mut watch: Watch, call: Box<dyn Call>) {
     }
     let outcome = watch.outcome.take().expect("a run that was lived has an outcome");
     let run = watch.run.take().expect("the run is taken out once");
+    if run.parent.is_none() {
+        run.scope.kept.let_go();
+    }
     run.end(outcome).wake();
 }
 

@@ -21,7 +21,8 @@ pub(crate) enum Useless {
 /// The result that the flow run has of this call, if it is not the first time that it is made.
 pub(crate) async fn find(run: &Run, identity: CacheKey, call: &mut dyn Call) -> Option<(Erased, CacheReason)> {
     let orchestrator = &run.scope.orchestrator;
-    let useless = match cache::look(orchestrator, Shelf::Results, identity).await {
+    let root = run.scope.kept.looked_through(orchestrator)?;
+    let useless = match cache::look(orchestrator, Shelf::Results(root), identity).await {
         Ok(None) => return None,
         Ok(Some(hit)) => match take(run, hit, call).await {
             Ok(found) => return Some(found),
@@ -33,7 +34,7 @@ pub(crate) async fn find(run: &Run, identity: CacheKey, call: &mut dyn Call) -> 
     let (kind, name) = (run.kind(), run.name());
     tracing::warn!(target: "orchestrator", "{kind} '{name}' runs again, its persisted result is of no use: {why}");
     if let Useless::ForEver(_) = useless {
-        let discarded = Event::Discarded(identity);
+        let discarded = Event::Discarded { root, key: identity };
         if orchestrator.journal.is_immediate() {
             let _ = orchestrator.backend.append(&[discarded]);
         } else if orchestrator.journal.push_awaited([discarded]).stored().await.is_ok() {

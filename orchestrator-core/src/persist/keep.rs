@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{Identified, identity};
-use crate::backend::record::{CacheRecord, CachedValue, Event};
+use crate::backend::record::{CachedValue, Event, ResultRecord};
 use crate::body::{Codec, Erased};
 use crate::cache::NO_CODEC;
 use crate::clock::Timestamp;
@@ -69,19 +69,19 @@ pub(crate) async fn prepare(
     created: Timestamp,
 ) -> Result<Event, String> {
     let orchestrator = &run.scope.orchestrator;
-    let (Some(key), Some(id)) = (identity(run), run.id().as_task()) else {
+    let (Some(root), Some(key), Some(run_id)) = (run.scope.kept.root, identity(run), run.id().as_task()) else {
         return Err("its call has no identity".to_owned());
     };
     let flow_run = run.info.flow_run;
-    let record = |value| {
-        Event::Persisted(CacheRecord { key, task_key: run.def.key, run: id, flow_run, created, expires: None, value })
+    let record = |digest, value| {
+        Event::Persisted(Box::new(ResultRecord { root, key, run: run_id, flow_run, created, digest, value }))
     };
     if orchestrator.backend.in_process() {
-        return Ok(record(CachedValue::Live(Arc::clone(value))));
+        return Ok(record([0; 32], CachedValue::Live(Arc::clone(value))));
     }
     let codec = codec.ok_or(NO_CODEC)?;
     match panics::catch(|| codec.encode_up_to(&**value, orchestrator.results.inline_up_to)).flatten()? {
-        Some(encoded) => Ok(record(CachedValue::Encoded(encoded))),
+        Some(encoded) => Ok(record(*blake3::hash(&encoded.bytes).as_bytes(), CachedValue::Encoded(encoded))),
         None => {
             // What is written for a run that the store knows nothing of, nobody would find. At the end of a transaction
             // the run has told all; before that this is its driver.
@@ -89,8 +89,8 @@ pub(crate) async fn prepare(
                 run.flush();
             }
             orchestrator.journal.push_awaited([]).stored().await.map_err(|why| why.to_string())?;
-            let stored = orchestrator.results.put(flow_run, id, codec, Arc::clone(value)).await?;
-            Ok(record(CachedValue::Stored(stored)))
+            let stored = orchestrator.results.put(flow_run, run_id, codec, Arc::clone(value)).await?;
+            Ok(record(stored.digest, CachedValue::Stored(stored)))
         }
     }
 }

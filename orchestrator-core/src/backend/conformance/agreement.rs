@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::sample::{at, cached, counted, flow, log, looked, task, task_of};
+use super::sample::{ROOT, at, cached, counted, flow, kept, log, looked, task, task_of};
 use crate::backend::memory::MemoryBackend;
 use crate::backend::record::{CacheKey, CacheLook, CacheReason, Event, FlowRunQuery, Pause, RunInfo};
 use crate::backend::sqlite::SqliteBackend;
@@ -113,8 +113,8 @@ fn events(runs: &[RunInfo], steps: Vec<(usize, Step)>) -> Vec<Event> {
                 RunId::Task(_) => continue,
             },
             Step::Log(message) => log(run.id, now, &message),
-            Step::Cache { key, ttl } => Event::Cached(cached(key, now, ttl.map(|ttl| now + ttl), &[key])),
-            Step::Persist { key, bytes } => Event::Persisted(cached(key, now, None, &[bytes])),
+            Step::Cache { key, ttl } => Event::Cached(Box::new(cached(key, now, ttl.map(|ttl| now + ttl), &[key]))),
+            Step::Persist { key, bytes } => Event::Persisted(Box::new(kept(key, now, &[bytes]))),
             Step::Look(key) => {
                 looks[index] = Some(CacheLook::new(Some(CacheKey([key; 32])), CacheReason::Absent));
                 continue;
@@ -141,7 +141,7 @@ fn everything(backend: &dyn StateBackend, runs: &[RunInfo], now: i64) -> Result<
     }
     for key in 0..4 {
         let key = cached(key, 0, None, &[]).key;
-        text += &format!("{:#?}\n{:#?}\n", backend.cached(&key)?, backend.result(&key)?);
+        text += &format!("{:#?}\n{:#?}\n", backend.cached(&key)?, backend.result(*ROOT, &key)?);
     }
     Ok(text)
 }

@@ -34,7 +34,7 @@ fn value(hit: Option<CacheHit>) -> Option<EncodedValue> {
 fn comes_back(backend: &Arc<dyn StateBackend>) {
     let record = cached(1, 10, None, b"one");
     assert!(find(backend, record.key).is_none(), "nothing was stored yet");
-    backend.give(&[Event::Cached(record.clone())]);
+    backend.give(&[Event::Cached(Box::new(record.clone()))]);
     let hit = find(backend, record.key).expect("the result is there");
     assert_eq!((hit.run, hit.created, hit.expires), (record.run, at(10), None));
     assert_eq!(value(Some(hit)), Some(encoded(b"one")));
@@ -43,7 +43,7 @@ fn comes_back(backend: &Arc<dyn StateBackend>) {
 
 fn expires(backend: &Arc<dyn StateBackend>) {
     let record = cached(1, 10, Some(20), b"one");
-    backend.give(&[Event::Cached(record.clone())]);
+    backend.give(&[Event::Cached(Box::new(record.clone()))]);
     for _ in 0..2 {
         let hit = find(backend, record.key).expect("looking does not delete it");
         assert_eq!((hit.created, hit.expires), (at(10), Some(at(20))));
@@ -54,11 +54,14 @@ fn expires(backend: &Arc<dyn StateBackend>) {
 
 fn overwritten(backend: &Arc<dyn StateBackend>) {
     let key = CacheKey([1; 32]);
-    backend.give(&[Event::Cached(cached(1, 10, Some(20), b"old"))]);
-    backend.give(&[Event::Cached(cached(1, 30, Some(40), b"new"))]);
+    backend.give(&[Event::Cached(Box::new(cached(1, 10, Some(20), b"old")))]);
+    backend.give(&[Event::Cached(Box::new(cached(1, 30, Some(40), b"new")))]);
     assert_eq!(value(find(backend, key)), Some(encoded(b"new")));
     assert_eq!(find(backend, key).and_then(|hit| hit.expires), Some(at(40)));
-    backend.give(&[Event::Cached(cached(1, 50, None, b"a")), Event::Cached(cached(1, 51, None, b"b"))]);
+    backend.give(&[
+        Event::Cached(Box::new(cached(1, 50, None, b"a"))),
+        Event::Cached(Box::new(cached(1, 51, None, b"b"))),
+    ]);
     assert_eq!(value(find(backend, key)), Some(encoded(b"b")), "the last one of a batch counts");
 }
 
@@ -72,7 +75,7 @@ fn many(backend: &Arc<dyn StateBackend>) {
     for batch in 0..20 {
         let numbers = batch * 250..(batch + 1) * 250;
         let records = numbers.flat_map(|n| [record(n, 0, Some(n + 1)), record(n, 1, Some(n + 1_000_000))]);
-        backend.give(&records.map(Event::Cached).collect::<Vec<_>>());
+        backend.give(&records.map(|record| Event::Cached(Box::new(record))).collect::<Vec<_>>());
     }
     for n in 0..5_000 {
         assert!(find(backend, key(n, 0)).is_none_or(|hit| !hit.is_fresh(at(5_001))), "result {n} has expired");
@@ -83,7 +86,7 @@ fn many(backend: &Arc<dyn StateBackend>) {
 fn any_size(backend: &Arc<dyn StateBackend>) {
     for (key, size) in [(1, 0), (2, 1), (3, 5_000), (4, 3_000_000)] {
         let bytes: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
-        backend.give(&[Event::Cached(cached(key, 0, None, &bytes))]);
+        backend.give(&[Event::Cached(Box::new(cached(key, 0, None, &bytes)))]);
         assert_eq!(value(find(backend, CacheKey([key; 32]))), Some(encoded(&bytes)), "{size} bytes");
     }
 }

@@ -59,7 +59,7 @@ fn records(backend: &Arc<dyn StateBackend>) {
     with(backend, |shared| {
         let record = cached(3, 1, None, b"value");
         let key = record.key;
-        backend.append(&[Event::Cached(record)]).expect("store a record");
+        backend.append(&[Event::Cached(Box::new(record))]).expect("store a record");
         let claimed = shared.claim(join(shared, &PROCESS), &[], &[ask(key, 1)], at(1)).expect("claim");
         assert_eq!(claimed, [Claimed::Held { cached: true }]);
     });

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::Case;
-use super::sample::{Ask, PROCESS, at, cached, event, flow, log, success, task, task_of};
+use super::sample::{Ask, PROCESS, at, cached, event, flow, kept, log, success, task, task_of};
 use crate::backend::record::{Event, Process, RunInfo};
 use crate::backend::{BackendErrorKind, Owner, OwnerNo, Shared, StateBackend};
 use crate::clock::Timestamp;
@@ -173,13 +173,13 @@ fn fencing(backend: &Arc<dyn StateBackend>) {
         let begun = [event(&run, 0, &[(Pending, 0), (Running, 1)])];
         backend.append_as(no, &begun).expect("append while it is there");
         shared.expel(&owner(shared, no), at(9), "gone").expect("expel");
-        let kept = cached(1, 0, None, b"late");
+        let (cached, kept) = (cached(1, 0, None, b"late"), kept(1, 0, b"late"));
         for event in [
             event(&run, 2, &[(StateName::Completed, 5)]),
             success(&late, 1),
             log(run.id, 5, "late"),
-            Event::Cached(kept.clone()),
-            Event::Persisted(kept.clone()),
+            Event::Cached(Box::new(cached.clone())),
+            Event::Persisted(Box::new(kept.clone())),
             Event::Renamed { run: run.id, name: "late".into() },
         ] {
             let error = backend.append_as(no, &[event]).expect_err("it was found to be gone");
@@ -188,8 +188,8 @@ fn fencing(backend: &Arc<dyn StateBackend>) {
         assert_eq!(names(backend, &run), ["Pending", "Running", "Crashed"]);
         assert_eq!(backend.task(&run).name, "load-0");
         assert!(backend.history(&late).is_empty() && backend.logs(run.id).expect("read a log").is_empty());
-        assert!(backend.cached(&kept.key).expect("look into the cache").is_none());
-        assert!(backend.result(&kept.key).expect("look for a result").is_none());
+        assert!(backend.cached(&cached.key).expect("look into the cache").is_none());
+        assert!(backend.result(kept.root, &kept.key).expect("look for a result").is_none());
         let unknown = backend.append_as(OwnerNo(i64::MAX), &[success(&late, 1)]).expect_err("nobody has that number");
         assert_eq!(unknown.kind(), BackendErrorKind::Fenced);
     });

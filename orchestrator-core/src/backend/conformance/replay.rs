@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Case;
-use super::sample::{Ask, at, cached, event, flow, outline, success, task, task_of};
+use super::sample::{Ask, ROOT, at, cached, event, flow, kept, outline, success, task, task_of};
 use crate::backend::StateBackend;
 use crate::backend::record::{Event, RunInfo};
 use crate::state::StateName::{AwaitingRetry, Completed, Pending, Retrying, Running};
@@ -29,13 +29,13 @@ fn a_batch_again(backend: &Arc<dyn StateBackend>) {
         Event::Upstream { run: second.id, upstream: Box::new([first.id]) },
         event(&second, 1, &[(Running, 3), (Completed, 4)]),
         event(&outer, 2, &[(Completed, 5)]),
-        Event::Cached(cached(1, 4, None, b"value")),
-        Event::Persisted(cached(1, 4, None, b"result")),
+        Event::Cached(Box::new(cached(1, 4, None, b"value"))),
+        Event::Persisted(Box::new(kept(1, 4, b"result"))),
     ];
     let look = || {
         let runs = [&outer, &first, &second].map(|run| backend.history(run));
         let value = backend.cached(&cached(1, 0, None, b"").key).expect("look into the cache");
-        let result = backend.result(&cached(1, 0, None, b"").key).expect("look for a result");
+        let result = backend.result(*ROOT, &cached(1, 0, None, b"").key).expect("look for a result");
         let text = format!("{value:?} {result:?}");
         (backend.flow(&outer), backend.task_runs(id).expect("list task runs"), runs, text)
     };

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::backend::StateBackend;
 use crate::backend::record::{
-    CacheKey, CacheLook, CacheRecord, CachedValue, EncodedValue, Event, FlowRun, LogRecord, Process, RunEvent, RunInfo,
-    TaskRun,
+    CacheKey, CacheLook, CacheRecord, CachedValue, EncodedValue, Event, FlowRun, LogRecord, Process, ResultRecord,
+    RunEvent, RunInfo, TaskRun,
 };
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId, TaskRunId};
@@ -90,9 +90,23 @@ pub(super) fn cached(key: u8, created: i64, expires: Option<i64>, bytes: &[u8]) 
         key: CacheKey([key; 32]),
         task_key: "pipeline::load",
         run: TaskRunId::new(at(created)),
-        flow_run: None,
         created: at(created),
         expires: expires.map(at),
+        value: CachedValue::Encoded(encoded(bytes)),
+    }
+}
+
+/// The root flow run whose results those of [`kept`] are.
+pub(super) static ROOT: LazyLock<FlowRunId> = LazyLock::new(|| FlowRunId::new(at(0)));
+
+pub(super) fn kept(key: u8, created: i64, bytes: &[u8]) -> ResultRecord {
+    ResultRecord {
+        root: *ROOT,
+        key: CacheKey([key; 32]),
+        run: TaskRunId::new(at(created)),
+        flow_run: None,
+        created: at(created),
+        digest: *blake3::hash(bytes).as_bytes(),
         value: CachedValue::Encoded(encoded(bytes)),
     }
 }

@@ -161,7 +161,7 @@ fn cache(backend: &Arc<dyn StateBackend>) {
     let save = |n: u8| CacheRecord { task_key: "pipeline::save", ..cached(n, n.into(), None, b"longer") };
     let key = |n: u8| CacheKey([n; 32]);
     let records = [cached(0x11, 10, Some(90), b"one"), save(0x12), save(0x21), save(0x22)];
-    backend.give(&records.map(Event::Cached));
+    backend.give(&records.map(|record| Event::Cached(Box::new(record))));
     let listed = |query: &CacheQuery| -> Vec<CacheKey> {
         let entries = backend.cache_entries(query).expect("list cached results");
         entries.into_iter().map(|entry| entry.key).collect()

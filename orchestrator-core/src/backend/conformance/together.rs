@@ -38,7 +38,7 @@ fn threads_append(backend: &Arc<dyn StateBackend>) {
                     let runs = [task_of(outer, n), task_of(outer, n), task_of(&flow(n), n)];
                     backend.give(&runs.each_ref().map(|run| event(run, 0, &[(Pending, n)])));
                     backend.give(&runs.each_ref().map(|run| event(run, 1, &[(Running, n + 1), (Completed, n + 2)])));
-                    backend.give(&[Event::Cached(cached(n as u8, n, None, b"same"))]);
+                    backend.give(&[Event::Cached(Box::new(cached(n as u8, n, None, b"same")))]);
                 }
                 backend.give(&[success(outer, 0)]);
             });

@@ -28,7 +28,7 @@ mod write;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -38,6 +38,7 @@ use super::maintenance::Maintenance;
 use super::record::{Event, TakeOver};
 use super::{BackendError, BackendErrorKind, EventStore, OwnerNo, Shared, StateBackend};
 use error::Doing;
+use result::Known;
 use write::Writer;
 
 /// So many read connections are kept open when nobody reads.
@@ -96,6 +97,8 @@ pub struct SqliteBackend {
     path: PathBuf,
     options: SqliteOptions,
     writer: Mutex<Writer>,
+    /// Where the results of runs are that ask for them.
+    known: Arc<Known>,
     /// Connections that nobody reads from at the moment.
     readers: Mutex<Vec<Connection>>,
     /// Writes what must not wait for batches; opened when it is needed.
@@ -133,10 +136,11 @@ impl SqliteBackend {
             return Err(BackendError::new(BackendErrorKind::Missing, doing));
         }
         let (connection, migrated_from) = open_to_write(&path, &options)?;
-        let writer = Mutex::new(Writer::new(connection));
+        let known = Arc::new(Known::default());
+        let writer = Mutex::new(Writer::new(connection, Arc::clone(&known)));
         let (readers, aside, leases) = (Mutex::default(), Mutex::default(), Mutex::default());
         let seen = version::Seen::of(&path);
-        Ok(Self { path, options, writer, readers, aside, leases, seen, migrated_from })
+        Ok(Self { path, options, writer, known, readers, aside, leases, seen, migrated_from })
     }
 
     /// Reads on a connection of its own; `doing` says what for, and is only called for an error.

@@ -20,13 +20,12 @@ pub(super) fn end(
         ON CONFLICT (flow_run) DO UPDATE SET at = max(at, excluded.at)";
     transaction.execute(interrupted, params![owner.0, at.as_micros()])?;
     // A run that has kept something new since it was last resumed does not crash in vain: it is counted anew.
+    // Who stored the last of its results says it: nobody else stores any while the run is his.
     let advanced = "UPDATE flow_run SET resumed = 0
-        WHERE process = ?1 AND end_time IS NULL AND resumed > 0 AND EXISTS (
-            SELECT 1 FROM task_run JOIN result ON result.run = task_run.id
-            WHERE task_run.process = ?1 AND (
-                task_run.flow_run = flow_run.id
-                OR task_run.flow_run IN (SELECT inside.id FROM flow_run AS inside WHERE inside.flow_run = flow_run.id)
-            )
+        WHERE process = ?1 AND end_time IS NULL AND resumed > 0 AND ?1 = (
+            SELECT task_run.process FROM result_span
+                JOIN result ON result.no = result_span.last JOIN task_run ON task_run.id = result.run
+            WHERE result_span.root = flow_run.id ORDER BY result_span.first DESC LIMIT 1
         )";
     transaction.execute(advanced, [owner.0])?;
     let flows = end_in(transaction, "flow_run", owner, at, message)?;

@@ -1,82 +1,66 @@
 //! Results that flow runs keep, under the identities of the calls that gave them.
 
-use rusqlite::{Connection, OptionalExtension, Row, Statement, Transaction, TransactionBehavior, params};
+mod known;
+mod write;
+
+use rusqlite::{Connection, OptionalExtension, Row, Statement, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::error::Doing;
 use super::{SqliteBackend, lock};
-use crate::backend::record::{
-    CacheHit, CacheKey, CacheRecord, CachedValue, EncodedValue, Interrupted, StoredResult, StoredValue,
-};
+use crate::backend::record::{CacheHit, CacheKey, CachedValue, EncodedValue, Interrupted, StoredResult, StoredValue};
 use crate::backend::{BackendError, BackendErrorKind, ResultIndex};
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, TaskRunId};
 
-/// Finds the row with the key that is the first parameter, by the index, which has the beginnings of keys.
-macro_rules! has_key {
+pub(super) use known::Known;
+pub(super) use write::{Batch, ResultWriter};
+
+/// The columns that [`value`] reads.
+macro_rules! value {
     () => {
-        "substr(key, 1, 5) = substr(?1, 1, 5) AND key = ?1"
+        "SELECT format, type_name, digest, size, value, store, location"
     };
 }
 
-/// Stores a result, unless there is one.
-pub(super) fn store(transaction: &Transaction<'_>, record: &CacheRecord) -> rusqlite::Result<()> {
-    let CacheRecord { key, run, flow_run, created, ref value, .. } = *record;
-    let mut insert = transaction.prepare_cached(concat!(
-        "INSERT INTO result (key, flow_run, run, created, format, type_name, digest, size, value, store, location)
-        SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11 WHERE NOT EXISTS (SELECT 1 FROM result WHERE ",
-        has_key!(),
-        ")"
-    ))?;
-    let flow_run = flow_run.map(|flow_run| flow_run.as_uuid().into_bytes());
-    let (run, created) = (run.as_uuid().into_bytes(), created.as_micros());
-    match value {
-        CachedValue::Live(_) => Ok(()),
-        CachedValue::Encoded(EncodedValue { format, type_name, bytes }) => {
-            let (digest, size) = (blake3::hash(bytes), i64::try_from(bytes.len()).unwrap_or(i64::MAX));
-            let (bytes, nowhere) = (&**bytes, None::<&str>);
-            let digest = digest.as_bytes();
-            let row = params![key.0, flow_run, run, created, format, type_name, digest, size, bytes, nowhere, nowhere];
-            insert.execute(row).map(drop)
-        }
-        CachedValue::Stored(StoredValue { store, location, size, digest, format, type_name }) => {
-            let (size, bytes) = (i64::try_from(*size).unwrap_or(i64::MAX), None::<&[u8]>);
-            let row =
-                params![key.0, flow_run, run, created, format, type_name, digest, size, bytes, &**store, location];
-            if insert.execute(row)? == 0 {
-                // Another result is there, unless this is the same batch again.
-                let unreferenced = concat!(
-                    "INSERT OR IGNORE INTO unreferenced (store, location) SELECT ?2, ?3 WHERE NOT EXISTS
-                        (SELECT 1 FROM result WHERE ",
-                    has_key!(),
-                    " AND store = ?2 AND location = ?3)"
-                );
-                transaction.execute(unreferenced, params![key.0, &**store, location])?;
-            }
-            Ok(())
-        }
-    }
+/// Results with their encodings.
+macro_rules! encoded {
+    () => {
+        "result LEFT JOIN encoding ON encoding.no = result.encoding"
+    };
 }
 
-/// Deletes what is kept under a key.
-pub(super) fn discard(transaction: &Transaction<'_>, key: &CacheKey) -> rusqlite::Result<()> {
-    transaction.execute(concat!("DELETE FROM result WHERE ", has_key!()), [key.0]).map(drop)
+/// All rows of a root flow run.
+fn places(connection: &Connection, root: FlowRunId) -> rusqlite::Result<Vec<(u64, i64)>> {
+    let select = "SELECT no, key FROM result_span JOIN result ON no BETWEEN first AND last WHERE root = ?1";
+    let mut select = connection.prepare_cached(select)?;
+    // What has no key cannot be asked for.
+    let place = |row: &Row<'_>| Ok((row.get(0)?, row.get(1).map(CacheKey).ok()));
+    let places = select.query_map([root.as_uuid().as_bytes()], place)?;
+    places.filter_map(|place| place.map(|(no, key)| Some(known::place(&key?, no))).transpose()).collect()
 }
 
 impl ResultIndex for SqliteBackend {
-    fn result(&self, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
+    fn result(&self, root: FlowRunId, key: &CacheKey) -> Result<Option<CacheHit>, BackendError> {
         let doing = || format!("read a persisted result from the database {}", self.path.display());
-        let select = concat!(
-            "SELECT format, type_name, digest, size, value, store, location, run, created FROM result WHERE ",
-            has_key!()
-        );
-        let found = self.read(doing, |connection| {
-            // A column that is not what it should be is in this row: the database itself is sound.
-            let read = |row: &Row<'_>| Ok(hit(row).unwrap_or_else(|error| Err(unreadable(&error))));
-            connection.prepare_cached(select)?.query_row([key.0], read).optional()
-        })?;
-        let damaged = |why| BackendError::new(BackendErrorKind::Damaged, doing()).because(why);
-        found.transpose().map_err(damaged)
+        let numbers = self.known.find(root, key, || self.read(doing, |connection| places(connection, root)))?;
+        let select = concat!(value!(), ", run, created FROM ", encoded!(), " WHERE result.no = ?1 AND key = ?2");
+        for no in numbers {
+            let found = self.read(doing, |connection| {
+                // A column that is not what it should be is in this row: the database itself is sound.
+                let read = |row: &Row<'_>| Ok(hit(row).unwrap_or_else(|error| Err(unreadable(&error))));
+                connection.prepare_cached(select)?.query_row(params![no, key.0], read).optional()
+            })?;
+            if let Some(found) = found {
+                let damaged = |why| BackendError::new(BackendErrorKind::Damaged, doing()).because(why);
+                return found.map(Some).map_err(damaged);
+            }
+        }
+        Ok(None)
+    }
+
+    fn let_go_of_results(&self, root: FlowRunId) {
+        self.known.let_go(root);
     }
 
     fn unreferenced_objects(&self, store: &str, most: usize) -> Result<Vec<String>, BackendError> {
@@ -110,8 +94,12 @@ impl ResultIndex for SqliteBackend {
         self.read(
             || self.looking_for_objects(),
             |connection| {
-                let select = "SELECT format, type_name, digest, size, value, store, location, run FROM result
-                    WHERE location IS NOT NULL ORDER BY no LIMIT ?2 OFFSET ?1";
+                let select = concat!(
+                    value!(),
+                    ", run FROM ",
+                    encoded!(),
+                    " WHERE location IS NOT NULL ORDER BY result.no LIMIT ?2 OFFSET ?1"
+                );
                 let mut select = connection.prepare_cached(select)?;
                 let mut rows = select.query([number(skipped), number(most)])?;
                 let mut found = Vec::new();

@@ -11,8 +11,8 @@
 //! - `function`, `process`: what many runs have in common.
 //! - `amendment`: what became known of a run apart from its states; it may be there before the run.
 //! - `crash`: runs that crashed with their process, whose hooks nobody has called.
-//! - `result`: what flow runs keep, with a digest of each value. `unreferenced`, `interrupted`: which objects in the result
-//!   store may go, and whose are to be looked through.
+//! - `result`: what flow runs keep, with a digest of each value; `encoding` says how it was encoded, `result_span` whose
+//!   it is. `unreferenced`, `interrupted`: which objects in the result store may go, and whose are to be looked through.
 //! - `slot_limit`: what limits are set to. `slot_holder`, `slot_wait`, `slot_backlog`: who holds slots and who waits for
 //!   them. `cache_claim`: who computes a cached result. All of these count while their owner is present in `process`.
 //! - `request`: what orchestrators want of each other's runs, until it was done.

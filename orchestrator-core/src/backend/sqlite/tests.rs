@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::backend::record::{
     CacheKey, CacheRecord, CachedValue, EncodedValue, FORMAT_VERSION, FlowRunQuery, LogRecord, Pause, Process,
-    RunEvent, RunInfo,
+    ResultRecord, RunEvent, RunInfo,
 };
 use crate::backend::{CacheIndex as _, ResultIndex as _, RunHistory as _, conformance};
 use crate::clock::Timestamp;
@@ -76,11 +76,19 @@ fn cached(key: u8, expires: Option<i64>, value: CachedValue) -> CacheRecord {
         key: CacheKey([key; 32]),
         task_key: "a::b",
         run: new_task(),
-        flow_run: None,
         created: Timestamp::from_micros(1_000),
         expires: expires.map(Timestamp::from_micros),
         value,
     }
+}
+
+fn kept(root: FlowRunId, key: u8, value: CachedValue) -> ResultRecord {
+    let digest = match &value {
+        CachedValue::Encoded(value) => *blake3::hash(&value.bytes).as_bytes(),
+        CachedValue::Live(_) | CachedValue::Stored(_) => [0; 32],
+    };
+    let (key, created) = (CacheKey([key; 32]), Timestamp::from_micros(1_000));
+    ResultRecord { root, key, run: new_task(), flow_run: None, created, digest, value }
 }
 
 fn encoded(bytes: &[u8]) -> CachedValue {
@@ -101,7 +109,7 @@ fn conforms() {
 fn live_values_are_passed_over() {
     let folder = folder();
     let backend = open(&folder.path().join("history.db"));
-    backend.append(&[Event::Cached(cached(1, None, CachedValue::Live(Arc::new(1))))]).expect("append");
+    backend.append(&[Event::Cached(Box::new(cached(1, None, CachedValue::Live(Arc::new(1)))))]).expect("append");
     assert!(backend.cached(&CacheKey([1; 32])).expect("look").is_none());
 }
 
@@ -114,7 +122,7 @@ fn expired_results_are_deleted_after_a_while() {
         let mut record = cached(0, Some(created + 10), encoded(b"x"));
         record.key.0[..8].copy_from_slice(&created.to_le_bytes());
         record.created = Timestamp::from_micros(created);
-        backend.append(&[Event::Cached(record)]).expect("append");
+        backend.append(&[Event::Cached(Box::new(record))]).expect("append");
     }
     let count = |connection: &Connection| connection.query_row("SELECT count(*) FROM cache", [], |row| row.get(0));
     let rows: u32 = backend.read(|| "count", count).expect("count");
@@ -126,11 +134,12 @@ fn a_result_that_was_changed_is_refused() {
     let folder = folder();
     let path = folder.path().join("history.db");
     let backend = open(&path);
-    backend.append(&[Event::Persisted(cached(1, None, encoded(b"x")))]).expect("append");
-    assert!(backend.result(&CacheKey([1; 32])).expect("look").is_some());
+    let root = new_flow();
+    backend.append(&[Event::Persisted(Box::new(kept(root, 1, encoded(b"x"))))]).expect("append");
+    assert!(backend.result(root, &CacheKey([1; 32])).expect("look").is_some());
     by_hand(&path, "UPDATE result SET value = x'00'");
-    let error = backend.result(&CacheKey([1; 32])).expect_err("its digest is another one");
+    let error = backend.result(root, &CacheKey([1; 32])).expect_err("its digest is another one");
     assert_eq!(error.kind(), BackendErrorKind::Damaged);
-    backend.append(&[Event::Persisted(cached(2, None, CachedValue::Live(Arc::new(1))))]).expect("append");
-    assert!(backend.result(&CacheKey([2; 32])).expect("look").is_none(), "a live value means nothing in a file");
+    backend.append(&[Event::Persisted(Box::new(kept(root, 2, CachedValue::Live(Arc::new(1)))))]).expect("append");
+    assert!(backend.result(root, &CacheKey([2; 32])).expect("look").is_none(), "a live value means nothing in a file");
 }

@@ -1,13 +1,15 @@
 //! Appends batches of events, one transaction each.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
 
 use super::cache::CacheWriter;
 use super::look::Reason;
+use super::ownership;
 use super::packed::{Paused, Reference, References, Tags, pack};
-use super::{ownership, result};
+use super::result::{Batch, Known, ResultWriter};
 use crate::backend::OwnerNo;
 use crate::backend::record::{Event, LogRecord, Process, Resumer, RunEvent, RunInfo, TakeOver};
 use crate::id::RunId;
@@ -22,11 +24,13 @@ pub(super) struct Writer {
     connection: Connection,
     numbers: Numbers,
     cache: CacheWriter,
+    results: ResultWriter,
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, numbers: Numbers::default(), cache: CacheWriter::default() }
+    pub(super) fn new(connection: Connection, known: Arc<Known>) -> Self {
+        let (numbers, cache, results) = (Numbers::default(), CacheWriter::default(), ResultWriter::new(known));
+        Self { connection, numbers, cache, results }
     }
 
     /// The connection, for what is not an event.
@@ -40,6 +44,7 @@ impl Writer {
         if stored.is_err() {
             // Numbers that were given out in a transaction that was rolled back are not in the file.
             self.numbers = Numbers::default();
+            self.results.rolled_back();
         }
         stored
     }
@@ -53,6 +58,7 @@ impl Writer {
         }
         let mut tasks = RunTable::new(&transaction, "task_run")?;
         let mut flows = RunTable::new(&transaction, "flow_run")?;
+        let mut results = Batch::default();
         for event in batch {
             match event {
                 Event::Run(event) => match event.run.id {
@@ -67,12 +73,15 @@ impl Writer {
                 }
                 Event::Log(line) => log(&transaction, line)?,
                 Event::Cached(record) => self.cache.store(&transaction, record)?,
-                Event::Persisted(record) => result::store(&transaction, record)?,
-                Event::Discarded(key) => result::discard(&transaction, key)?,
+                Event::Persisted(record) => results.add(record),
+                Event::Discarded { root, key } => self.results.discard(&mut results, (*root, key), &transaction)?,
             }
         }
         drop((tasks, flows));
-        transaction.commit().map(|()| true)
+        self.results.store(&mut results, &transaction)?;
+        transaction.commit()?;
+        self.results.committed(&results);
+        Ok(true)
     }
 
     /// Lets a flow run go on, and says whether it does; `None` if the orchestrator that takes it over has ended.

@@ -25,7 +25,7 @@ pub(super) fn check(connection: &Connection) -> rusqlite::Result<Vec<Finding>> {
         for invariant in INVARIANTS {
             invariant.look(&now, &mut findings)?;
         }
-        digests(&now, &mut findings)?;
+        results(&now, &mut findings)?;
     }
     findings.truncate(ENOUGH);
     Ok(findings)
@@ -51,7 +51,7 @@ struct Invariant {
     what: &'static str,
 }
 
-const INVARIANTS: [Invariant; 6] = [
+const INVARIANTS: [Invariant; 8] = [
     Invariant {
         query: "SELECT 'task_run', id FROM task_run AS run WHERE flow_run IS NOT NULL
             AND NOT EXISTS (SELECT 1 FROM flow_run WHERE flow_run.id = run.flow_run)
@@ -79,6 +79,19 @@ const INVARIANTS: [Invariant; 6] = [
     Invariant {
         query: "SELECT 'flow_run', id FROM flow_run WHERE process NOT IN (SELECT no FROM process)",
         what: "its process is missing",
+    },
+    Invariant {
+        query: "SELECT 'flow_run', root FROM result_span
+            WHERE NOT EXISTS (SELECT 1 FROM flow_run WHERE flow_run.id = root)
+            AND NOT EXISTS (SELECT 1 FROM removal WHERE removal.run = CAST(x'66' || root AS BLOB))",
+        what: "it is missing, and results of it are kept",
+    },
+    Invariant {
+        query: "SELECT 'flow_run', root FROM
+                (SELECT root, first, last, max(last) OVER (ORDER BY first ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS before
+                FROM result_span)
+            WHERE first > last OR before >= first",
+        what: "the results that it keeps are not told from those of others",
     },
 ];
 
@@ -178,10 +191,19 @@ fn read<T: FromSql>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     row.get(column)
 }
 
-/// Each result is what was stored, as far as it is in the file itself.
-fn digests(connection: &Connection, findings: &mut Vec<Finding>) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare("SELECT run, digest, size, value, location IS NULL FROM result")?;
+/// Each result is some flow run's, and what was stored, as far as it is in the file itself.
+fn results(connection: &Connection, findings: &mut Vec<Finding>) -> rusqlite::Result<()> {
+    let mut spans = connection.prepare("SELECT first, last FROM result_span ORDER BY first")?;
+    let spans = spans.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let spans: Vec<(i64, i64)> = spans.collect::<rusqlite::Result<_>>()?;
+    let mut spans = spans.into_iter().peekable();
+    let select = "SELECT run, digest, size, value, location IS NULL, no FROM result ORDER BY no";
+    let mut statement = connection.prepare(select)?;
     let mut rows = statement.query([])?;
+    let mut is_nobodys = |no: i64| {
+        while spans.next_if(|(_, last)| *last < no).is_some() {}
+        spans.peek().is_none_or(|(first, _)| *first > no)
+    };
     while let Some(row) = rows.next()? {
         let run = TaskRunId::from_uuid(Uuid::from_bytes(row.get(0)?));
         let (digest, size): (Vec<u8>, i64) = (row.get(1)?, row.get(2)?);
@@ -190,6 +212,7 @@ fn digests(connection: &Connection, findings: &mut Vec<Finding>) -> rusqlite::Re
                 "its persisted result is not what was stored"
             }
             None if row.get(4)? => "its persisted result has neither bytes nor the name of an object",
+            Some(_) | None if is_nobodys(row.get(5)?) => "its persisted result is no flow run's",
             Some(_) | None => continue,
         };
         findings.push(Finding::of(run.into(), what));

@@ -25,7 +25,6 @@ const KEPT: &[&str] = &[
     "DELETE FROM amendment WHERE run = ?1",
     "DELETE FROM log WHERE run = ?1",
     "DELETE FROM crash WHERE run = ?1",
-    "DELETE FROM result WHERE run = ?1",
     "DELETE FROM request WHERE run = ?1",
 ];
 
@@ -128,7 +127,7 @@ pub(super) fn beneath(
                 let flows = "SELECT id FROM flow_run WHERE flow_run = ?1 LIMIT ?2";
                 let flows = ids(transaction, "flow_run", flows, params![id, AT_A_TIME])?;
                 flows.iter().try_for_each(|flow| root(transaction, *flow, removed))?;
-                tasks.len() + flows.len()
+                tasks.len() + flows.len() + usize::from(results(transaction, id)?)
             }
             RunId::Task(_) => {
                 let mut children = 0;
@@ -163,6 +162,27 @@ fn take_out(transaction: &Transaction<'_>, run: RunId, removed: &mut Removed) ->
         RunId::Task(_) => removed.task_runs += rows,
     }
     Ok(())
+}
+
+/// Takes out some results of a flow run, if it has kept any as a root; whether it had.
+fn results(transaction: &Transaction<'_>, root: [u8; 16]) -> rusqlite::Result<bool> {
+    let select = "SELECT first, last FROM result_span WHERE root = ?1 ORDER BY first LIMIT 1";
+    let span = transaction.prepare_cached(select)?.query_row([root], |row| Ok((row.get(0)?, row.get(1)?)));
+    let Some((first, last)): Option<(i64, i64)> = span.optional()? else { return Ok(false) };
+    let some = last.min(first + i64::from(AT_A_TIME) - 1);
+    transaction.prepare_cached("DELETE FROM result WHERE no BETWEEN ?1 AND ?2")?.execute([first, some])?;
+    let rest = if some == last {
+        "DELETE FROM result_span WHERE root = ?1 AND first = ?2"
+    } else {
+        "UPDATE result_span SET first = ?3 + 1 WHERE root = ?1 AND first = ?2"
+    };
+    let mut rest = transaction.prepare_cached(rest)?;
+    if some == last {
+        rest.execute(params![root, first])?
+    } else {
+        rest.execute(params![root, first, some])?
+    };
+    Ok(true)
 }
 
 fn ids(transaction: &Transaction<'_>, name: &str, select: &str, values: impl Params) -> rusqlite::Result<Vec<RunId>> {

@@ -96,14 +96,13 @@ fn sample() -> Sample {
         message: String::new(),
     };
     let event = RunEvent { run: Arc::new(info), ..child };
-    let kept = cached(1, None, encoded(b"x"));
     backend
         .append(&[
             run(flow.into()),
             Event::Run(event),
             Event::Log(line),
-            Event::Cached(kept.clone()),
-            Event::Persisted(kept),
+            Event::Cached(Box::new(cached(1, None, encoded(b"x")))),
+            Event::Persisted(Box::new(kept(flow, 1, encoded(b"x")))),
         ])
         .expect("append");
     let history =
@@ -125,7 +124,7 @@ impl Sample {
             backend.states(flow.into()).map(drop).err(),
             backend.logs(task.into()).map(drop).err(),
             backend.cached(&key).map(drop).err(),
-            backend.result(&key).map(drop).err(),
+            backend.result(flow, &key).map(drop).err(),
             backend.owners().map(drop).err(),
             backend.check().map(drop).err(),
             backend.info().map(drop).err(),

@@ -9,7 +9,7 @@ fn everything_is_there_when_opened_again() {
     let id = new_task();
     let backend = open(&path);
     assert_eq!((backend.in_process(), PathBuf::from(backend.location())), (false, path.clone()));
-    backend.append(&[run(id.into()), Event::Cached(cached(1, None, encoded(b"x")))]).expect("append");
+    backend.append(&[run(id.into()), Event::Cached(Box::new(cached(1, None, encoded(b"x"))))]).expect("append");
     let before = backend.task_run(id).expect("read");
     drop(backend);
     let backend = open(&path);
@@ -143,7 +143,7 @@ fn two_backends_on_one_file_see_each_other() {
     let (one, other) = (open(&path), open(&path));
     let (first, second) = (new_task(), new_task());
     assert!(other.cached(&CacheKey([1; 32])).expect("look").is_none());
-    one.append(&[run(first.into()), Event::Cached(cached(1, None, encoded(b"one")))]).expect("append");
+    one.append(&[run(first.into()), Event::Cached(Box::new(cached(1, None, encoded(b"one"))))]).expect("append");
     other.append(&[run(second.into()), run(first.into())]).expect("append");
     for backend in [&one, &other] {
         assert!(backend.task_run(first).expect("read").is_some());

@@ -55,7 +55,7 @@ fn family(created: i64) -> (RunInfo, Vec<Event>) {
     let root = root_flow(created);
     let sub = subflow_of(&root, created);
     let (task, inner) = (task_of(&root, created), task_of(&sub, created));
-    let mut result = cached((created / HOUR) as u8, None, encoded(b"kept"));
+    let mut result = kept(root.id.as_flow().expect("a flow"), (created / HOUR) as u8, encoded(b"kept"));
     result.run = task.id.as_task().expect("a task");
     let log = |run| LogRecord { run, at: at(created), level: "INFO", target: "t".to_owned(), message: "m".to_owned() };
     let events = vec![
@@ -66,7 +66,7 @@ fn family(created: i64) -> (RunInfo, Vec<Event>) {
         completed(&inner, created),
         Event::Log(log(root.id)),
         Event::Log(log(inner.id)),
-        Event::Persisted(result),
+        Event::Persisted(Box::new(result)),
     ];
     (root, events)
 }
@@ -180,7 +180,7 @@ fn results_in_the_cache_go_when_they_have_expired() {
     let path = folder.path().join("history.db");
     let backend = open(&path);
     let events: Vec<Event> =
-        (0..200).map(|key| Event::Cached(cached(key, (key < 150).then_some(HOUR), encoded(b"x")))).collect();
+        (0..200).map(|key| Event::Cached(Box::new(cached(key, (key < 150).then_some(HOUR), encoded(b"x"))))).collect();
     backend.append(&events).expect("append");
     assert_eq!(prune(&backend, "30d", HOUR - 1).expect("free").cached, 0);
     assert_eq!(prune(&backend, "30d", HOUR).expect("free").cached, 150);
@@ -300,6 +300,16 @@ fn what_is_wrong_is_found() {
         ("UPDATE task_run SET function = 99", "its function is missing"),
         ("UPDATE task_run SET process = 99", "its process is missing"),
         ("UPDATE result SET value = x'00'", "its persisted result is not what was stored"),
+        ("UPDATE result SET no = no + 7", "its persisted result is no flow run's"),
+        ("DELETE FROM result_span", "its persisted result is no flow run's"),
+        (
+            "UPDATE result_span SET root = x'00000000000000000000000000000000'",
+            "it is missing, and results of it are kept",
+        ),
+        (
+            "INSERT INTO result_span SELECT root, first - 1, last FROM result_span",
+            "the results that it keeps are not told from those of others",
+        ),
         ("PRAGMA writable_schema = 1; DELETE FROM sqlite_schema WHERE name = 'log_by_run'", "SQLite finds: "),
     ] {
         let copy = folder.path().join("copy.db");

@@ -3,7 +3,6 @@ CREATE INDEX flow_run_roots ON flow_run (created, id) WHERE parent IS NULL;
 CREATE INDEX flow_run_by_flow_run ON flow_run (flow_run) WHERE flow_run IS NOT NULL;
 CREATE INDEX flow_run_outside ON flow_run (parent) WHERE flow_run IS NULL AND parent IS NOT NULL;
 CREATE INDEX task_run_outside ON task_run (parent) WHERE flow_run IS NULL;
-CREATE INDEX result_by_run ON result (run);
 
 -- Runs that are gone already, while what was beneath them follows; references as in `parent`.
 CREATE TABLE removal (
