@@ -4,13 +4,15 @@
 //! which is the only one that writes: while a batch is stored, the next one gathers (group commit).
 
 use std::panic::{self, AssertUnwindSafe};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::backend::record::Event;
 use crate::backend::{BackendError, BackendErrorKind, StateBackend};
@@ -88,8 +90,10 @@ struct Queue {
     sleeping: bool,
     /// Somebody waits for the events up to that number.
     urgent: u64,
-    /// Runs that wait for some of these events, and are told what became of the batch.
-    awaited: Vec<oneshot::Sender<Result<(), Arc<str>>>>,
+    /// What runs that wait for some of these events are told by.
+    awaited: Arc<Fate>,
+    /// How many of them there are.
+    waiting: usize,
     /// A blocking task sees to it that a paused clock does not move on while runs wait.
     held: bool,
     closed: bool,
@@ -177,20 +181,21 @@ impl Journal {
     /// Takes events that a run waits for: the backend takes them all at once, or loses them. The writer does not let
     /// them linger; those that come while it writes are the next batch. Without any, it is those before that are waited for.
     pub(crate) fn push_awaited(&self, events: impl IntoIterator<Item = Event>) -> Awaited {
-        let (sender, settled) = oneshot::channel();
         let shared = &self.shared;
         let mut queue = lock(&shared.queue);
         if queue.closed {
             drop(queue);
-            let _ = sender.send(Err("the orchestrator was shut down".into()));
-            return Awaited(settled);
+            let fate = Arc::<Fate>::default();
+            fate.settle(Err("the orchestrator was shut down".into()));
+            return Awaited { fate, place: None };
         }
         let before = queue.events.len();
         queue.events.extend(events);
         let length = queue.events.len();
         queue.pushed += (length - before) as u64;
-        queue.awaited.push(sender);
-        let wake = queue.sleeping && (queue.awaited.len() == 1 || length >= BATCH);
+        let fate = Arc::clone(&queue.awaited);
+        queue.waiting += 1;
+        let wake = queue.sleeping && (queue.waiting == 1 || length >= BATCH);
         shared.length.store(length, Ordering::Relaxed);
         // Only a runtime of one thread can have a paused clock, which stands still while a blocking task is active.
         let runtime = Handle::try_current().ok().filter(|_| !queue.held);
@@ -204,7 +209,7 @@ impl Journal {
             let shared = Arc::clone(shared);
             runtime.spawn_blocking(move || shared.hold());
         }
-        Awaited(settled)
+        Awaited { fate, place: None }
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -288,13 +293,57 @@ impl Journal {
     }
 }
 
-/// What becomes of events that somebody waits for.
-pub(crate) struct Awaited(oneshot::Receiver<Result<(), Arc<str>>>);
+/// What becomes of events that somebody waits for. Ready when the backend has them; an error says why it lost them.
+pub(crate) struct Awaited {
+    fate: Arc<Fate>,
+    /// Where the waker is.
+    place: Option<usize>,
+}
 
-impl Awaited {
-    /// Ready when the backend has the events; an error says why it lost them.
-    pub(crate) async fn stored(self) -> Result<(), Arc<str>> {
-        self.0.await.unwrap_or_else(|_| Err("the journal is gone".into()))
+/// What becomes of a batch: one for all who wait for some of it.
+#[derive(Default)]
+struct Fate {
+    outcome: OnceLock<Result<(), Arc<str>>>,
+    /// Whoever looked before it was settled.
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Future for Awaited {
+    type Output = Result<(), Arc<str>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Some(outcome) = this.fate.outcome.get() {
+            return Poll::Ready(outcome.clone());
+        }
+        // Wakers are cloned and dropped outside of the lock.
+        let mut waker = cx.waker().clone();
+        let mut waiting = lock(&this.fate.waiting);
+        if let Some(outcome) = this.fate.outcome.get() {
+            drop(waiting);
+            return Poll::Ready(outcome.clone());
+        }
+        match this.place {
+            Some(place) => std::mem::swap(&mut waiting[place], &mut waker),
+            None => {
+                this.place = Some(waiting.len());
+                waiting.push(waker);
+                return Poll::Pending;
+            }
+        }
+        drop(waiting);
+        Poll::Pending
+    }
+}
+
+impl Fate {
+    fn settle(&self, outcome: Result<(), Arc<str>>) {
+        let _ = self.outcome.set(outcome);
+        // Who looks from here on sees it.
+        let waiting = std::mem::take(&mut *lock(&self.waiting));
+        for waker in waiting {
+            panics::shield(|| waker.wake());
+        }
     }
 }
 
@@ -343,7 +392,7 @@ impl Shared {
             }
             let settled = self.settled.settled();
             let lingers = |queue: &mut Queue| {
-                let quiet = queue.urgent <= settled && queue.awaited.is_empty() && !queue.closed;
+                let quiet = queue.urgent <= settled && queue.waiting == 0 && !queue.closed;
                 quiet && queue.events.len() < BATCH
             };
             if lingers(&mut queue) {
@@ -374,7 +423,8 @@ impl Shared {
         let (batch, awaited, last) = {
             let mut queue = lock(&self.queue);
             self.length.store(0, Ordering::Relaxed);
-            (std::mem::take(&mut queue.events), std::mem::take(&mut queue.awaited), queue.pushed)
+            let awaited = (std::mem::take(&mut queue.waiting) > 0).then(|| std::mem::take(&mut queue.awaited));
+            (std::mem::take(&mut queue.events), awaited, queue.pushed)
         };
         let stored = if batch.is_empty() { Ok(()) } else { self.store(&batch) };
         if let Err(error) = &stored {
@@ -382,10 +432,8 @@ impl Shared {
         }
         self.settled.0.store(last, Ordering::Release);
         self.room.notify_waiters();
-        let outcome = stored.map_err(|error| Arc::from(error.to_string()));
-        for waiting in awaited {
-            // Nobody waits any more if the runtime was shut down.
-            let _ = waiting.send(outcome.clone());
+        if let Some(fate) = awaited {
+            fate.settle(stored.map_err(|error| error.to_string().into()));
         }
         // Whoever looked at the number before it changed holds the lock until it waits.
         drop(lock(&self.queue));

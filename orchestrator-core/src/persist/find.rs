@@ -37,7 +37,7 @@ pub(crate) async fn find(run: &Run, identity: CacheKey, call: &mut dyn Call) -> 
         let discarded = Event::Discarded { root, key: identity };
         if orchestrator.journal.is_immediate() {
             let _ = orchestrator.backend.append(&[discarded]);
-        } else if orchestrator.journal.push_awaited([discarded]).stored().await.is_ok() {
+        } else if orchestrator.journal.push_awaited([discarded]).await.is_ok() {
             // Its object, if there is any, is not needed any more. What is left is deleted another time.
             let _ = Sweeper::of(orchestrator).sweep().await;
         }

@@ -28,9 +28,9 @@ pub(crate) async fn complete(run: &Arc<Run>, end: &mut End, outcome: &mut Option
             propose(run, transition);
             // From here on the run has completed, whatever becomes of its driver.
             *outcome = Some(Ok(Arc::clone(&value)));
-            let stored = orchestrator.journal.push_awaited([event, completed]).stored().await;
+            let stored = orchestrator.journal.push_awaited([event, completed]).await;
             if let (Err(_), Some(object)) = (&stored, object) {
-                orchestrator.results.let_go(&object).await;
+                Box::pin(orchestrator.results.let_go(&object)).await;
             }
             stored.map_err(|why| why.to_string())
         }
@@ -88,8 +88,9 @@ pub(crate) async fn prepare(
             if !run.state().kind.is_terminal() {
                 run.flush();
             }
-            orchestrator.journal.push_awaited([]).stored().await.map_err(|why| why.to_string())?;
-            let stored = orchestrator.results.put(flow_run, run_id, codec, Arc::clone(value)).await?;
+            orchestrator.journal.push_awaited([]).await.map_err(|why| why.to_string())?;
+            // Rare, and its future is large.
+            let stored = Box::pin(orchestrator.results.put(flow_run, run_id, codec, Arc::clone(value))).await?;
             Ok(record(stored.digest, CachedValue::Stored(stored)))
         }
     }

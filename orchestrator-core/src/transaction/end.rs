@@ -155,7 +155,7 @@ async fn persist_all(shared: &Shared, staged: &[Staged]) -> Result<(), String> {
             let stored = if journal.is_immediate() {
                 shared.orchestrator.backend.append(&events).map_err(|error| error.to_string())
             } else {
-                journal.push_awaited(events).stored().await.map_err(|why| why.to_string())
+                journal.push_awaited(events).await.map_err(|why| why.to_string())
             };
             stored.map_err(|why| format!("results of {} are not persisted: {why}", shared.title()))
         }
