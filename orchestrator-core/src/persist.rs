@@ -10,8 +10,11 @@ mod find;
 mod keep;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use smallvec::SmallVec;
 
 use crate::backend::StateBackend;
 use crate::backend::record::CacheKey;
@@ -65,13 +68,7 @@ impl Identified {
                 Some(parent) => identity(parent),
                 None => None,
             };
-            body.map(|body| {
-                scope.calls.next(hash(|bytes| {
-                    bytes.extend_from_slice(b"place");
-                    bytes.extend_from_slice(&body.0);
-                    part(bytes, def.key.as_bytes());
-                }))
-            })
+            body.map(|body| scope.calls.next_of(body, def))
         };
         if def.kind == DefKind::Flow {
             return Some(Self::at(if def.parameters.is_empty() { None } else { place() }));
@@ -96,21 +93,60 @@ impl Identified {
     }
 }
 
-/// How many calls of each hash there were in the present attempt of a flow run.
+/// How many calls of each kind there were in the present attempt of a flow run.
 #[derive(Debug, Default)]
-pub(crate) struct Calls(Mutex<HashMap<CacheKey, u32>>);
+pub(crate) struct Calls(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    equal: HashMap<CacheKey, u32, Fast>,
+    /// Those of a function in a body.
+    of_function: HashMap<(CacheKey, &'static str), u32, Fast>,
+}
 
 impl Calls {
-    fn next(&self, hash: CacheKey) -> u32 {
-        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = calls.entry(hash).or_default();
-        *count += 1;
-        *count - 1
+    fn next(&self, equal: CacheKey) -> u32 {
+        next(self.lock().equal.entry(equal).or_default())
+    }
+
+    fn next_of(&self, body: CacheKey, def: &'static Def) -> u32 {
+        next(self.lock().of_function.entry((body, def.key)).or_default())
     }
 
     /// Another attempt begins: what the one before it had called has ended.
     pub(crate) fn start_over(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        drop(std::mem::take(&mut *self.lock()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn next(count: &mut u32) -> u32 {
+    *count += 1;
+    *count - 1
+}
+
+/// A fast hash, which is enough where there is a good one in what is hashed.
+type Fast = BuildHasherDefault<FastHasher>;
+
+#[derive(Debug, Default)]
+struct FastHasher(u64);
+
+impl Hasher for FastHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -268,14 +304,17 @@ fn numbered(equal: CacheKey, number: u32) -> CacheKey {
     })
 }
 
-fn hash(write: impl FnOnce(&mut Vec<u8>)) -> CacheKey {
-    let mut bytes = Vec::with_capacity(256);
+fn hash(write: impl FnOnce(&mut Bytes)) -> CacheKey {
+    let mut bytes = Bytes::new();
     part(&mut bytes, VERSION);
     write(&mut bytes);
     CacheKey(*blake3::hash(&bytes).as_bytes())
 }
 
-fn part(bytes: &mut Vec<u8>, part: &[u8]) {
+/// What is hashed; mostly it is short.
+type Bytes = SmallVec<[u8; 256]>;
+
+fn part(bytes: &mut Bytes, part: &[u8]) {
     bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
     bytes.extend_from_slice(part);
 }
