@@ -8,6 +8,7 @@
 
 mod find;
 mod keep;
+mod leave;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -31,7 +32,9 @@ use crate::scope::Scope;
 use crate::state::Transition;
 
 pub(crate) use find::find;
-pub(crate) use keep::{complete, prepare, reveal, warn};
+pub(crate) use keep::{complete, prepare, reveal, send, settle, warn};
+use leave::Leaving;
+pub(crate) use leave::leave;
 
 /// Says what an identity is made of, so that those of different making never meet.
 const VERSION: &[u8] = b"orchestrator call 1";
@@ -246,6 +249,8 @@ pub(crate) struct KeptBefore {
     /// `None` outside of flows.
     root: Option<FlowRunId>,
     is_possible: AtomicBool,
+    /// Runs whose results are on their way to the store.
+    leaving: Leaving,
     /// The store that was asked for some: it remembers which there are.
     asked: OnceLock<Arc<dyn StateBackend>>,
 }
@@ -253,8 +258,8 @@ pub(crate) struct KeptBefore {
 impl KeptBefore {
     /// Those of a root flow run.
     pub(crate) fn of(root: FlowRunId) -> Arc<Self> {
-        let (is_possible, asked) = (AtomicBool::new(false), OnceLock::new());
-        Arc::new(Self { root: Some(root), is_possible, asked })
+        let (is_possible, leaving, asked) = (AtomicBool::new(false), Leaving::default(), OnceLock::new());
+        Arc::new(Self { root: Some(root), is_possible, leaving, asked })
     }
 
     pub(crate) fn may_be_there(&self) {

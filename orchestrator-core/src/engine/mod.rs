@@ -18,6 +18,7 @@ use crate::body::{ArgEncoder, ArgError, Attempt, Codec, Erased};
 use crate::cache::{self, Claim, Kept};
 use crate::error::{BodyError, Cause, FailureKind, TaskError};
 use crate::hook::{self, ResultHooks};
+use crate::journal::Awaited;
 use crate::orchestrator::Inner;
 use crate::persist;
 use crate::run::{Outcome, Run, Stop};
@@ -58,15 +59,21 @@ pub(crate) fn start(run: Arc<Run>, call: Box<dyn Call>) {
 
 /// Drives a run to its end, and sees to it that it has one.
 async fn supervise(mut watch: Watch, call: Box<dyn Call>) {
-    {
+    let left = {
         let Watch { run, outcome, panicked } = &mut watch;
         let run = run.as_ref().expect("the run is taken out at its end");
         // Pinned here: handed over by value it would have its place twice in this future.
         let life = pin!(live(run, call, outcome));
-        *panicked = watched(run, life).await.is_err();
-    }
-    if watch.panicked {
-        return;
+        match watched(run, life).await {
+            Ok(left) => left,
+            Err(Panicked) => {
+                *panicked = true;
+                return;
+            }
+        }
+    };
+    if let Some(stored) = left {
+        return persist::leave(stored, watch);
     }
     // A run may have become a root meanwhile.
     let root = watch.run.as_deref().and_then(root_of);
@@ -88,8 +95,9 @@ async fn supervise(mut watch: Watch, call: Box<dyn Call>) {
     run.end(outcome).wake();
 }
 
-/// All that happens in a run, up to the end of its hooks. The outcome is there as soon as the terminal state is.
-async fn live(run: &Arc<Run>, call: Box<dyn Call>, outcome: &mut Option<Outcome>) {
+/// All that happens in a run, up to the end of its hooks. The outcome is there as soon as the terminal state is. What is
+/// given back is all that the run waits for before it has ended.
+async fn live(run: &Arc<Run>, call: Box<dyn Call>, outcome: &mut Option<Outcome>) -> Option<Awaited> {
     let strict = run.scope.orchestrator.strict;
     let lost_before = if strict { run.scope.orchestrator.journal.lost().0 } else { 0 };
     let mut end = driver::drive(run, call).await;
@@ -112,6 +120,15 @@ async fn live(run: &Arc<Run>, call: Box<dyn Call>, outcome: &mut Option<Outcome>
     }
     let persists = end.state == StateName::Completed && end.hooks.is_none() && run.transaction.is_none();
     if persists && persist::identity(run).is_some() {
+        let nothing_follows = |state| run.def.hooks.of(state).is_empty();
+        if end.claim.is_none()
+            && nothing_follows(StateName::Completed)
+            && nothing_follows(StateName::Crashed)
+            && root_of(run).is_none()
+            && let Some(stored) = persist::send(run, &end, outcome)
+        {
+            return Some(stored);
+        }
         // Before anybody learns that the run completed.
         Box::pin(persist::complete(run, &mut end, outcome)).await;
     } else {
@@ -130,6 +147,7 @@ async fn live(run: &Arc<Run>, call: Box<dyn Call>, outcome: &mut Option<Outcome>
         *outcome = Some(Err(error));
     }
     attempt::closed(run).await;
+    None
 }
 
 /// Puts the result of a run into the cache, or stages it in the run's transaction. A run with hooks that is part of none
@@ -184,12 +202,12 @@ async fn is_recorded(run: &Run) -> bool {
 struct Panicked;
 
 /// Sees to it that a cancellation, or the end of the run's last child, reaches what the run does.
-async fn watched(run: &Arc<Run>, mut life: Pin<&mut impl Future<Output = ()>>) -> Result<(), Panicked> {
+async fn watched<T>(run: &Arc<Run>, mut life: Pin<&mut impl Future<Output = T>>) -> Result<T, Panicked> {
     poll_fn(|cx| {
         loop {
             match panics::shield(|| life.as_mut().poll(cx)) {
                 Some(Poll::Pending) => {}
-                Some(Poll::Ready(())) => return Poll::Ready(Ok(())),
+                Some(Poll::Ready(left)) => return Poll::Ready(Ok(left)),
                 None => return Poll::Ready(Err(Panicked)),
             }
             run.flush();
@@ -204,11 +222,28 @@ async fn watched(run: &Arc<Run>, mut life: Pin<&mut impl Future<Output = ()>>) -
 }
 
 /// Ends the run as crashed if its driver goes away: the runtime was shut down, or the engine panicked.
-struct Watch {
+pub(crate) struct Watch {
     run: Option<Arc<Run>>,
     /// The outcome of a run whose terminal state is written already.
     outcome: Option<Outcome>,
     panicked: bool,
+}
+
+impl Watch {
+    /// The run, until it has ended.
+    pub(crate) fn run(&self) -> Option<&Arc<Run>> {
+        self.run.as_ref()
+    }
+
+    /// Ends a run whose result was sent to the store, when that has it or lost it.
+    pub(crate) fn end(mut self, stored: Result<(), Arc<str>>) {
+        let Self { run: Some(run), outcome, .. } = &mut self else { return };
+        if panics::shield(|| persist::settle(run, outcome, stored)).is_none() {
+            self.panicked = true;
+        } else if let (Some(run), Some(outcome)) = (self.run.take(), self.outcome.take()) {
+            run.end(outcome).wake();
+        }
+    }
 }
 
 impl Drop for Watch {

@@ -9,6 +9,8 @@ use crate::cache::NO_CODEC;
 use crate::clock::Timestamp;
 use crate::engine::{End, panics};
 use crate::error::{Cause, FailureKind};
+use crate::journal::Awaited;
+use crate::orchestrator::Inner;
 use crate::run::{Outcome, Run};
 use crate::state::{StateName, Transition};
 
@@ -39,14 +41,10 @@ pub(crate) async fn complete(run: &Arc<Run>, end: &mut End, outcome: &mut Option
     match kept {
         Ok(()) if reveal(run) => return,
         Ok(()) => {}
-        Err(why) if orchestrator.strict || orchestrator.fenced().is_some() => {
-            drop(take_proposed(run));
+        Err(why) if is_fatal(orchestrator) => {
             end.state = StateName::Crashed;
-            let unstored = || format!("its result was not stored: {why}");
-            let message = orchestrator.fenced().map_or_else(unstored, ToString::to_string);
-            let error = run.error(FailureKind::Crashed, Cause::Said(message.clone()));
-            run.conclude(StateName::Crashed, Some(message.into()), Some(&error));
-            panics::let_go((value, outcome.replace(Err(error))));
+            crash(run, outcome, &why);
+            panics::let_go(value);
             return;
         }
         Err(why) => {
@@ -60,6 +58,56 @@ pub(crate) async fn complete(run: &Arc<Run>, end: &mut End, outcome: &mut Option
     *outcome = Some(Ok(value));
 }
 
+/// Sends the result of a run whose end nobody else is to be told of, if there is nothing more to it than that: then the
+/// outcome is there, and what is given back says when it may be shown.
+pub(crate) fn send(run: &Run, end: &End, outcome: &mut Option<Outcome>) -> Option<Awaited> {
+    let orchestrator = &run.scope.orchestrator;
+    if orchestrator.journal.is_immediate() {
+        return None;
+    }
+    let value = end.outcome.as_ref().ok()?;
+    let created = orchestrator.clock.now();
+    // What cannot be encoded, or is large, takes the longer way.
+    let encoded =
+        panics::catch(|| end.codec?.encode_up_to(&**value, orchestrator.results.inline_up_to).ok()?).ok()??;
+    let event = record(run, created, *blake3::hash(&encoded.bytes).as_bytes(), CachedValue::Encoded(encoded))?;
+    let (completed, transition) = run.propose_completed();
+    propose(run, transition);
+    *outcome = Some(Ok(Arc::clone(value)));
+    Some(orchestrator.journal.push_awaited([event, completed]))
+}
+
+/// What follows when the store has what was sent, or has lost it.
+pub(crate) fn settle(run: &Arc<Run>, outcome: &mut Option<Outcome>, stored: Result<(), Arc<str>>) {
+    match stored {
+        Err(why) if is_fatal(&run.scope.orchestrator) => return crash(run, outcome, &why),
+        Err(why) => warn(run, &why),
+        Ok(()) => {}
+    }
+    reveal(run);
+}
+
+/// Whether a run crashes whose result is not stored.
+fn is_fatal(orchestrator: &Inner) -> bool {
+    orchestrator.strict || orchestrator.fenced().is_some()
+}
+
+fn crash(run: &Arc<Run>, outcome: &mut Option<Outcome>, why: &str) {
+    drop(take_proposed(run));
+    let unstored = || format!("its result was not stored: {why}");
+    let message = run.scope.orchestrator.fenced().map_or_else(unstored, ToString::to_string);
+    let error = run.error(FailureKind::Crashed, Cause::Said(message.clone()));
+    run.conclude(StateName::Crashed, Some(message.into()), Some(&error));
+    panics::let_go(outcome.replace(Err(error)));
+}
+
+/// The event that keeps a result; `None` if its call has no identity.
+fn record(run: &Run, created: Timestamp, digest: [u8; 32], value: CachedValue) -> Option<Event> {
+    let (root, key, flow_run) = (run.scope.kept.root?, identity(run)?, run.info.flow_run);
+    let run = run.id().as_task()?;
+    Some(Event::Persisted(Box::new(ResultRecord { root, key, run, flow_run, created, digest, value })))
+}
+
 /// What is to be sent so that the result of a run is kept; a large one is in the result store by then. An error says why
 /// it cannot be kept.
 pub(crate) async fn prepare(
@@ -69,19 +117,16 @@ pub(crate) async fn prepare(
     created: Timestamp,
 ) -> Result<Event, String> {
     let orchestrator = &run.scope.orchestrator;
-    let (Some(root), Some(key), Some(run_id)) = (run.scope.kept.root, identity(run), run.id().as_task()) else {
-        return Err("its call has no identity".to_owned());
-    };
-    let flow_run = run.info.flow_run;
-    let record = |digest, value| {
-        Event::Persisted(Box::new(ResultRecord { root, key, run: run_id, flow_run, created, digest, value }))
-    };
+    let record =
+        |digest, value| record(run, created, digest, value).ok_or_else(|| "its call has no identity".to_owned());
     if orchestrator.backend.in_process() {
-        return Ok(record([0; 32], CachedValue::Live(Arc::clone(value))));
+        return record([0; 32], CachedValue::Live(Arc::clone(value)));
     }
-    let codec = codec.ok_or(NO_CODEC)?;
+    let (codec, Some(id)) = (codec.ok_or(NO_CODEC)?, run.id().as_task()) else {
+        return Err("it is a flow run".to_owned());
+    };
     match panics::catch(|| codec.encode_up_to(&**value, orchestrator.results.inline_up_to)).flatten()? {
-        Some(encoded) => Ok(record(*blake3::hash(&encoded.bytes).as_bytes(), CachedValue::Encoded(encoded))),
+        Some(encoded) => record(*blake3::hash(&encoded.bytes).as_bytes(), CachedValue::Encoded(encoded)),
         None => {
             // What is written for a run that the store knows nothing of, nobody would find. At the end of a transaction
             // the run has told all; before that this is its driver.
@@ -89,9 +134,10 @@ pub(crate) async fn prepare(
                 run.flush();
             }
             orchestrator.journal.push_awaited([]).await.map_err(|why| why.to_string())?;
+            let flow_run = run.info.flow_run;
             // Rare, and its future is large.
-            let stored = Box::pin(orchestrator.results.put(flow_run, run_id, codec, Arc::clone(value))).await?;
-            Ok(record(stored.digest, CachedValue::Stored(stored)))
+            let stored = Box::pin(orchestrator.results.put(flow_run, id, codec, Arc::clone(value))).await?;
+            record(stored.digest, CachedValue::Stored(stored))
         }
     }
 }
