@@ -1,6 +1,8 @@
 //! `resume`: a flow run that did not complete goes on under the same id.
 
+use std::future::IntoFuture;
 use std::path::Path;
+use std::sync::Mutex;
 
 use orchestrator::prelude::*;
 use orchestrator::{CacheReason, FlowRunId, FlowRunQuery, TransactionError};
@@ -120,6 +122,84 @@ async fn a_run_of_an_earlier_program_goes_on() {
     assert!(again.is_not_resumable());
     assert_eq!(again.to_string(), format!("flow run '{}' has completed: there is nothing to resume", run.name));
     orchestrator.shutdown().await.unwrap();
+}
+
+static MEASURED: Calls = Calls::new();
+static GATES: [Calls; 2] = [Calls::new(), Calls::new()];
+/// What the flow runs saw, attempt after attempt.
+static SEEN: Mutex<Vec<(usize, Vec<usize>)>> = Mutex::new(Vec::new());
+
+/// Gives another number whenever its body runs.
+#[task]
+async fn measured_once(n: u32) -> usize {
+    let _ = n;
+    MEASURED.one()
+}
+
+/// Fails the first and the third time.
+#[task(persist = false)]
+async fn gate_of(root: usize) -> Result<(), String> {
+    if GATES[root].one() % 2 == 1 { Err("it is closed".into()) } else { Ok(()) }
+}
+
+#[flow]
+async fn equal_calls() -> Result<Vec<usize>, TaskError> {
+    let mut all = Vec::new();
+    for n in [7, 8, 7, 7] {
+        all.push(measured_once(n).await?);
+    }
+    Ok(all)
+}
+
+#[flow(persist)]
+async fn nested_and_equal(root: usize) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut all = Vec::new();
+    for step in 0..3 {
+        all.extend(equal_calls().await?);
+        SEEN.lock().unwrap().push((root, all.clone()));
+        if step < 2 && GATES[root].get() < 3 + step {
+            gate_of(root).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Two roots in one file, whose results are stored in turns, each of which goes on twice: equal calls in subflows, which
+/// have other ids each time, find the results of the same calls.
+#[tokio::test]
+async fn equal_calls_in_subflows_of_several_roots_find_their_own_results() {
+    let folder = tempfile::tempdir().unwrap();
+    let orchestrator = open(folder.path()).await;
+    let ids = orchestrator
+        .scope(async {
+            let runs = [nested_and_equal(0), nested_and_equal(1)];
+            for run in &runs {
+                run.await.unwrap_err();
+            }
+            runs.map(|run| run.run_id())
+        })
+        .await;
+    orchestrator.shutdown().await.unwrap();
+    for round in 0..2 {
+        let orchestrator = open(folder.path()).await;
+        let ended = futures::future::join_all(ids.map(|id| orchestrator.resume(id).into_future())).await;
+        assert!(ended.iter().all(|run| run.is_ok() == (round == 1)), "{ended:?}");
+        assert_eq!(orchestrator.check_store().await.unwrap(), []);
+        orchestrator.shutdown().await.unwrap();
+    }
+    assert_eq!(MEASURED.get(), 2 * 3 * 4, "no body ran twice");
+    let seen = std::mem::take(&mut *SEEN.lock().unwrap());
+    for root in 0..2 {
+        let last = seen.iter().rfind(|(of, _)| *of == root).unwrap().1.clone();
+        assert_eq!(last.len(), 12);
+        let mut different = last.clone();
+        different.sort_unstable();
+        different.dedup();
+        assert_eq!(different.len(), 12, "each call has a result of its own");
+        for (_, earlier) in seen.iter().filter(|(of, _)| *of == root) {
+            assert_eq!(last[..earlier.len()], earlier[..], "every attempt sees the same");
+        }
+    }
 }
 
 static ENDLESS: Notify = Notify::const_new();
