@@ -26,7 +26,9 @@ const RESULT: usize = 100;
 
 #[task(persist)]
 async fn kept(value: u64) -> String {
-    format!("{value:0RESULT$}")
+    // A number formatted to that width would be work of the body.
+    let _ = value;
+    "x".repeat(RESULT)
 }
 
 /// Calls the task `tasks` times, then awaits each.

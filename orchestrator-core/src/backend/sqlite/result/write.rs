@@ -14,6 +14,9 @@ use crate::id::FlowRunId;
 /// So many rows are inserted by one statement.
 const ROWS: usize = 8;
 
+/// A format, and the name of the type.
+type Encoding = (Cow<'static, str>, Cow<'static, str>);
+
 /// The columns of a row.
 const COLUMNS: usize = 10;
 
@@ -21,7 +24,7 @@ const COLUMNS: usize = 10;
 #[derive(Debug)]
 pub(in super::super) struct ResultWriter {
     /// The numbers under which encodings are in the file.
-    encodings: HashMap<(Cow<'static, str>, Cow<'static, str>), i64>,
+    encodings: HashMap<Encoding, i64>,
     known: Arc<Known>,
 }
 
@@ -89,7 +92,7 @@ impl ResultWriter {
                 }
                 CachedValue::Live(_) => continue,
             };
-            let encoding = self.encoding(format, type_name, transaction)?;
+            let encoding = self.encoding((format.clone(), type_name.clone()), transaction)?;
             let mut column = row * COLUMNS;
             let mut bind = |value: &dyn ToSql| {
                 column += 1;
@@ -119,16 +122,11 @@ impl ResultWriter {
         insert.raw_execute().map(drop)
     }
 
-    fn encoding(
-        &mut self,
-        format: &Cow<'static, str>,
-        type_name: &Cow<'static, str>,
-        transaction: &Transaction<'_>,
-    ) -> rusqlite::Result<i64> {
-        let encoding = (format.clone(), type_name.clone());
+    fn encoding(&mut self, encoding: Encoding, transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
         if let Some(number) = self.encodings.get(&encoding) {
             return Ok(*number);
         }
+        let (format, type_name) = (&*encoding.0, &*encoding.1);
         let select = "SELECT no FROM encoding WHERE format = ?1 AND type_name = ?2";
         let number = match transaction.query_row(select, [format, type_name], |row| row.get(0)).optional()? {
             Some(number) => number,
@@ -176,7 +174,7 @@ impl<'b> Batch<'b> {
 }
 
 fn insert(rows: usize) -> String {
-    let row = format!("({})", vec!["?"; COLUMNS].join(", "));
+    let row = format!("({})", ["?"; COLUMNS].join(", "));
     format!(
         "INSERT INTO result (key, run, created, encoding, digest, size, value, store, location, flow_run) VALUES {}",
         vec![row; rows].join(", ")
