@@ -5,7 +5,8 @@ use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
 
-use super::world::{Answer, World, until};
+use super::program::Answer;
+use super::world::{World, until};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("Ctrl-C cancels the run in order and ends the program with 130", interrupted),

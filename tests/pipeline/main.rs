@@ -3,6 +3,8 @@
 mod flows;
 mod interrupt;
 mod looking;
+#[path = "../../orchestrator-cli/tests/shared/program.rs"]
+mod program;
 mod running;
 mod world;
 

@@ -1,6 +1,8 @@
 //! The program as a person or a script uses it: a child process over a database whose content is known.
 
 mod following;
+#[path = "../shared/program.rs"]
+mod program;
 mod shapes;
 mod transcripts;
 mod trouble;

@@ -1,7 +1,6 @@
 //! A database whose ids and times are known, and the program that looks at it.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
 
 use orchestrator_core::backend::EventStore as _;
@@ -10,36 +9,36 @@ use orchestrator_core::backend::record::{
 };
 use orchestrator_core::backend::sqlite::SqliteBackend;
 use orchestrator_core::{FlowRunId, RunId, StateName, TaskRunId, Timestamp, Transition};
-use serde_json::Value;
-use tempfile::TempDir;
 use uuid::Uuid;
+
+use crate::program::Home;
 
 /// Runs belong to a process elsewhere, so that nobody here can say that it is gone.
 static PROCESS: LazyLock<Process> =
     LazyLock::new(|| Process { host: "machine".to_owned(), pid: 4711, namespace: 2, started: 1, session: 0 });
 
 /// So many milliseconds after 2026-01-31 12:00 UTC.
-fn at(millis: i64) -> Timestamp {
+pub(crate) fn at(millis: i64) -> Timestamp {
     Timestamp::from_micros(1_769_860_800_000_000 + millis * 1000)
 }
 
 /// A database in a folder of its own.
-pub(crate) struct World {
-    folder: TempDir,
-}
+pub(crate) struct World(Home);
 
-/// What a command gave.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) code: Option<i32>,
-    pub(crate) out: String,
-    pub(crate) err: String,
+impl Deref for World {
+    type Target = Home;
+
+    fn deref(&self) -> &Home {
+        &self.0
+    }
 }
 
 impl World {
     /// No database yet.
     pub(crate) fn empty() -> Self {
-        Self { folder: tempfile::tempdir().expect("a folder") }
+        let mut home = Home::of(env!("CARGO_BIN_EXE_orchestrator"));
+        home.is_quiet = true;
+        Self(home)
     }
 
     /// The database of all these tests.
@@ -51,50 +50,6 @@ impl World {
 
     pub(crate) fn give(&self, events: &[Event]) {
         SqliteBackend::open(self.database()).expect("open the database").append(events).expect("store events");
-    }
-
-    pub(crate) fn database(&self) -> PathBuf {
-        self.folder.path().join("orchestrator.db")
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator"));
-        command
-            .args(arguments)
-            .env_clear()
-            .env("ORCHESTRATOR_HOME", self.folder())
-            .env("TZ", "UTC")
-            .env("COLUMNS", "100");
-        command
-    }
-
-    pub(crate) fn ask(&self, arguments: &[&str]) -> Answer {
-        self.command(arguments).output().expect("run the program").into()
-    }
-
-    /// What goes to standard output, if all is well.
-    #[track_caller]
-    pub(crate) fn tell(&self, arguments: &[&str]) -> String {
-        let answer = self.ask(arguments);
-        assert_eq!((answer.code, answer.err.as_str()), (Some(0), ""), "{arguments:?}: {}", answer.out);
-        answer.out
-    }
-
-    #[track_caller]
-    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
-        let text = self.tell(&[arguments, &["--json"]].concat());
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?} gives no JSON: {error}\n{text}"))
-    }
-}
-
-impl From<Output> for Answer {
-    fn from(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).expect("the program prints UTF-8");
-        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 }
 
@@ -110,7 +65,7 @@ pub(crate) fn task_id(n: u128) -> TaskRunId {
     TaskRunId::from_uuid(uuid(n))
 }
 
-fn info(id: RunId, key: &'static str, function: &'static str) -> RunInfo {
+pub(crate) fn info(id: RunId, key: &'static str, function: &'static str) -> RunInfo {
     RunInfo {
         id,
         key,
@@ -168,7 +123,7 @@ fn cached(key: u8, task_key: &'static str, expires: Option<i64>, bytes: usize) -
 }
 
 /// A flow run that failed, with a subflow and a task run of every kind; one that completed; one that goes on.
-fn events() -> Vec<Event> {
+pub(crate) fn events() -> Vec<Event> {
     use StateName::{AwaitingRetry, Completed, Failed, NotReady, Pending, Retrying, Running};
     let otter =
         RunInfo { version: Some("2"), tags: Arc::from(["nightly".into(), "stars".into()]), ..flow(1, "brave-otter") };
