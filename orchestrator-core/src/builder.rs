@@ -177,6 +177,7 @@ impl OrchestratorBuilder {
 
     /// Whether the orchestrator only looks at what others do, and runs nothing itself: others do not know of it, and it
     /// leaves the upkeep of the store to them. It may change settings, such as limits, and remove what others have left.
+    /// A database is made by none that only looks, and is opened to be read: it may be one that this process cannot write.
     pub const fn look_only(mut self, look: bool) -> Self {
         self.look_only = look;
         self
@@ -233,11 +234,11 @@ impl OrchestratorBuilder {
             return Err(wrong);
         }
         let url = builder.url()?;
-        let create = !builder.existing;
+        let options = SqliteOptions::new().create(!builder.existing).look_only(builder.look_only);
         let store = builder.store(&url)?;
         // All of it waits for the store.
         let make = move || {
-            let orchestrator = builder.finish(open(&url, create)?, store);
+            let orchestrator = builder.finish(open(&url, &options)?, store);
             crate::recovery::begin(orchestrator.inner());
             Ok(orchestrator)
         };
@@ -268,7 +269,7 @@ impl OrchestratorBuilder {
         for wrong in builder.complete() {
             tracing::error!(target: "orchestrator", "{wrong}; going on with the default");
         }
-        let backend = builder.url().and_then(|url| open(&url, true).map_err(Error::from)).unwrap_or_else(|error| {
+        let backend = builder.url().and_then(|url| open(&url, &SqliteOptions::new()).map_err(Error::from)).unwrap_or_else(|error| {
             if builder.strict == Some(true) {
                 tracing::error!(target: "orchestrator", "{error}. The program stops, because ORCHESTRATOR_STRICT is set");
                 std::process::exit(1);
@@ -474,7 +475,7 @@ impl Environment<'_> {
 /// How long another process may hold the database when it is opened.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn open(url: &DatabaseUrl, create: bool) -> Result<Arc<dyn StateBackend>, BackendError> {
+fn open(url: &DatabaseUrl, options: &SqliteOptions) -> Result<Arc<dyn StateBackend>, BackendError> {
     let path = match url {
         DatabaseUrl::Memory => return Ok(Arc::new(MemoryBackend::new())),
         DatabaseUrl::Sqlite(path) => path,
@@ -482,7 +483,7 @@ fn open(url: &DatabaseUrl, create: bool) -> Result<Arc<dyn StateBackend>, Backen
     let start = Instant::now();
     let mut told = false;
     loop {
-        match SqliteBackend::open_with(path, SqliteOptions::new().create(create)) {
+        match SqliteBackend::open_with(path, options.clone()) {
             Err(error) if error.kind() == BackendErrorKind::Busy && start.elapsed() < PATIENCE => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(target: "orchestrator", "{error}. It is waited for, {PATIENCE:?} at most");

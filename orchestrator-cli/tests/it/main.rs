@@ -3,6 +3,7 @@
 mod following;
 #[path = "../shared/program.rs"]
 mod program;
+mod reading;
 mod shapes;
 mod transcripts;
 mod trouble;

@@ -3,9 +3,9 @@
 use rusqlite::{TransactionBehavior, params};
 use uuid::Uuid;
 
-use super::error::Doing;
+use super::SqliteBackend;
 use super::read::time;
-use super::{SqliteBackend, lock};
+use super::write::Writer;
 use crate::backend::record::{CacheEntry, CacheKey, CacheQuery};
 use crate::backend::{BackendError, CacheCare};
 use crate::id::TaskRunId;
@@ -56,7 +56,7 @@ impl CacheCare for SqliteBackend {
             }
             transaction.commit().map(|()| removed)
         };
-        remove(lock(&self.writer).connection()).doing(|| self.clearing())
+        self.write(|| self.clearing(), |writer| remove(writer.connection()))
     }
 
     fn clear_cache(&self, task_key: Option<&str>) -> Result<u64, BackendError> {
@@ -64,8 +64,8 @@ impl CacheCare for SqliteBackend {
             (SELECT rowid FROM cache WHERE ?1 IS NULL OR task_key = ?1 LIMIT ?2)";
         let mut removed = 0;
         loop {
-            let step = lock(&self.writer).connection().execute(delete, params![task_key, STEP]);
-            match step.doing(|| self.clearing())? as u64 {
+            let step = |writer: &mut Writer| writer.connection().execute(delete, params![task_key, STEP]);
+            match self.write(|| self.clearing(), step)? as u64 {
                 0 => return Ok(removed),
                 step => removed += step,
             }

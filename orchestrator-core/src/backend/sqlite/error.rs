@@ -55,7 +55,7 @@ fn failure_kind(failure: ffi::Error) -> BackendErrorKind {
 }
 
 /// A full disk is reported as such by a write, and as an I/O error by what makes room or brings to the disk.
-fn is_full(failure: ffi::Error) -> bool {
+pub(super) fn is_full(failure: ffi::Error) -> bool {
     let making_room = [
         ffi::SQLITE_IOERR_WRITE,
         ffi::SQLITE_IOERR_FSYNC,

@@ -8,14 +8,17 @@ mod care;
 mod claims;
 mod crashes;
 mod error;
+mod gone;
 mod lease;
 mod limits;
 mod look;
 mod maintenance;
+mod open;
 mod orphans;
 mod ownership;
 mod packed;
 mod read;
+mod reader;
 mod requests;
 mod result;
 mod schema;
@@ -31,34 +34,34 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::maintenance::Maintenance;
 use super::record::{Event, TakeOver};
 use super::{BackendError, BackendErrorKind, EventStore, OwnerNo, Shared, StateBackend};
 use error::Doing;
+use gone::Gone;
+use open::Opened;
+use reader::Reader;
 use result::Known;
 use write::Writer;
 
 /// So many read connections are kept open when nobody reads.
 const IDLE_READERS: usize = 4;
 
-/// How often a lock that SQLite does not wait for is tried again.
-const RETRY_EVERY: Duration = Duration::from_millis(5);
-
 /// How a database is used.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct SqliteOptions {
     create: bool,
+    look_only: bool,
     max_bytes: Option<u64>,
     busy_timeout: Duration,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { create: true, max_bytes: None, busy_timeout: Duration::from_secs(5) }
+        Self { create: true, look_only: false, max_bytes: None, busy_timeout: Duration::from_secs(5) }
     }
 }
 
@@ -71,6 +74,13 @@ impl SqliteOptions {
     /// Whether a file that is not there is made, with its folder; `true` if not set.
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
+        self
+    }
+
+    /// Whether the file is to be looked at above all: it is opened to be read, so that it may be one that this process
+    /// cannot write, and none is made. What is written all the same opens it to write first.
+    pub fn look_only(mut self, look: bool) -> Self {
+        self.look_only = look;
         self
     }
 
@@ -96,11 +106,14 @@ impl SqliteOptions {
 pub struct SqliteBackend {
     path: PathBuf,
     options: SqliteOptions,
-    writer: Mutex<Writer>,
+    /// For batches of events, above all; opened when it is needed where the file is only looked at.
+    writer: Mutex<Option<Writer>>,
     /// Where the results of runs are that ask for them.
     known: Arc<Known>,
     /// Connections that nobody reads from at the moment.
-    readers: Mutex<Vec<Connection>>,
+    readers: Mutex<Vec<Reader>>,
+    /// Who is gone, and could not be ended in the file.
+    gone: Mutex<Vec<Gone>>,
     /// Writes what must not wait for batches; opened when it is needed.
     aside: Mutex<Option<Connection>>,
     /// For what is leased; opened when it is needed.
@@ -129,44 +142,77 @@ impl SqliteBackend {
     /// is not changed.
     pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, BackendError> {
         let path = path.as_ref().to_path_buf();
-        if options.create {
-            create_folder(&path)?;
-        } else if !path.exists() {
-            let doing = format!("open the database {}", path.display());
-            return Err(BackendError::new(BackendErrorKind::Missing, doing));
-        }
-        let (connection, migrated_from) = open_to_write(&path, &options)?;
         let known = Arc::new(Known::default());
-        let writer = Mutex::new(Writer::new(connection, Arc::clone(&known)));
-        let (readers, aside, leases) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (writer, readers, migrated_from) = match open::open(&path, &options)? {
+            Opened::ToWrite(connection, migrated_from) => {
+                (Some(Writer::new(connection, Arc::clone(&known))), Vec::new(), migrated_from)
+            }
+            Opened::ToLook(reader) => (None, vec![reader], None),
+        };
+        let (writer, readers, gone) = (Mutex::new(writer), Mutex::new(readers), Mutex::default());
         let seen = version::Seen::of(&path);
-        Ok(Self { path, options, writer, known, readers, aside, leases, seen, migrated_from })
+        Ok(Self {
+            path,
+            options,
+            writer,
+            known,
+            readers,
+            gone,
+            aside: Mutex::default(),
+            leases: Mutex::default(),
+            seen,
+            migrated_from,
+        })
     }
 
-    /// Reads on a connection of its own; `doing` says what for, and is only called for an error.
+    /// Reads on a connection of its own; `doing` says what for, and is only called for an error. The query is made again
+    /// if the file was changed meanwhile and could only be read without locks.
     fn read<T, S: Into<String>>(
         &self,
         doing: impl Fn() -> S,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+        query: impl Fn(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, BackendError> {
-        let idle = lock(&self.readers).pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => self.open_to_read().doing(&doing)?,
-        };
-        let answer = query(&connection).doing(doing);
-        let mut readers = lock(&self.readers);
-        if readers.len() < IDLE_READERS {
-            readers.push(connection);
+        let start = Instant::now();
+        loop {
+            let idle = lock(&self.readers).pop();
+            let reader = match idle {
+                Some(reader) => reader,
+                None => open::reader(&self.path, &self.options, &lock(&self.gone).clone()).doing(&doing)?,
+            };
+            let answer = query(&reader.connection);
+            if reader.is_outdated() {
+                if start.elapsed() > self.options.busy_timeout {
+                    return Err(BackendError::new(BackendErrorKind::Busy, doing()));
+                }
+                continue;
+            }
+            let mut readers = lock(&self.readers);
+            if readers.len() < IDLE_READERS {
+                readers.push(reader);
+            }
+            return answer.doing(doing);
         }
-        answer
+    }
+
+    /// Writes on the connection that writes batches.
+    fn write<T, S: Into<String>>(
+        &self,
+        doing: impl Fn() -> S,
+        work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>,
+    ) -> Result<T, BackendError> {
+        let mut writer = lock(&self.writer);
+        let writer = match &mut *writer {
+            Some(writer) => writer,
+            none => none.insert(Writer::new(self.open_aside().doing(&doing)?, Arc::clone(&self.known))),
+        };
+        work(writer).doing(doing)
     }
 
     /// Reads by several statements, all of which see the same: what changes in between is seen by none of them.
     fn read_at_once<T, S: Into<String>>(
         &self,
         doing: impl Fn() -> S,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+        query: impl Fn(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, BackendError> {
         self.read(doing, |connection| query(&*connection.unchecked_transaction()?))
     }
@@ -191,27 +237,17 @@ impl SqliteBackend {
     }
 
     fn open_aside(&self) -> rusqlite::Result<Connection> {
-        let connection = Connection::open_with_flags(&self.path, flags())?;
-        connection.busy_timeout(self.options.busy_timeout)?;
-        prepare_to_write(&connection, &self.options)?;
-        Ok(connection)
-    }
-
-    fn open_to_read(&self) -> rusqlite::Result<Connection> {
-        let connection = Connection::open_with_flags(&self.path, flags())?;
-        connection.busy_timeout(self.options.busy_timeout)?;
-        connection.pragma_update(None, "query_only", true)?;
-        Ok(connection)
+        open::another(&self.path, &self.options)
     }
 }
 
 impl EventStore for SqliteBackend {
     fn append(&self, batch: &[Event]) -> Result<(), BackendError> {
-        lock(&self.writer).append(batch, None).doing(|| self.writing()).map(drop)
+        self.write(|| self.writing(), |writer| writer.append(batch, None)).map(drop)
     }
 
     fn append_as(&self, owner: OwnerNo, batch: &[Event]) -> Result<(), BackendError> {
-        match lock(&self.writer).append(batch, Some(owner)).doing(|| self.writing())? {
+        match self.write(|| self.writing(), |writer| writer.append(batch, Some(owner)))? {
             true => Ok(()),
             false => Err(BackendError::new(BackendErrorKind::Fenced, self.writing())),
         }
@@ -219,7 +255,7 @@ impl EventStore for SqliteBackend {
 
     fn take_over(&self, take_over: &TakeOver) -> Result<bool, BackendError> {
         let doing = || format!("take over flow run {} in the database {}", take_over.run, self.path.display());
-        let taken = lock(&self.writer).take_over(take_over).doing(doing)?;
+        let taken = self.write(doing, |writer| writer.take_over(take_over))?;
         taken.ok_or_else(|| BackendError::new(BackendErrorKind::Fenced, doing()))
     }
 }
@@ -238,76 +274,6 @@ impl StateBackend for SqliteBackend {
     fn location(&self) -> String {
         self.path.display().to_string()
     }
-}
-
-fn create_folder(path: &Path) -> Result<(), BackendError> {
-    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
-        return Ok(());
-    };
-    std::fs::create_dir_all(folder).map_err(|error| {
-        let doing = format!("create the folder {} for the database", folder.display());
-        BackendError::new(BackendErrorKind::Unavailable, doing).because(error)
-    })
-}
-
-fn open_to_write(path: &Path, options: &SqliteOptions) -> Result<(Connection, Option<u32>), BackendError> {
-    let name = path.display().to_string();
-    let doing = || format!("open the database {name}");
-    let create = if options.create { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
-    let mut connection = Connection::open_with_flags(path, flags() | create).doing(doing)?;
-    connection.busy_timeout(options.busy_timeout).doing(doing)?;
-
-    // Until the file is known to be ours, not even its write-ahead log is folded in when the connection is closed.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).doing(doing)?;
-    schema::check(&connection, &name)?;
-    if connection.is_readonly("main").doing(doing)? {
-        return Err(BackendError::new(BackendErrorKind::Unavailable, doing()).because("it may only be read"));
-    }
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).doing(doing)?;
-
-    // Of account only before the first table is there.
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").doing(doing)?;
-    use_write_ahead_log(&connection, options.busy_timeout).doing(doing)?;
-    let migrated_from = schema::migrate(&mut connection, &name)?;
-    if migrated_from.is_some() {
-        maintenance::convert(&connection).doing(doing)?;
-    }
-    prepare_to_write(&connection, options).doing(doing)?;
-    Ok((connection, migrated_from))
-}
-
-/// Settings that belong to a connection, not to the file.
-fn prepare_to_write(connection: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.pragma_update(None, "foreign_keys", false)?;
-    // Folding the log in less often than SQLite would spares a page that is written again and again.
-    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
-    // In KiB. A batch whose pages do not fit is written to the log, and read back from there, several times over.
-    connection.pragma_update(None, "cache_size", -32768)?;
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    connection.set_prepared_statement_cache_capacity(32);
-    options.max_bytes.map_or(Ok(()), |bytes| limit(connection, bytes))
-}
-
-fn flags() -> OpenFlags {
-    OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
-}
-
-/// Changing the journal of a new file needs it alone for a moment, which SQLite does not wait for.
-fn use_write_ahead_log(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
-    let start = Instant::now();
-    loop {
-        match connection.pragma_update(None, "journal_mode", "WAL") {
-            Err(error) if error::is_busy(&error) && start.elapsed() < patience => std::thread::sleep(RETRY_EVERY),
-            done => return done,
-        }
-    }
-}
-
-fn limit(connection: &Connection, bytes: u64) -> rusqlite::Result<()> {
-    let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
-    let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1);
-    connection.pragma_update(None, "max_page_count", pages.max(1))
 }
 
 /// A panic while the lock was held has rolled its transaction back: what is guarded is as good as before.

@@ -41,8 +41,7 @@ fn end_in(
 ) -> rusqlite::Result<usize> {
     // Later than the run's last state, as every state is.
     let time = "max(?2, state_at + 1)";
-    // What `pack` would write.
-    let line = format!("'[\"Crashed\",' || {time} || ?3");
+    let line = crashed_line(time, "?3");
     let rest = format!(",{}]\n", serde_json::Value::from(message));
     let unfinished = "process = ?1 AND end_time IS NULL";
     let long = format!(
@@ -64,4 +63,9 @@ fn end_in(
         WHERE {unfinished}"
     );
     transaction.execute(&update, params![owner.0, at.as_micros(), rest, StateName::Crashed.as_str(), message])
+}
+
+/// What `pack` would write of a crash, in SQL: when it was, and the rest of the line.
+pub(super) fn crashed_line(time: &str, rest: &str) -> String {
+    format!("'[\"Crashed\",' || {time} || {rest}")
 }

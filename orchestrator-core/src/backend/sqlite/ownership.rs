@@ -105,7 +105,7 @@ impl Ownership for SqliteBackend {
     }
 
     fn expel(&self, owner: &Owner, at: Timestamp, message: &str) -> Result<Option<usize>, BackendError> {
-        self.write_aside(
+        let ended = self.write_aside(
             || format!("end the runs of a process that is gone in the database {}", self.path.display()),
             |transaction| {
                 let seen = "SELECT ended IS NOT NULL, lease_until IS ?2 FROM process WHERE no = ?1";
@@ -124,7 +124,11 @@ impl Ownership for SqliteBackend {
                 transaction.commit()?;
                 Ok((first || runs > 0).then_some(runs))
             },
-        )
+        );
+        match ended {
+            Err(_) if self.options.look_only => self.show_as_gone(owner, at, message).map(|()| None),
+            ended => ended,
+        }
     }
 }
 

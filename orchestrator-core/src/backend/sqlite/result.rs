@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Statement, TransactionBehavio
 use uuid::Uuid;
 
 use super::error::Doing;
-use super::{SqliteBackend, lock};
+use super::SqliteBackend;
 use crate::backend::record::{CacheHit, CacheKey, CachedValue, EncodedValue, Interrupted, StoredResult, StoredValue};
 use crate::backend::{BackendError, BackendErrorKind, ResultIndex};
 use crate::clock::Timestamp;
@@ -147,7 +147,6 @@ impl SqliteBackend {
         rows: &[T],
         execute: impl Fn(&mut Statement<'_>, &T) -> rusqlite::Result<usize>,
     ) -> Result<(), BackendError> {
-        let mut writer = lock(&self.writer);
         let forget = |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut statement = transaction.prepare(delete)?;
@@ -155,7 +154,7 @@ impl SqliteBackend {
             drop(statement);
             transaction.commit()
         };
-        forget(writer.connection()).doing(|| format!("write to the database {}", self.path.display()))
+        self.write(|| self.writing(), |writer| forget(writer.connection()))
     }
 }
 

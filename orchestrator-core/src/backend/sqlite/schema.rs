@@ -56,11 +56,22 @@ enum Content {
     Foreign,
 }
 
-/// Fails unless the file is ours, or may become ours; changes nothing.
-pub(super) fn check(connection: &Connection, name: &str) -> Result<(), BackendError> {
+impl Content {
+    const fn format(self) -> Option<u32> {
+        match self {
+            Self::Ours(version) => Some(version),
+            Self::Empty | Self::Foreign => None,
+        }
+    }
+}
+
+/// Fails unless the file is ours, or may become ours; gives its format, if it has one. Changes nothing.
+pub(super) fn check(connection: &Connection, name: &str) -> Result<Option<u32>, BackendError> {
     // One read transaction: otherwise another process could create the tables between two looks.
     let look = || connection.unchecked_transaction().and_then(|transaction| content(&transaction));
-    accept(look().doing(|| format!("open the database {name}"))?, name)
+    let content = look().doing(|| format!("open the database {name}"))?;
+    accept(content, name)?;
+    Ok(content.format())
 }
 
 /// Brings the file to the present format; gives the one that it had, if it was another one.
@@ -72,10 +83,7 @@ pub(super) fn migrate(connection: &mut Connection, name: &str) -> Result<Option<
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
     let content = content(&transaction).doing(doing)?;
     accept(content, name)?;
-    let version = match content {
-        Content::Ours(version) => Some(version),
-        Content::Empty | Content::Foreign => None,
-    };
+    let version = content.format();
     // Somebody else may have done it meanwhile.
     if version == Some(FORMAT_VERSION) {
         return Ok(None);

@@ -20,6 +20,14 @@ const WHEN_OPENED: u64 = 32 << 20;
 const PAGES: u32 = 32;
 
 pub(super) fn compact(backend: &SqliteBackend) -> Result<Compacted, BackendError> {
+    compacted(backend).map_err(|error| match error.kind() {
+        // What is moved is written to the log first, or to another file.
+        BackendErrorKind::Full => error.because("it needs some room to do so; the file is as it was"),
+        _ => error,
+    })
+}
+
+fn compacted(backend: &SqliteBackend) -> Result<Compacted, BackendError> {
     let total = || {
         let (file, log) = info::sizes(backend);
         file + log

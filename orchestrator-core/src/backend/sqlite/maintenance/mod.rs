@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::error::Doing;
-use super::{SqliteBackend, lock};
+use super::SqliteBackend;
 use crate::backend::BackendError;
 use crate::backend::maintenance::{Compacted, Finding, Maintenance, Pruning, Removal, StoreInfo};
 use crate::clock::Timestamp;
@@ -60,14 +59,15 @@ impl SqliteBackend {
         doing: &str,
         work: impl FnOnce(&Transaction<'_>, Deadline) -> rusqlite::Result<T>,
     ) -> Result<T, BackendError> {
-        let mut writer = lock(&self.writer);
-        let transaction = writer.connection().transaction_with_behavior(TransactionBehavior::Immediate);
-        let done = transaction.and_then(|transaction| {
-            let done = work(&transaction, Deadline::new())?;
-            transaction.commit()?;
-            Ok(done)
-        });
-        done.doing(|| self.looking_after(doing))
+        self.write(
+            || self.looking_after(doing),
+            |writer| {
+                let transaction = writer.connection().transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let done = work(&transaction, Deadline::new())?;
+                transaction.commit()?;
+                Ok(done)
+            },
+        )
     }
 
     /// Uses the connection that writes, outside of transactions.
@@ -76,7 +76,7 @@ impl SqliteBackend {
         doing: &str,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, BackendError> {
-        work(lock(&self.writer).connection()).doing(|| self.looking_after(doing))
+        self.write(|| self.looking_after(doing), |writer| work(writer.connection()))
     }
 }
 

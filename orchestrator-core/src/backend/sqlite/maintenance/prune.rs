@@ -246,16 +246,18 @@ impl SqlitePruning<'_> {
             return Ok(());
         }
         // No index leads from a process to its runs: this is rare, and does not hold up those who write.
-        backend.read(doing, |connection| {
+        let used: HashSet<i64> = backend.read(doing, |connection| {
+            let mut used = HashSet::new();
             for table in ["flow_run", "task_run"] {
                 let mut statement = connection.prepare(&format!("SELECT process FROM {table}"))?;
                 let mut rows = statement.query([])?;
                 while let Some(row) = rows.next()? {
-                    gone.remove(&row.get(0)?);
+                    used.insert(row.get(0)?);
                 }
             }
-            Ok(())
+            Ok(used)
         })?;
+        gone.retain(|no| !used.contains(no));
         // One that has ended gets no more runs. The greatest number stays: given out again, it would let one that was
         // found gone write under the name of another.
         let delete = "DELETE FROM process WHERE no = ?1 AND ended IS NOT NULL AND no < (SELECT max(no) FROM process)

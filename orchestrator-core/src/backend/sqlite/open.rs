@@ -1,0 +1,187 @@
+//! How a database file is opened.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, ffi};
+
+use super::error::{self, Doing};
+use super::reader::Reader;
+use super::{SqliteOptions, gone, maintenance, schema};
+use crate::backend::record::FORMAT_VERSION;
+use crate::backend::{BackendError, BackendErrorKind};
+
+/// How often a lock that SQLite does not wait for is tried again.
+const RETRY_EVERY: Duration = Duration::from_millis(5);
+
+/// A file that was opened.
+pub(super) enum Opened {
+    /// To be written, and the format that it had, if it was another one.
+    ToWrite(Connection, Option<u32>),
+    ToLook(Reader),
+}
+
+pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened, BackendError> {
+    if options.create && !options.look_only {
+        create_folder(path)?;
+    } else {
+        find(path)?;
+    }
+    if options.look_only {
+        let reader = to_look(path, options)?;
+        match schema::check(&reader.connection, &path.display().to_string())? {
+            Some(FORMAT_VERSION) => return Ok(Opened::ToLook(reader)),
+            None => return Err(BackendError::new(BackendErrorKind::Missing, opening(path))),
+            Some(found) if reader.connection.is_readonly("main").doing(|| opening(path))? => {
+                return Err(may_only_be_read(path, Some(found)));
+            }
+            Some(_) => {}
+        }
+    }
+    let (connection, migrated_from) = to_write(path, options)?;
+    Ok(Opened::ToWrite(connection, migrated_from))
+}
+
+/// Fails unless there is a file that can be read.
+fn find(path: &Path) -> Result<(), BackendError> {
+    let unavailable = || BackendError::new(BackendErrorKind::Unavailable, opening(path));
+    match path.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(BackendError::new(BackendErrorKind::Missing, opening(path)))
+        }
+        Err(error) => Err(unavailable().because(error)),
+        Ok(found) if found.is_dir() => Err(unavailable().because("it is a folder, not a file")),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn opening(path: &Path) -> String {
+    format!("open the database {}", path.display())
+}
+
+/// A file of that format that is to be written.
+fn may_only_be_read(path: &Path, found: Option<u32>) -> BackendError {
+    let why = match found {
+        Some(found) if found < FORMAT_VERSION => format!(
+            "it has format {found} and is to be brought to format {FORMAT_VERSION} first, but it may only be read"
+        ),
+        _ => "it may only be read".to_owned(),
+    };
+    BackendError::new(BackendErrorKind::Unavailable, opening(path)).because(why)
+}
+
+fn to_look(path: &Path, options: &SqliteOptions) -> Result<Reader, BackendError> {
+    let reader = Reader::look(path, options.busy_timeout).and_then(Reader::read_only);
+    reader.doing(|| opening(path)).map_err(|error| why_not(path, error))
+}
+
+/// SQLite does not say why it cannot open a file; the system does.
+fn why_not(path: &Path, error: BackendError) -> BackendError {
+    if error.kind() != BackendErrorKind::Unavailable {
+        return error;
+    }
+    match std::fs::File::open(path) {
+        Err(why) => BackendError::new(BackendErrorKind::Unavailable, opening(path)).because(why),
+        Ok(_) => error,
+    }
+}
+
+fn create_folder(path: &Path) -> Result<(), BackendError> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(folder).map_err(|error| {
+        let doing = format!("create the folder {} for the database", folder.display());
+        BackendError::new(BackendErrorKind::Unavailable, doing).because(error)
+    })
+}
+
+fn to_write(path: &Path, options: &SqliteOptions) -> Result<(Connection, Option<u32>), BackendError> {
+    let name = path.display().to_string();
+    let doing = || opening(path);
+    let create = if options.create { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
+    let opened = Connection::open_with_flags(path, flags() | create).doing(doing);
+    let mut connection = opened.map_err(|error| why_not(path, error))?;
+    if connection.is_readonly("main").doing(doing)? {
+        drop(connection);
+        let found = schema::check(&to_look(path, options)?.connection, &name)?;
+        return Err(may_only_be_read(path, found));
+    }
+    connection.busy_timeout(options.busy_timeout).doing(doing)?;
+
+    // Until the file is known to be ours, not even its write-ahead log is folded in when the connection is closed.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).doing(doing)?;
+    let found = schema::check(&connection, &name)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).doing(doing)?;
+
+    if found.is_none() {
+        // Of account only before the first table is there; later on it would be written each time.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").doing(doing)?;
+    }
+    use_write_ahead_log(&connection, options.busy_timeout).doing(doing)?;
+    let migrated_from = schema::migrate(&mut connection, &name)?;
+    if migrated_from.is_some() {
+        maintenance::convert(&connection).doing(doing)?;
+    }
+    prepare_to_write(&connection, options).doing(doing)?;
+    Ok((connection, migrated_from))
+}
+
+/// One more connection that writes to a file that is in order.
+pub(super) fn another(path: &Path, options: &SqliteOptions) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags())?;
+    connection.busy_timeout(options.busy_timeout)?;
+    if connection.is_readonly("main")? {
+        // Before anything is read: files would be made beside it.
+        let readonly = ffi::Error::new(ffi::SQLITE_READONLY);
+        return Err(rusqlite::Error::SqliteFailure(readonly, Some("it may only be read".to_owned())));
+    }
+    prepare_to_write(&connection, options)?;
+    Ok(connection)
+}
+
+/// One more connection that reads.
+pub(super) fn reader(path: &Path, options: &SqliteOptions, gone: &[gone::Gone]) -> rusqlite::Result<Reader> {
+    let reader = if options.look_only {
+        Reader::look(path, options.busy_timeout)?
+    } else {
+        Reader::open(path, options.busy_timeout)?
+    };
+    gone::cover(&reader.connection, gone)?;
+    reader.read_only()
+}
+
+/// Settings that belong to a connection, not to the file.
+fn prepare_to_write(connection: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "foreign_keys", false)?;
+    // Folding the log in less often than SQLite would spares a page that is written again and again.
+    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    // In KiB. A batch whose pages do not fit is written to the log, and read back from there, several times over.
+    connection.pragma_update(None, "cache_size", -32768)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    options.max_bytes.map_or(Ok(()), |bytes| limit(connection, bytes))
+}
+
+pub(super) fn flags() -> OpenFlags {
+    OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX
+}
+
+/// Changing the journal of a new file needs it alone for a moment, which SQLite does not wait for.
+fn use_write_ahead_log(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+    let start = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error) if error::is_busy(&error) && start.elapsed() < patience => std::thread::sleep(RETRY_EVERY),
+            done => return done,
+        }
+    }
+}
+
+fn limit(connection: &Connection, bytes: u64) -> rusqlite::Result<()> {
+    let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1);
+    connection.pragma_update(None, "max_page_count", pages.max(1))
+}

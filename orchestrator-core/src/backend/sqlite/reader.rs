@@ -1,0 +1,174 @@
+//! A connection that reads, and reading where this process may not write.
+//!
+//! Those who read SQLite's write-ahead log and those who write it agree by a file beside the database, `-shm`. Who may not
+//! write the database makes no such file, which its owner could not write then; and there may be no room for one. Without
+//! it the database is read under no lock at all: what was read counts only if database and log are the same before and
+//! afterwards, otherwise it is read again.
+
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::error::is_full;
+use super::open;
+
+/// What SQLite calls its access to files without locks.
+const WITHOUT_LOCKS: &str = if cfg!(windows) { "win32-none" } else { "unix-none" };
+
+/// A connection that reads.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) connection: Connection,
+    path: PathBuf,
+    /// What it reads, if it does so under no lock.
+    seen: Option<Seen>,
+}
+
+impl Reader {
+    /// For one who writes as well.
+    pub(super) fn open(path: &Path, patience: Duration) -> rusqlite::Result<Self> {
+        Self { connection: Connection::open_with_flags(path, open::flags())?, path: path.to_owned(), seen: None }
+            .prepared(patience)
+    }
+
+    /// For one who only looks: writes nothing, and brings nothing to the disk.
+    pub(super) fn look(path: &Path, patience: Duration) -> rusqlite::Result<Self> {
+        let has_log = has_content(&beside(path, "-wal"));
+        let connection = Connection::open_with_flags(path, open::flags())?;
+        // SQLite opens what may not be written to be read.
+        let may_share = !connection.is_readonly("main")? || beside(path, "-shm").exists();
+        if may_share {
+            // What those have left who were killed is folded in by somebody who writes; files that are made here go again.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
+            let reader = Self { connection, path: path.to_owned(), seen: None }.prepared(patience)?;
+            match reader.connection.pragma_query_value(None, "schema_version", |_| Ok(())) {
+                Err(error) if cannot_share(&error) => {}
+                done => return done.map(|()| reader),
+            }
+        } else {
+            drop(connection);
+        }
+        Self::without_locks(path)?.prepared(patience)
+    }
+
+    fn without_locks(path: &Path) -> rusqlite::Result<Self> {
+        let seen = Seen::of(path);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = if seen.log.as_ref().is_some_and(|log| log.bytes > 0) {
+            let connection = Connection::open_with_flags_and_vfs(path, flags, WITHOUT_LOCKS)?;
+            // The index of the log is then kept in memory.
+            connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+            connection
+        } else {
+            Connection::open_with_flags(immutable(path), flags | OpenFlags::SQLITE_OPEN_URI)?
+        };
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        Ok(Self { connection, path: path.to_owned(), seen: Some(seen) })
+    }
+
+    fn prepared(self, patience: Duration) -> rusqlite::Result<Self> {
+        self.connection.busy_timeout(patience)?;
+        Ok(self)
+    }
+
+    /// Nothing is written from now on, not even by mistake.
+    pub(super) fn read_only(self) -> rusqlite::Result<Self> {
+        self.connection.pragma_update(None, "query_only", true)?;
+        Ok(self)
+    }
+
+    /// Whether what was read may not have been there at any one time.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.seen.as_ref().is_some_and(|seen| *seen != Seen::of(&self.path))
+    }
+}
+
+/// Whether the file beside the database cannot be made or used.
+fn cannot_share(error: &rusqlite::Error) -> bool {
+    let rusqlite::Error::SqliteFailure(failure, _) = error else { return false };
+    is_full(*failure)
+        || matches!(failure.code, ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied)
+        || failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMOPEN
+        || failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMMAP
+}
+
+/// The file that SQLite keeps beside the database under its name and that ending.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    name.into()
+}
+
+fn has_content(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.len() > 0)
+}
+
+/// What a file is like at a moment.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    file: Option<Stamp>,
+    log: Option<Stamp>,
+}
+
+impl Seen {
+    fn of(path: &Path) -> Self {
+        let stamp = |path: &Path| fs::metadata(path).ok().map(|found| Stamp::of(&found));
+        Self { file: stamp(path), log: stamp(&beside(path, "-wal")) }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    modified: Option<SystemTime>,
+    /// Which file it is, and when something of it was changed last.
+    #[cfg(unix)]
+    identity: [i64; 4],
+}
+
+impl Stamp {
+    fn of(found: &Metadata) -> Self {
+        #[cfg(unix)]
+        use std::os::unix::fs::MetadataExt as _;
+        Self {
+            bytes: found.len(),
+            modified: found.modified().ok(),
+            #[cfg(unix)]
+            identity: [found.dev().cast_signed(), found.ino().cast_signed(), found.ctime(), found.ctime_nsec()],
+        }
+    }
+}
+
+/// The name under which SQLite opens a file that nobody changes.
+fn immutable(path: &Path) -> OsString {
+    let name = path.as_os_str().as_encoded_bytes();
+    let mut uri = "file:".to_owned();
+    if path.is_absolute() {
+        uri.push_str(if cfg!(windows) { "///" } else { "//" });
+    }
+    for byte in name {
+        match byte {
+            b'\\' if cfg!(windows) => uri.push('/'),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b':' => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn names_are_written_so_that_sqlite_reads_them() {
+        assert_eq!(immutable(Path::new("/a b/ö?#%.db")), "file:///a%20b/%C3%B6%3F%23%25.db?immutable=1");
+        assert_eq!(immutable(Path::new("history.db")), "file:history.db?immutable=1");
+    }
+}
