@@ -173,6 +173,7 @@ impl SqliteBackend {
         query: impl Fn(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, BackendError> {
         let start = Instant::now();
+        let mut unshared = 0;
         loop {
             let idle = lock(&self.readers).pop();
             let reader = match idle {
@@ -184,6 +185,11 @@ impl SqliteBackend {
                 if start.elapsed() > self.options.busy_timeout {
                     return Err(BackendError::new(BackendErrorKind::Busy, doing()));
                 }
+                continue;
+            }
+            if self.options.look_only && unshared < reader::TRIES && answer.as_ref().is_err_and(reader::cannot_share) {
+                // Somebody who writes has taken the file away by which they agree.
+                unshared += 1;
                 continue;
             }
             let mut readers = lock(&self.readers);

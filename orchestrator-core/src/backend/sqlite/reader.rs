@@ -19,6 +19,10 @@ use super::open;
 /// What SQLite calls its access to files without locks.
 const WITHOUT_LOCKS: &str = if cfg!(windows) { "win32-none" } else { "unix-none" };
 
+/// So often, and after that time, it is tried again to open the files of somebody who writes.
+pub(super) const TRIES: u32 = 20;
+const TRY_EVERY: Duration = Duration::from_millis(5);
+
 /// A connection that reads.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -37,6 +41,18 @@ impl Reader {
 
     /// For one who only looks: writes nothing, and brings nothing to the disk.
     pub(super) fn look(path: &Path, patience: Duration) -> rusqlite::Result<Self> {
+        let mut tries = 0;
+        loop {
+            match Self::try_look(path, patience) {
+                // The files of somebody who writes may be going or coming.
+                Err(error) if tries < TRIES && cannot_share(&error) => std::thread::sleep(TRY_EVERY),
+                done => return done,
+            }
+            tries += 1;
+        }
+    }
+
+    fn try_look(path: &Path, patience: Duration) -> rusqlite::Result<Self> {
         let has_log = has_content(&beside(path, "-wal"));
         let connection = Connection::open_with_flags(path, open::flags())?;
         // SQLite opens what may not be written to be read.
@@ -88,7 +104,7 @@ impl Reader {
 }
 
 /// Whether the file beside the database cannot be made or used.
-fn cannot_share(error: &rusqlite::Error) -> bool {
+pub(super) fn cannot_share(error: &rusqlite::Error) -> bool {
     let rusqlite::Error::SqliteFailure(failure, _) = error else { return false };
     is_full(*failure)
         || matches!(failure.code, ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied)
