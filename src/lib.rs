@@ -35,12 +35,12 @@ pub use orchestrator_core::{
     Upstream, WaitState, all_completed, as_completed, join_all, wait_all,
 };
 pub use orchestrator_core::{BackendError, Error, FlowError, Result, TaskError};
-pub use orchestrator_core::{CacheEntry, CacheKey, CacheLook, CacheQuery, CacheReason};
+pub use orchestrator_core::{CacheEntry, CacheKey, CacheLook, CacheQuery, CacheReason, CrashBudget};
 pub use orchestrator_core::{CachePolicy, Configured, Delay};
 pub use orchestrator_core::{Clock, Orchestrator, OrchestratorBuilder, SystemClock, Timestamp, TokioClock};
 pub use orchestrator_core::{CommitMode, Transaction, TransactionBuilder, TransactionError, transaction};
 pub use orchestrator_core::{Compacted, Finding, ParseRetentionError, Removed, Retention, StoreInfo, TableInfo};
-pub use orchestrator_core::{Explanation, LimitWait, RunRef, SlotHolder, Why};
+pub use orchestrator_core::{Elsewhere, Explanation, LimitWait, RunRef, SlotHolder, Why};
 pub use orchestrator_core::{FlowInfo, FlowParameter, ParameterError, Resume, flows, registered};
 pub use orchestrator_core::{
     FlowRun, FlowRunId, FlowRunQuery, LogLine, ParseIdError, Pause, RunId, State, StateName, StateType, TaskRun,

@@ -1,7 +1,7 @@
 //! The JSON that `--json` prints. Its names are part of what programs rely on: they are lower case, and stay.
 
 use chrono::{DateTime, Utc};
-use orchestrator_core::{CacheEntry, CacheLook, FlowRun, Limit, LogLine, RunId, State, TaskRun};
+use orchestrator_core::{CacheEntry, CacheLook, CrashBudget, FlowRun, Limit, LogLine, RunId, State, TaskRun};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -57,8 +57,19 @@ pub(crate) struct RunJson {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Rest {
-    Flow { flow_name: String, flow_key: String, parameters: Value, pause: Option<PauseJson> },
-    Task { task_name: String, task_key: String, flow_run_id: Option<String>, cache: Option<CacheLookJson> },
+    Flow {
+        flow_name: String,
+        flow_key: String,
+        parameters: Value,
+        pause: Option<PauseJson>,
+        on_crash: Option<CrashBudgetJson>,
+    },
+    Task {
+        task_name: String,
+        task_key: String,
+        flow_run_id: Option<String>,
+        cache: Option<CacheLookJson>,
+    },
 }
 
 #[derive(Debug, Serialize)]
@@ -72,6 +83,20 @@ pub(crate) struct PauseJson {
 impl From<orchestrator_core::Pause> for PauseJson {
     fn from(pause: orchestrator_core::Pause) -> Self {
         Self { since: pause.since, until: pause.until, message: pause.message, input_schema: pause.input_schema }
+    }
+}
+
+/// Whether a flow run goes on by itself after a crash.
+#[derive(Debug, Serialize)]
+pub(crate) struct CrashBudgetJson {
+    used: u32,
+    budget: u32,
+    exhausted: bool,
+}
+
+impl From<CrashBudget> for CrashBudgetJson {
+    fn from(counted: CrashBudget) -> Self {
+        Self { used: counted.used.min(counted.budget), budget: counted.budget, exhausted: counted.is_exhausted() }
     }
 }
 
@@ -133,6 +158,7 @@ impl From<FlowRun> for RunJson {
             flow_key: run.flow_key,
             parameters: run.parameters,
             pause: run.pause.map(PauseJson::from),
+            on_crash: run.on_crash.map(CrashBudgetJson::from),
         };
         run_json!(run, "flow", rest)
     }

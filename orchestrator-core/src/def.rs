@@ -78,7 +78,7 @@ impl Def {
 
     /// What is to be done if a run crashes with its process.
     pub(crate) const fn on_crash(&self) -> OnCrash {
-        OnCrash { hooks: !self.hooks.on_crashed.is_empty(), resume: self.crash_budget.is_some() }
+        OnCrash { hooks: !self.hooks.on_crashed.is_empty(), budget: self.crash_budget }
     }
 
     /// Whether the attribute itself asks for caching.

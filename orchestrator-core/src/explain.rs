@@ -3,18 +3,23 @@
 //! The answer is put together from what the runs of this process say of themselves, or else from the history. Nothing
 //! is kept for it except a note in runs that wait without a state that says so.
 
+mod recorded;
+
 use std::fmt;
 use std::sync::Arc;
 
 use chrono::{DateTime, Local, Utc};
 
-use crate::backend::record::{Pause, Process};
+use crate::backend::Owner;
+use crate::backend::record::{CrashBudget, Pause, Process};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::id::RunId;
 use crate::orchestrator::Orchestrator;
+use crate::process::{Fate, fate};
 use crate::run::{Run, Waits};
 use crate::state::{State, StateType};
+use recorded::Recorded;
 
 /// Why a run is where it is; made by [`Orchestrator::explain`]. [`Display`](fmt::Display) tells it in one sentence.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +33,34 @@ pub struct Explanation {
     pub state: State,
     /// Why.
     pub why: Why,
+    /// Whose it is, if it belongs to another process, or to another orchestrator of this one: the reason is then what the
+    /// store tells.
+    pub elsewhere: Option<Elsewhere>,
+    /// Of a flow run that crashed: whether it goes on by itself; `None` if its flow does not ask for it.
+    pub on_crash: Option<CrashBudget>,
+}
+
+/// Another orchestrator, to which a run belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Elsewhere {
+    /// The machine.
+    pub host: String,
+    /// The process on that machine.
+    pub pid: u32,
+    /// When it was last heard of, if it ever said that it is there.
+    pub heard: Option<DateTime<Utc>>,
+    /// If its process is stopped (SIGSTOP, a debugger): when it is taken for gone, unless it goes on before.
+    pub stopped_until: Option<DateTime<Utc>>,
+}
+
+impl Elsewhere {
+    fn of(host: String, pid: u32, owner: Option<Owner>) -> Self {
+        let stopped = |owner: &&Owner| fate(&owner.process) == Fate::Stopped;
+        let stopped_until = owner.as_ref().filter(stopped).and_then(|owner| owner.lease_until);
+        let heard = owner.and_then(|owner| owner.heard).map(Timestamp::to_datetime);
+        Self { host, pid, heard, stopped_until: stopped_until.map(Timestamp::to_datetime) }
+    }
 }
 
 /// What a run waits for, or what it does.
@@ -91,15 +124,8 @@ pub enum Why {
     Cancelling,
     /// It has ended; the state says how.
     Ended,
-    /// It belongs to another process, or to another orchestrator of this one, which know more.
-    Elsewhere {
-        /// The machine.
-        host: String,
-        /// The process on that machine.
-        pid: u32,
-        /// When it was last heard of, if it ever said that it is there.
-        heard: Option<DateTime<Utc>>,
-    },
+    /// It belongs to another process, or to another orchestrator of this one, which know more than the store.
+    Elsewhere,
 }
 
 /// A run that another one waits for.
@@ -153,7 +179,7 @@ pub struct SlotHolder {
 
 impl Orchestrator {
     /// Why a run is where it is: what it waits for, who holds that, and since when. For any run of this orchestrator,
-    /// and any in the history.
+    /// and any in the history; of one that another process drives, as far as the store tells.
     ///
     /// ```
     /// use orchestrator_core::{Orchestrator, Why};
@@ -183,26 +209,28 @@ impl Orchestrator {
             {
                 *waits = self.inner().limits.all_waits_of(&run).await?;
             }
-            return Ok(Explanation { run_id, name: run.name().to_string(), state, why });
+            let name = run.name().to_string();
+            return Ok(Explanation { run_id, name, state, why, elsewhere: None, on_crash: None });
         }
-        let (name, state, host, pid) = match run_id {
-            RunId::Task(id) => {
-                let run = self.task_run(id).await?;
-                (run.name, run.state, run.host, run.pid)
-            }
+        let (run, on_crash): (Recorded, _) = match run_id {
+            RunId::Task(id) => (self.task_run(id).await?.into(), None),
             RunId::Flow(id) => {
                 let run = self.flow_run(id).await?;
-                (run.name, run.state, run.host, run.pid)
+                let on_crash = run.on_crash.filter(|_| run.state.kind == StateType::Crashed);
+                (run.into(), on_crash)
             }
         };
-        let why = if state.is_terminal() {
-            Why::Ended
-        } else {
-            let owner = self.ask(move |backend, _| backend.shared().map_or(Ok(None), |shared| shared.owner_of(run_id)));
-            let heard = owner.await?.and_then(|owner| owner.heard).map(Timestamp::to_datetime);
-            Why::Elsewhere { host, pid, heard }
-        };
-        Ok(Explanation { run_id, name, state, why })
+        if run.state.is_terminal() {
+            let Recorded { name, state, .. } = run;
+            return Ok(Explanation { run_id, name, state, why: Why::Ended, elsewhere: None, on_crash });
+        }
+        let found = self.ask(move |backend, inner| {
+            let owner = backend.shared().map_or(Ok(None), |shared| shared.owner_of(run_id))?;
+            Ok((recorded::why(backend, &run, inner.clock.now())?, owner, run))
+        });
+        let (why, owner, Recorded { name, state, host, pid, .. }) = found.await?;
+        let elsewhere = Some(Elsewhere::of(host, pid, owner));
+        Ok(Explanation { run_id, name, state, why, elsewhere, on_crash })
     }
 }
 
@@ -329,16 +357,38 @@ impl fmt::Display for Explanation {
                 Some(message) => write!(f, "ended as {}: {message}", self.state.name),
                 None => write!(f, "ended as {}", self.state.name),
             },
-            Why::Elsewhere { host, pid, heard } => {
-                let own = crate::process::this_process();
-                let where_it_is = if own.pid == *pid && own.host == *host {
-                    "another orchestrator of this process".to_owned()
-                } else {
-                    format!("process {pid} on {host}, which is not this one")
-                };
-                write!(f, "is {} as far as is recorded, and belongs to {where_it_is}", self.state.name)?;
-                heard.map_or(Ok(()), |heard| write!(f, "; it was last heard of at {}", clock(heard)))
+            Why::Elsewhere => {
+                write!(f, "is {} as far as is recorded", self.state.name)?;
+                self.state.message.as_ref().map_or(Ok(()), |message| write!(f, " ({message})"))
             }
+        }?;
+        if let Some(budget) = &self.on_crash {
+            write!(f, "; it {budget}")?;
+        }
+        match &self.elsewhere {
+            Some(elsewhere) => write!(f, "; it belongs to {elsewhere}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, pid, heard, stopped_until } = self;
+        let own = crate::process::this_process();
+        if own.pid == *pid && own.host == *host {
+            f.write_str("another orchestrator of this process")?;
+        } else {
+            write!(f, "process {pid} on {host}")?;
+        }
+        if let Some(heard) = heard {
+            write!(f, ", last heard of at {}", clock(*heard))?;
+        }
+        match stopped_until {
+            Some(until) => {
+                write!(f, ", which is stopped and counts as gone if it does not go on until {}", clock(*until))
+            }
+            None => Ok(()),
         }
     }
 }

@@ -50,8 +50,8 @@ mod interleavings;
 
 pub use backend::maintenance::{Compacted, Finding, Removed, StoreInfo, TableInfo};
 pub use backend::record::{
-    CacheEntry, CacheKey, CacheLook, CacheQuery, CacheReason, FlowRun, FlowRunQuery, LogLine, Pause, TaskRun,
-    TaskRunQuery,
+    CacheEntry, CacheKey, CacheLook, CacheQuery, CacheReason, CrashBudget, FlowRun, FlowRunQuery, LogLine, Pause,
+    TaskRun, TaskRunQuery,
 };
 pub use backend::{BackendError, StateBackend};
 pub use builder::OrchestratorBuilder;
@@ -60,7 +60,7 @@ pub use concurrency::{Acquiring, Limit, RateLimited, SetLimit, SlotGuard, concur
 pub use context::{InCurrentRun, Placed, RunContext};
 pub use def::CachePolicy;
 pub use error::{Error, FlowError, Result, TaskError};
-pub use explain::{Explanation, LimitWait, RunRef, SlotHolder, Why};
+pub use explain::{Elsewhere, Explanation, LimitWait, RunRef, SlotHolder, Why};
 pub use future::{
     AsCompleted, Awaitable, FlowFuture, Indexed, JoinAll, MapFuture, Settled, Shared, StartedFlow, Tally, TaskFuture,
     Upstream, WaitState, all_completed, as_completed, join_all, wait_all,

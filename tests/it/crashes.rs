@@ -184,6 +184,11 @@ async fn the_same_call_in_the_next_process_goes_on_with_the_crashed_run() {
 async fn a_crashed_run_goes_on_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let id = killed(folder.path(), "goes_on");
+    let looker = Orchestrator::builder().home(folder.path()).look_only(true).build().await.unwrap();
+    let said = looker.explain(id).await.unwrap().to_string();
+    let budget = "; it goes on by itself when its program is started: 0 of 3 times in a row are used";
+    assert!(said.ends_with(budget), "{said}");
+    drop(looker);
     let orchestrator = open(folder.path()).await;
     let deadline = Instant::now() + Duration::from_secs(20);
     while orchestrator.flow_run(id).await.unwrap().state.name != "Completed" {
@@ -271,6 +276,11 @@ async fn a_run_that_crashes_too_often_is_left_until_somebody_resumes_it() {
     let mut second = Process::start(&mut child(folder.path(), None, true));
     assert_eq!(second.says("holding "), id.to_string());
     second.kill();
+    let looker = Orchestrator::builder().home(folder.path()).look_only(true).build().await.unwrap();
+    let explained = looker.explain(id).await.unwrap();
+    assert!(explained.on_crash.unwrap().is_exhausted(), "{explained:?}");
+    let budget = "; it does not go on by itself any more: its crash_budget of 1 time in a row is used up";
+    assert!(explained.to_string().ends_with(budget), "{explained}");
     let third =
         child(folder.path(), Some("goes_on_once"), false).stderr(std::process::Stdio::piped()).output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&third.stdout), String::from_utf8_lossy(&third.stderr));

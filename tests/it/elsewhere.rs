@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use orchestrator::prelude::*;
-use orchestrator::{Error, FlowRunId};
+use orchestrator::{Error, FlowRunId, RunId, Why};
 use serde_json::json;
 
 use crate::shared_limits::open;
@@ -52,6 +52,93 @@ async fn until_in(orchestrator: &Orchestrator, run: FlowRunId, state: &str) {
 fn requests(folder: &Path) -> u32 {
     let file = rusqlite::Connection::open(folder.join("orchestrator.db")).unwrap();
     file.query_row("SELECT count(*) FROM request", [], |row| row.get(0)).unwrap()
+}
+
+#[task(concurrency = "press")]
+async fn presses() {
+    std::future::pending::<()>().await;
+}
+
+#[task]
+async fn takes_in_its_body() {
+    let _slot = concurrency("press", 1).await.unwrap();
+}
+
+#[task]
+async fn follows(_: ()) {}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_run_of_another_orchestrator_waits_for_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (open(folder.path()).await, open(folder.path()).await);
+    one.limit("press", 1).await.unwrap();
+    let looker = Orchestrator::builder().home(folder.path()).look_only(true).build().await.unwrap();
+    let holder = other.scope(async { presses::configure().run_name("the-holder").submit() }).await;
+    until_explained(&looker, holder.run_id(), |why| matches!(why, Why::Running { slots, .. } if slots.is_empty()))
+        .await;
+    let first = one.scope(async { presses() }).await;
+    let (first_id, last) = (first.run_id(), one.scope(async { follows(&first) }).await);
+    let first = first_id;
+    let slots = until_explained(&looker, first, |why| matches!(why, Why::Slots(_))).await;
+    let Why::Slots(limits) = &slots.why else { unreachable!() };
+    let [limit] = &limits[..] else { panic!("one limit is waited for: {slots:?}") };
+    assert_eq!((&*limit.limit, limit.wanted, limit.slots, limit.taken, limit.ahead), ("press", 1, 1, 1, 0));
+    assert_eq!(limit.holders[0].name.as_deref(), Some("the-holder"));
+    assert_eq!(limit.holders[0].process.as_ref().map(|process| process.pid), Some(std::process::id()));
+    let said = slots.to_string();
+    let expected = "task run 'presses-0' waits for a slot of limit 'press' (1 of 1 taken), held by 'the-holder' of \
+        another orchestrator of this process since ";
+    assert!(said.starts_with(expected), "{said}");
+    assert!(said.contains("; it belongs to another orchestrator of this process, last heard of at "), "{said}");
+
+    let second = other.scope(async { takes_in_its_body() }).await;
+    let body = until_explained(
+        &looker,
+        second.run_id(),
+        |why| matches!(why, Why::Running { slots, .. } if slots.iter().any(|limit| limit.ahead == 1)),
+    );
+    let said = body.await.to_string();
+    assert!(
+        said.contains("; its body waits for a slot of limit 'press' (1 of 1 taken, 1 request ahead of it)"),
+        "{said}"
+    );
+    // Its orchestrator keeps it back until there is room in the queue of the store, and has noted what it waits for.
+    let third = one.scope(async { presses() }).await;
+    until_in_state(&looker, third.run_id(), "AwaitingConcurrencySlot").await;
+    let said = looker.explain(third.run_id()).await.unwrap().to_string();
+    assert!(said.contains("limit 'press'"), "{said}");
+    let upstream = until_explained(&looker, last.run_id(), |why| matches!(why, Why::Upstream(_))).await.to_string();
+    assert!(upstream.starts_with("task run 'follows-0' waits for 'presses-0', which is "), "{upstream}");
+    for orchestrator in [one, other] {
+        soon(orchestrator.shutdown()).await.unwrap();
+    }
+}
+
+async fn until_in_state(orchestrator: &Orchestrator, run: orchestrator::TaskRunId, state: &str) {
+    soon(async {
+        while !orchestrator.task_run(run).await.is_ok_and(|run| run.state.name == state) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Why a run is where it is, as soon as it is so.
+async fn until_explained(
+    orchestrator: &Orchestrator,
+    run: impl Into<RunId>,
+    is_so: impl Fn(&Why) -> bool,
+) -> orchestrator::Explanation {
+    let run = run.into();
+    let start = std::time::Instant::now();
+    loop {
+        let explained = orchestrator.explain(run).await;
+        match explained {
+            Ok(explained) if is_so(&explained.why) => return explained,
+            explained => assert!(start.elapsed() < Duration::from_secs(20), "{explained:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,8 @@ use orchestrator::backend::sqlite::SqliteBackend;
 use orchestrator::backend::{
     Answer, BackendError, BackendErrorKind, CacheCare, CacheIndex, ClaimLeases, ClaimRequest, Claimed, Crash, Crashes,
     EventStore, LimitRecord, LimitSetting, Owner, OwnerNo, Ownership, Request, RequestNo, Requests, ResultIndex,
-    RunHistory, RunSearch, Shared, SlotLeases, SlotNews, SlotPlace, SlotStanding, SlotTrade, StateBackend, Wanted,
+    RunHistory, RunSearch, Shared, SlotLeases, SlotNews, SlotPlace, SlotStanding, SlotTrade, SlotWait, StateBackend,
+    Wanted,
 };
 use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, RunId, StateName, TaskRunId, Timestamp};
@@ -178,6 +179,7 @@ pass_on! { SlotLeases:
     writing trade(owner: OwnerNo, trade: &SlotTrade, now: Timestamp) -> SlotNews;
     reading look(owner: OwnerNo, now: Timestamp) -> SlotNews;
     reading version() -> u64;
+    reading waits_of(run: RunId) -> Vec<SlotWait>;
     reading standing(limit: &str, place: SlotPlace, most_holders: usize, now: Timestamp) -> Option<SlotStanding>;
 }
 

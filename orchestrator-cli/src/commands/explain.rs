@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::exit::Trouble;
 use crate::find;
-use crate::json::{self, PauseJson};
+use crate::json::{self, CrashBudgetJson, PauseJson};
 use crate::print;
 
 pub(super) async fn explain(orchestrator: &Orchestrator, text: &str, json: bool) -> Result<(), Trouble> {
@@ -54,6 +54,11 @@ struct Details {
     pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     heard: Option<DateTime<Utc>>,
+    /// Until when its process is waited for, if that is stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped_until: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_crash: Option<CrashBudgetJson>,
 }
 
 #[derive(Serialize)]
@@ -86,6 +91,9 @@ struct HolderJson {
     name: Option<String>,
     slots: u32,
     since: DateTime<Utc>,
+    /// Null if it is this process.
+    host: Option<String>,
+    pid: Option<u32>,
 }
 
 impl From<LimitWait> for LimitWaitJson {
@@ -96,6 +104,8 @@ impl From<LimitWait> for LimitWaitJson {
             name: holder.name,
             slots: holder.slots,
             since: holder.since,
+            pid: holder.process.as_ref().map(|process| process.pid),
+            host: holder.process.map(|process| process.host),
         });
         Self { limit, wanted, slots, held: taken, ahead, holders: holders.collect() }
     }
@@ -104,7 +114,12 @@ impl From<LimitWait> for LimitWaitJson {
 impl From<Explanation> for ExplanationJson {
     fn from(explanation: Explanation) -> Self {
         let sentence = explanation.to_string();
-        let (why, details) = details(explanation.why);
+        let (why, mut details) = details(explanation.why);
+        if let Some(elsewhere) = explanation.elsewhere {
+            (details.host, details.pid) = (Some(elsewhere.host), Some(elsewhere.pid));
+            (details.heard, details.stopped_until) = (elsewhere.heard, elsewhere.stopped_until);
+        }
+        details.on_crash = explanation.on_crash.map(CrashBudgetJson::from);
         Self {
             id: explanation.run_id.to_string(),
             kind: json::kind(explanation.run_id),
@@ -141,9 +156,7 @@ fn details(why: Why) -> (&'static str, Details) {
         }
         Why::Cancelling => ("cancelling", none()),
         Why::Ended => ("ended", none()),
-        Why::Elsewhere { host, pid, heard } => {
-            ("elsewhere", Details { host: Some(host), pid: Some(pid), heard, ..none() })
-        }
+        Why::Elsewhere => ("elsewhere", none()),
         Why::SameKeyElsewhere { process, .. } => {
             ("same_key_elsewhere", Details { host: Some(process.host), pid: Some(process.pid), ..none() })
         }

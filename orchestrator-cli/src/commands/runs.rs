@@ -72,6 +72,10 @@ pub(super) async fn show(orchestrator: &Orchestrator, text: &str, json: bool) ->
 async fn flow_facts(orchestrator: &Orchestrator, run: &FlowRun, facts: &mut Facts) -> Result<(), Trouble> {
     facts.add("flow", format!("{} ({})", one_line(&run.flow_name), run.flow_key));
     state_facts(&run.state, run.run_count, facts);
+    let asks = |kind: StateType| !kind.is_terminal() || kind == StateType::Crashed;
+    if let Some(on_crash) = run.on_crash.filter(|_| asks(run.state.kind)) {
+        facts.add("on crash", on_crash.to_string());
+    }
     if let Some(pause) = &run.pause {
         let until = pause.until.map(|until| format!(", at most until {}", time::local(until))).unwrap_or_default();
         let question = pause.message.as_deref().map(|said| format!(": {}", one_line(said))).unwrap_or_default();

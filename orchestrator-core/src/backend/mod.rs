@@ -34,7 +34,7 @@ pub use requests::{Answer, Request, RequestNo, Requests, Wanted};
 pub use shared::Shared;
 pub use slots::{
     LimitRecord, LimitSetting, SlotClass, SlotLease, SlotLeases, SlotNews, SlotPlace, SlotRequest, SlotStanding,
-    SlotTrade,
+    SlotTrade, SlotWait,
 };
 
 pub use search::{CacheCare, RunSearch};

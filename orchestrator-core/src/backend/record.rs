@@ -60,8 +60,38 @@ pub struct RunInfo {
 pub struct OnCrash {
     /// Hooks are to be called.
     pub hooks: bool,
-    /// It is a flow run that is to go on by itself.
-    pub resume: bool,
+    /// It is a flow run that is to go on by itself, so many times in a row.
+    pub budget: Option<u32>,
+}
+
+/// Whether a flow run goes on by itself after a crash. [`Display`](std::fmt::Display) says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CrashBudget {
+    /// How often it did since somebody last started it, or since it kept something new.
+    pub used: u32,
+    /// How often it may.
+    pub budget: u32,
+}
+
+impl CrashBudget {
+    /// Whether it stays Crashed after another crash, or after the one that it has had.
+    #[must_use]
+    pub const fn is_exhausted(&self) -> bool {
+        self.used >= self.budget
+    }
+}
+
+impl fmt::Display for CrashBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { used, budget } = self;
+        if self.is_exhausted() {
+            let times = if *budget == 1 { "time" } else { "times" };
+            write!(f, "does not go on by itself any more: its crash_budget of {budget} {times} in a row is used up")
+        } else {
+            write!(f, "goes on by itself when its program is started: {used} of {budget} times in a row are used")
+        }
+    }
 }
 
 impl RunInfo {
@@ -395,6 +425,8 @@ pub struct FlowRun {
     pub parameters: serde_json::Value,
     /// What it waits for, while it is Paused.
     pub pause: Option<Pause>,
+    /// Whether it goes on by itself after a crash of its process; `None` if its flow does not ask for it.
+    pub on_crash: Option<CrashBudget>,
     /// The machine that it ran on.
     pub host: String,
     /// The process on that machine.
@@ -525,6 +557,7 @@ impl FlowRun {
             tags: info.tags.iter().map(|tag| (**tag).to_owned()).collect(),
             parameters,
             pause: None,
+            on_crash: None,
             host: info.process.host.clone(),
             pid: info.process.pid,
             created: times.created.to_datetime(),

@@ -67,6 +67,13 @@ pub trait SlotLeases {
     /// If the store cannot be read.
     fn version(&self) -> Result<u64, BackendError>;
 
+    /// The requests of a run that wait, one for each limit; those that its owner keeps back are not among them.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn waits_of(&self, run: RunId) -> Result<Vec<SlotWait>, BackendError>;
+
     /// How a request that was, or will be, made with these particulars stands with one of its limits: names at most so
     /// many holders. `None` if there is no such limit.
     ///
@@ -180,6 +187,17 @@ pub struct SlotNews {
     /// How long until somebody can be served because slots have come back by time; zero: somebody can be served now, by
     /// a trade.
     pub due: Option<Duration>,
+}
+
+/// A request that waits for slots of a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotWait {
+    /// The limit's name.
+    pub limit: String,
+    /// How many of its slots are waited for.
+    pub slots: u32,
+    /// Where it stands.
+    pub place: SlotPlace,
 }
 
 /// How a request stands with a limit.

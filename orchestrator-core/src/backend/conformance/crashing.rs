@@ -17,8 +17,8 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("flow runs that are not to go on by themselves do not", does_not_go_on),
 ];
 
-const HOOKS: OnCrash = OnCrash { hooks: true, resume: false };
-const RESUME: OnCrash = OnCrash { hooks: false, resume: true };
+const HOOKS: OnCrash = OnCrash { hooks: true, budget: None };
+const RESUME: OnCrash = OnCrash { hooks: false, budget: Some(3) };
 
 fn begun(run: &RunInfo) -> Event {
     event(run, 0, &[(StateName::Pending, 0), (StateName::Running, 1)])

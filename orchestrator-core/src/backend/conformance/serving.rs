@@ -10,7 +10,7 @@ use super::ownership::{another, join, with};
 use super::sample::{PROCESS, at, flow, task};
 use crate::backend::{
     BackendErrorKind, LimitRecord, LimitSetting, OwnerNo, Shared, SlotClass, SlotPlace, SlotRequest, SlotTrade,
-    StateBackend,
+    SlotWait, StateBackend,
 };
 
 pub(super) const CASES: &[(&str, Case)] = &[
@@ -329,6 +329,16 @@ fn standing(backend: &Arc<dyn StateBackend>) {
         assert_eq!((&told.holders[1].run, &told.holders[1].process), (&None, another(7)));
         assert_eq!(shared.standing("a", place, 1, at(100)).expect("ask").map(|told| told.holders.len()), Some(1));
         assert_eq!(shared.standing("b", place, 1, at(100)).expect("ask"), None);
+
+        let later = task(2).id;
+        let waits = SlotRequest { run: Some((later, Arc::from("load-2"))), ..ask(3, 4, &[("a", 1)]) };
+        assert_eq!(asks(shared, one, vec![waits]), [3]);
+        let place = SlotPlace { class: SlotClass::Ordinary, since: at(4), owner: one, ticket: 3 };
+        let found = shared.waits_of(later).expect("ask");
+        assert_eq!(found, [SlotWait { limit: "a".to_owned(), slots: 1, place }]);
+        assert_eq!(shared.waits_of(run).expect("ask"), [], "it holds its slots");
+        shared.leave(one, at(5)).expect("leave");
+        assert_eq!(shared.waits_of(later).expect("ask"), [], "it has ended");
     });
 }
 

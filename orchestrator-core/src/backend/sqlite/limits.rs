@@ -15,9 +15,10 @@ use super::serve::{Level, Queues};
 use crate::backend::record::Process;
 use crate::backend::{
     BackendError, LimitRecord, LimitSetting, OwnerNo, SlotClass, SlotLease, SlotLeases, SlotNews, SlotPlace,
-    SlotRequest, SlotStanding, SlotTrade,
+    SlotRequest, SlotStanding, SlotTrade, SlotWait,
 };
 use crate::clock::Timestamp;
+use crate::id::RunId;
 
 impl SlotLeases for SqliteBackend {
     fn limits(&self, now: Timestamp) -> Result<Vec<LimitRecord>, BackendError> {
@@ -128,6 +129,29 @@ impl SlotLeases for SqliteBackend {
 
     fn version(&self) -> Result<u64, BackendError> {
         self.seen_version()
+    }
+
+    fn waits_of(&self, run: RunId) -> Result<Vec<SlotWait>, BackendError> {
+        // There are few rows: each owner has the first of each queue alone in the file.
+        let select = "SELECT slot_limit, slots, class, since, slot_wait.owner, ticket
+            FROM slot_wait JOIN process ON process.no = slot_wait.owner
+            WHERE run = ?1 AND process.ended IS NULL ORDER BY slot_limit, since";
+        self.read(
+            || self.reading(format_args!("what run {run} waits for")),
+            |connection| {
+                let mut statement = connection.prepare_cached(select)?;
+                let waits = statement.query_map([Reference(run).to_bytes()], |row| {
+                    let place = SlotPlace {
+                        class: row.get(2)?,
+                        since: Timestamp::from_micros(row.get(3)?),
+                        owner: OwnerNo(row.get(4)?),
+                        ticket: row.get::<_, i64>(5)?.cast_unsigned(),
+                    };
+                    Ok(SlotWait { limit: row.get(0)?, slots: row.get(1)?, place })
+                })?;
+                waits.collect()
+            },
+        )
     }
 
     fn standing(

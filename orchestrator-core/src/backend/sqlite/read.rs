@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::SqliteBackend;
 use super::look::Reason;
 use super::packed::{Json, Name, Paused, Reference, References, States, Tags};
-use crate::backend::record::{CacheKey, CacheLook, FlowRun, FlowRunQuery, LogLine, TaskRun};
+use crate::backend::record::{CacheKey, CacheLook, CrashBudget, FlowRun, FlowRunQuery, LogLine, TaskRun};
 use crate::backend::{BackendError, RunHistory};
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId, TaskRunId};
@@ -120,7 +120,7 @@ impl SqliteBackend {
 }
 
 fn flow_runs(connection: &Connection, filter: &str, values: impl Params) -> rusqlite::Result<Vec<FlowRun>> {
-    runs(connection, "flow_run", "", filter, values, |row| {
+    runs(connection, "flow_run", ", run.resumed, function.crash_budget", filter, values, |row| {
         let run = RunRow::read(row)?;
         let pause = if run.state.kind == StateType::Paused { row.get::<_, Option<Paused>>(20)? } else { None };
         Ok(FlowRun {
@@ -136,6 +136,7 @@ fn flow_runs(connection: &Connection, filter: &str, values: impl Params) -> rusq
             tags: run.tags,
             parameters: row.get::<_, Json>(17)?.0,
             pause: pause.map(|pause| pause.0),
+            on_crash: on_crash(row)?,
             host: run.host,
             pid: run.pid,
             created: run.created,
@@ -143,6 +144,11 @@ fn flow_runs(connection: &Connection, filter: &str, values: impl Params) -> rusq
             end_time: run.end_time,
         })
     })
+}
+
+fn on_crash(row: &Row<'_>) -> rusqlite::Result<Option<CrashBudget>> {
+    let counted = row.get::<_, Option<u32>>(21)?.zip(row.get::<_, Option<u32>>(22)?);
+    Ok(counted.map(|(used, budget)| CrashBudget { used, budget }))
 }
 
 pub(super) fn task_runs(connection: &Connection, filter: &str, values: impl Params) -> rusqlite::Result<Vec<TaskRun>> {

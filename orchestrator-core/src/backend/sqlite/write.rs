@@ -11,7 +11,7 @@ use super::ownership;
 use super::packed::{Paused, Reference, References, Tags, pack};
 use super::result::{Batch, Known, ResultWriter};
 use crate::backend::OwnerNo;
-use crate::backend::record::{Event, LogRecord, Process, Resumer, RunEvent, RunInfo, TakeOver};
+use crate::backend::record::{Event, LogRecord, OnCrash, Process, Resumer, RunEvent, RunInfo, TakeOver};
 use crate::id::RunId;
 use crate::state::{StateType, Transition};
 
@@ -228,7 +228,7 @@ impl<'t> RunTable<'t> {
     /// Puts down that the run is to go on by itself if it crashes: few are.
     fn on_crash(&self, info: &RunInfo) -> rusqlite::Result<()> {
         let RunId::Flow(id) = info.id else { return Ok(()) };
-        if !info.on_crash.resume || info.parent.is_some() {
+        if info.on_crash.budget.is_none() || info.parent.is_some() {
             return Ok(());
         }
         let update = "UPDATE flow_run SET resumed = 0 WHERE id = ?1";
@@ -331,8 +331,10 @@ impl Numbers {
                 transaction.last_insert_rowid()
             }
         };
-        let update = "UPDATE function SET on_crashed = ?2 WHERE no = ?1 AND on_crashed <> ?2";
-        transaction.execute(update, params![number, info.on_crash.hooks])?;
+        let OnCrash { hooks, budget } = info.on_crash;
+        let update = "UPDATE function SET on_crashed = ?2, crash_budget = ?3
+            WHERE no = ?1 AND (on_crashed <> ?2 OR crash_budget IS NOT ?3)";
+        transaction.execute(update, params![number, hooks, budget])?;
         self.functions.insert(function, number);
         Ok(number)
     }

@@ -25,6 +25,8 @@ ALTER TABLE flow_run ADD COLUMN resumed INTEGER;
 
 -- Whether something is called when a run of the function crashes.
 ALTER TABLE function ADD COLUMN on_crashed INTEGER NOT NULL DEFAULT 0;
+-- How many times in a row flow runs of the function go on by themselves; NULL if they do not.
+ALTER TABLE function ADD COLUMN crash_budget INTEGER;
 
 -- Runs that crashed with their process, whose hooks nobody has called.
 CREATE TABLE crash (

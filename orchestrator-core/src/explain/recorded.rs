@@ -1,0 +1,114 @@
+//! Why a run that another orchestrator drives is where it is, as far as the store tells.
+
+use super::{LimitWait, RunRef, SlotHolder, Why};
+use crate::backend::record::{FlowRun, Pause, TaskRun};
+use crate::backend::{BackendError, Shared, SlotStanding, SlotWait, StateBackend};
+use crate::clock::Timestamp;
+use crate::id::RunId;
+use crate::state::{State, StateType};
+
+/// What the store says of a run, of either kind.
+pub(super) struct Recorded {
+    pub(super) id: RunId,
+    pub(super) name: String,
+    pub(super) state: State,
+    run_count: u32,
+    upstream: Vec<RunId>,
+    parent: Option<RunId>,
+    pause: Option<Pause>,
+    pub(super) host: String,
+    pub(super) pid: u32,
+}
+
+impl From<FlowRun> for Recorded {
+    fn from(run: FlowRun) -> Self {
+        let FlowRun { id, name, state, run_count, upstream, parent, pause, host, pid, .. } = run;
+        Self { id: id.into(), name, state, run_count, upstream, parent, pause, host, pid }
+    }
+}
+
+impl From<TaskRun> for Recorded {
+    fn from(run: TaskRun) -> Self {
+        let TaskRun { id, name, state, run_count, upstream, parent, host, pid, .. } = run;
+        Self { id: id.into(), name, state, run_count, upstream, parent, pause: None, host, pid }
+    }
+}
+
+/// Why an active run is where it is.
+pub(super) fn why(backend: &dyn StateBackend, run: &Recorded, now: Timestamp) -> Result<Why, BackendError> {
+    let slots = match backend.shared() {
+        Some(shared) => slots(shared, run.id, now)?,
+        None => Vec::new(),
+    };
+    match run.state.kind {
+        StateType::Running => return Ok(Why::Running { since: run.state.timestamp, attempt: run.run_count, slots }),
+        StateType::Cancelling => return Ok(Why::Cancelling),
+        _ if !slots.is_empty() => return Ok(Why::Slots(slots)),
+        StateType::Paused => {
+            if let Some(pause) = run.pause.clone() {
+                return Ok(Why::Paused { flow: run.into(), pause });
+            }
+        }
+        StateType::Scheduled
+        | StateType::Pending
+        | StateType::Completed
+        | StateType::Failed
+        | StateType::Crashed
+        | StateType::Cancelled => {}
+    }
+    if run.state.kind == StateType::Pending {
+        let mut active = Vec::new();
+        for id in &run.upstream {
+            active.extend(find(backend, *id)?.filter(|run| !run.state.is_terminal()));
+        }
+        if !active.is_empty() {
+            return Ok(Why::Upstream(active.iter().map(RunRef::from).collect()));
+        }
+        let mut above = run.parent;
+        while let Some(flow) = above.map_or(Ok(None), |above| find(backend, above))? {
+            if let Some(pause) = flow.pause.clone() {
+                return Ok(Why::Paused { flow: RunRef::from(&flow), pause });
+            }
+            above = flow.parent;
+        }
+    }
+    Ok(Why::Elsewhere)
+}
+
+fn find(backend: &dyn StateBackend, id: RunId) -> Result<Option<Recorded>, BackendError> {
+    Ok(match id {
+        RunId::Flow(id) => backend.flow_run(id)?.map(Recorded::from),
+        RunId::Task(id) => backend.task_run(id)?.map(Recorded::from),
+    })
+}
+
+impl From<&Recorded> for RunRef {
+    fn from(run: &Recorded) -> Self {
+        Self { run_id: run.id, name: run.name.clone(), state: run.state.clone() }
+    }
+}
+
+/// How the requests of a run stand that are in the store.
+fn slots(shared: &dyn Shared, run: RunId, now: Timestamp) -> Result<Vec<LimitWait>, BackendError> {
+    let mut waits = Vec::new();
+    for SlotWait { limit, slots, place } in shared.waits_of(run)? {
+        // It may have been served, or the limit removed, meanwhile.
+        if let Some(standing) = shared.standing(&limit, place, usize::MAX, now)? {
+            waits.push(LimitWait::recorded(limit, slots, standing));
+        }
+    }
+    Ok(waits)
+}
+
+impl LimitWait {
+    fn recorded(limit: String, wanted: u32, standing: SlotStanding) -> Self {
+        let SlotStanding { setting, taken, ahead, holders } = standing;
+        let holders = holders.into_iter().map(|lease| {
+            let (run_id, name) = lease.run.unzip();
+            let since = lease.since.to_datetime();
+            SlotHolder { run_id, name, slots: lease.slots, since, process: Some(lease.process) }
+        });
+        let (slots, slot_decay) = (setting.slots, setting.decay);
+        Self { limit, wanted, slots, taken, slot_decay, ahead, holders: holders.collect() }
+    }
+}
