@@ -151,9 +151,10 @@ const RUN: &str = "The run: its id, the beginning or the end of it, or the run's
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Runs {
-    /// Lists flow runs, newest first
+    /// Lists flow runs that no other run called, newest first
     #[command(after_help = "Examples:
   {name} runs ls --state failed --since 2d
+  {name} runs ls --all --flow extract
   {name} runs ls --flow github-stars --json | jq -r '.[].id'")]
     Ls {
         /// Only runs of this flow
@@ -165,6 +166,9 @@ pub(crate) enum Runs {
         /// Only runs submitted in this time before now, such as 2h or 30d
         #[arg(long, value_name = "TIME", value_parser = period)]
         since: Option<Duration>,
+        /// Runs that other runs called, too
+        #[arg(long, short)]
+        all: bool,
         /// At most so many runs
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,
@@ -178,11 +182,18 @@ pub(crate) enum Runs {
         run: String,
     },
     /// Shows what a run called: subflows and tasks, with states and durations
-    #[command(after_help = "Example:
-  {name} runs tree brave-otter")]
+    ///
+    /// Of a run whose body was started several times, because it was retried or resumed, what the last attempt called is shown;
+    /// what earlier ones called is counted.
+    #[command(after_help = "Examples:
+  {name} runs tree brave-otter
+  {name} runs tree brave-otter --all --limit 0")]
     Tree {
         #[arg(value_name = "ID", help = RUN)]
         run: String,
+        /// Show what each attempt called
+        #[arg(long, short)]
+        all: bool,
         /// Show at most so many runs below each run, those that did not complete first; 0 for all. JSON has all
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,

@@ -77,12 +77,15 @@ fn complete(shell: Shell, mut known: Command) -> Result<(), Trouble> {
 async fn runs(globals: &Globals, command: Runs) -> Result<u8, Trouble> {
     let json = globals.json;
     match command {
-        Runs::Ls { flow, state, since, limit } => {
-            let wanted = runs::Wanted { flow, state, since, limit };
+        Runs::Ls { flow, state, since, all, limit } => {
+            let wanted = runs::Wanted { flow, state, since, all, limit };
             runs::list(&store::look(globals).await?, wanted, json).await
         }
         Runs::Show { run } => runs::show(&store::look(globals).await?, &run, json).await,
-        Runs::Tree { run, limit } => tree::show(&store::look(globals).await?, &run, limit, json).await,
+        Runs::Tree { run, all, limit } => {
+            let shown = tree::Shown { all, limit: if limit == 0 { usize::MAX } else { limit } };
+            tree::show(&store::look(globals).await?, &run, shown, json).await
+        }
         Runs::Logs { run, follow } => logs::print(&store::look(globals).await?, &run, follow, json).await,
         Runs::States { run } => runs::states(&store::look(globals).await?, &run, json).await,
         Runs::Explain { run } => explain::explain(&store::look(globals).await?, &run, json).await,

@@ -19,6 +19,8 @@ pub(super) struct Wanted {
     pub(super) flow: Option<String>,
     pub(super) state: Option<StateType>,
     pub(super) since: Option<Duration>,
+    /// Whether those that other runs called are listed, too.
+    pub(super) all: bool,
     pub(super) limit: usize,
 }
 
@@ -33,12 +35,13 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
     if let Some(since) = wanted.since {
         query = query.within(since);
     }
-    let runs = orchestrator.flow_runs(&query).await?;
+    let runs = orchestrator.flow_runs(&if wanted.all { query.clone() } else { query.clone().roots() }).await?;
     if json {
         return print::json(&runs.into_iter().map(RunJson::from).collect::<Vec<_>>());
     }
     if runs.is_empty() {
-        print::note("no flow runs");
+        let inside = !wanted.all && !orchestrator.flow_runs(&query.limit(1)).await?.is_empty();
+        print::note(if inside { "no flow runs but those that other runs called: see --all" } else { "no flow runs" });
         return Ok(());
     }
     let mut table = Table::new(&["ID", "NAME", "FLOW", "STATE", "CREATED", "DURATION"]);

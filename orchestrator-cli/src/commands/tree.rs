@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use chrono::{DateTime, Utc};
 use orchestrator_core::text::one_line;
-use orchestrator_core::{FlowRunId, FlowRunQuery, Orchestrator, RunId, StateType};
+use orchestrator_core::{FlowRunId, FlowRunQuery, Orchestrator, RunId, State, StateType};
 use serde::Serialize;
 
 use crate::exit::Trouble;
@@ -14,7 +15,16 @@ use crate::{print, time};
 /// So many levels are shown below each other.
 const DEPTH: usize = 60;
 
-pub(super) async fn show(orchestrator: &Orchestrator, text: &str, limit: usize, json: bool) -> Result<(), Trouble> {
+/// What is shown of a tree.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown {
+    /// What each attempt called, not the last one's alone.
+    pub(super) all: bool,
+    /// So many runs below each run.
+    pub(super) limit: usize,
+}
+
+pub(super) async fn show(orchestrator: &Orchestrator, text: &str, shown: Shown, json: bool) -> Result<(), Trouble> {
     let id = find::run(orchestrator, text).await?;
     let root = Run::read(orchestrator, id).await?;
     let mut below = Below::default();
@@ -26,24 +36,39 @@ pub(super) async fn show(orchestrator: &Orchestrator, text: &str, limit: usize, 
             None => print::note("the runs below a task run outside of any flow are not listed"),
         },
     }
+    below.read_attempts(orchestrator, &root).await?;
     if json {
         return print::json(&below.node(root));
     }
     let mut text = String::new();
     line(&root, "", &mut text);
-    let limit = if limit == 0 { usize::MAX } else { limit };
-    below.write(id, "", limit, &mut text);
+    below.write(id, "", shown, &mut text);
     print::out(&text)
 }
 
-/// Runs by the run that called them, in the order of submission.
+/// Runs below others.
 #[derive(Default)]
-struct Below(HashMap<RunId, Vec<Run>>);
+struct Below {
+    /// By the run that called them, in the order of submission.
+    children: HashMap<RunId, Vec<Run>>,
+    /// Of runs whose body was started more than once, and that called others.
+    attempts: HashMap<RunId, Vec<Attempt>>,
+}
+
+/// One start of a run's body.
+struct Attempt {
+    began: DateTime<Utc>,
+    /// The state that it ended in, if that ended the run for a while.
+    ended: Option<State>,
+}
 
 #[derive(Serialize)]
 struct Node {
     #[serde(flatten)]
     run: RunJson,
+    /// Which attempt of the run above called it, counted from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<usize>,
     children: Vec<Node>,
 }
 
@@ -57,21 +82,42 @@ impl Below {
             let mut runs: Vec<_> = inner.into_iter().map(Run::Flow).chain(tasks.into_iter().map(Run::Task)).collect();
             runs.sort_by_key(|run| (created(run), run.id().as_uuid()));
             for run in runs {
-                self.0.entry(parent(&run).unwrap_or(flow.into())).or_default().push(run);
+                self.children.entry(parent(&run).unwrap_or(flow.into())).or_default().push(run);
             }
         }
         Ok(())
     }
 
+    /// Finds out when the attempts began of runs that had several, and called others.
+    async fn read_attempts(&mut self, orchestrator: &Orchestrator, root: &Run) -> Result<(), Trouble> {
+        let all = self.children.values().flatten().chain([root]);
+        let several: Vec<RunId> =
+            all.filter(|run| run_count(run) > 1 && self.children.contains_key(&run.id())).map(|run| run.id()).collect();
+        for id in several {
+            let attempts = attempts(&orchestrator.states(id).await?);
+            if attempts.len() > 1 {
+                self.attempts.insert(id, attempts);
+            }
+        }
+        Ok(())
+    }
+
+    /// Which attempt of a run called that one: its index.
+    fn attempt_of(&self, run: &Run, parent: RunId) -> Option<usize> {
+        let attempts = self.attempts.get(&parent)?;
+        Some(attempts.partition_point(|attempt| attempt.began <= created(run)).saturating_sub(1))
+    }
+
     /// The run with all below it. What is nested deeper than readers of JSON go is listed at the depth to which they do.
     fn node(mut self, root: Run) -> Node {
-        let mut open = vec![(Node { run: root.clone().into(), children: Vec::new() }, self.children(root.id()))];
+        let top = Node { run: root.clone().into(), attempt: None, children: Vec::new() };
+        let mut open = vec![(top, self.children(root.id()))];
         loop {
             let depth = open.len();
             let (node, left) = open.last_mut().expect("the root is closed last");
-            if let Some(next) = left.pop_front() {
+            if let Some((next, attempt)) = left.pop_front() {
                 let below = self.children(next.id());
-                let next = Node { run: next.into(), children: Vec::new() };
+                let next = Node { run: next.into(), attempt, children: Vec::new() };
                 if depth < DEPTH {
                     open.push((next, below));
                 } else {
@@ -88,36 +134,105 @@ impl Below {
         }
     }
 
-    fn children(&mut self, of: RunId) -> VecDeque<Run> {
-        self.0.remove(&of).unwrap_or_default().into()
+    fn children(&mut self, of: RunId) -> VecDeque<(Run, Option<usize>)> {
+        let children = self.children.remove(&of).unwrap_or_default();
+        let with_attempt = |run: Run| {
+            let attempt = self.attempt_of(&run, of).map(|attempt| attempt + 1);
+            (run, attempt)
+        };
+        children.into_iter().map(with_attempt).collect()
     }
 
-    fn write(&self, of: RunId, indent: &str, limit: usize, text: &mut String) {
-        let Some(children) = self.0.get(&of) else { return };
+    fn write(&self, of: RunId, indent: &str, shown: Shown, text: &mut String) {
+        let Some(children) = self.children.get(&of) else { return };
         if indent.chars().count() >= 3 * DEPTH {
             *text += &format!("{indent}└─ …\n");
             return;
         }
-        let (shown, hidden) = choose(children, limit);
-        for (n, run) in shown.iter().enumerate() {
-            let last = n + 1 == shown.len() && hidden.is_empty();
+        let Some(attempts) = self.attempts.get(&of) else {
+            return self.write_runs(children.iter().collect(), indent, shown, text);
+        };
+        let mut by_attempt: Vec<Vec<&Run>> = attempts.iter().map(|_| Vec::new()).collect();
+        for run in children {
+            by_attempt[self.attempt_of(run, of).unwrap_or_default()].push(run);
+        }
+        let last = attempts.len() - 1;
+        for (n, (attempt, runs)) in attempts.iter().zip(by_attempt).enumerate() {
+            if n == last && !shown.all {
+                return self.write_runs(runs, indent, shown, text);
+            }
+            let more = if shown.all { n < last } else { n + 1 < last || self.has_children_of_last(of) };
+            let (branch, below) = if more { ("├─ ", "│  ") } else { ("└─ ", "   ") };
+            let ended = attempt.ended.as_ref().map(|state| format!("  {}", print::state(state))).unwrap_or_default();
+            let called = if runs.is_empty() { "no runs".to_owned() } else { counted(&count(&runs)) };
+            *text += &format!("{}attempt {}{ended}  {called}\n", print::dim(format!("{indent}{branch}")), n + 1);
+            if shown.all {
+                self.write_runs(runs, &format!("{indent}{below}"), shown, text);
+            }
+        }
+    }
+
+    /// Whether the last attempt of a run called others.
+    fn has_children_of_last(&self, run: RunId) -> bool {
+        let last = self.attempts.get(&run).map(|attempts| attempts.len() - 1);
+        self.children.get(&run).is_some_and(|runs| runs.iter().any(|child| self.attempt_of(child, run) == last))
+    }
+
+    fn write_runs(&self, runs: Vec<&Run>, indent: &str, shown: Shown, text: &mut String) {
+        let (chosen, hidden) = choose(runs, shown.limit);
+        for (n, run) in chosen.iter().enumerate() {
+            let last = n + 1 == chosen.len() && hidden.is_empty();
             let (branch, below) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
             line(run, &format!("{indent}{branch}"), text);
-            self.write(run.id(), &format!("{indent}{below}"), limit, text);
+            self.write(run.id(), &format!("{indent}{below}"), shown, text);
         }
         if !hidden.is_empty() {
-            let parts = hidden.iter().map(|((kind, name), count)| print::state_name(*kind, &format!("{count} {name}")));
-            let (more, parts) = (hidden.values().sum::<usize>(), parts.collect::<Vec<_>>().join(", "));
-            *text += &format!("{indent}└─ and {more} more: {parts}\n");
+            let more = hidden.values().sum::<usize>();
+            *text += &format!("{indent}└─ and {more} more: {}\n", counted(&hidden));
         }
     }
 }
 
+/// When the attempts of a run began.
+fn attempts(states: &[State]) -> Vec<Attempt> {
+    let mut attempts: Vec<Attempt> = Vec::new();
+    let mut before: Option<&State> = None;
+    for state in states {
+        // What was paused goes on in the same attempt.
+        let begins = state.kind == StateType::Running && before.is_none_or(|before| before.kind != StateType::Paused);
+        if begins {
+            if let Some(last) = attempts.last_mut() {
+                last.ended = before.filter(|before| before.is_terminal()).cloned();
+            }
+            attempts.push(Attempt { began: state.timestamp, ended: None });
+        }
+        before = Some(state);
+    }
+    attempts
+}
+
+/// How many runs are in each state.
+type Counts<'a> = BTreeMap<(StateType, &'a str), usize>;
+
+fn count<'a>(runs: &[&'a Run]) -> Counts<'a> {
+    let mut counts = Counts::new();
+    for run in runs {
+        *counts.entry((run.state().kind, run.state().name.as_str())).or_default() += 1;
+    }
+    counts
+}
+
+/// `2 Completed, 1 NotReady`
+fn counted(counts: &Counts<'_>) -> String {
+    let parts = counts.iter().map(|((kind, name), count)| print::state_name(*kind, &format!("{count} {name}")));
+    parts.collect::<Vec<_>>().join(", ")
+}
+
 /// The children that are shown, and what became of the others. Those that completed are left out first.
-fn choose(children: &[Run], limit: usize) -> (Vec<&Run>, BTreeMap<(StateType, &str), usize>) {
+fn choose(children: Vec<&Run>, limit: usize) -> (Vec<&Run>, Counts<'_>) {
     let completed = |run: &&Run| run.state().kind == StateType::Completed;
     let mut room = limit.saturating_sub(children.iter().filter(|run| !completed(run)).take(limit).count());
-    let (mut shown, mut hidden) = (Vec::new(), BTreeMap::new());
+    let (mut shown, mut hidden) = (Vec::new(), Counts::new());
     for run in children {
         let fits = if completed(&run) {
             let fits = room > 0;
@@ -149,10 +264,17 @@ fn line(run: &Run, indent: &str, text: &mut String) {
     *text += &format!("{}{name}{what}  {state}{taken}  {id}\n", print::dim(indent));
 }
 
-const fn created(run: &Run) -> chrono::DateTime<chrono::Utc> {
+const fn created(run: &Run) -> DateTime<Utc> {
     match run {
         Run::Flow(run) => run.created,
         Run::Task(run) => run.created,
+    }
+}
+
+const fn run_count(run: &Run) -> u32 {
+    match run {
+        Run::Flow(run) => run.run_count,
+        Run::Task(run) => run.run_count,
     }
 }
 

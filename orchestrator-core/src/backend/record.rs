@@ -599,12 +599,13 @@ pub struct FlowRunQuery {
     pub(crate) within: Option<Duration>,
     pub(crate) enclosing: Option<FlowRunId>,
     pub(crate) active: bool,
+    pub(crate) roots: bool,
     pub(crate) limit: usize,
 }
 
 impl Default for FlowRunQuery {
     fn default() -> Self {
-        Self { flow: None, kind: None, within: None, enclosing: None, active: false, limit: 200 }
+        Self { flow: None, kind: None, within: None, enclosing: None, active: false, roots: false, limit: 200 }
     }
 }
 
@@ -644,6 +645,12 @@ impl FlowRunQuery {
         self
     }
 
+    /// Only runs that no other run called.
+    pub fn roots(mut self) -> Self {
+        self.roots = true;
+        self
+    }
+
     /// At most that many runs.
     pub fn limit(mut self, runs: usize) -> Self {
         self.limit = runs;
@@ -678,6 +685,12 @@ impl FlowRunQuery {
     #[must_use]
     pub const fn is_active(&self) -> bool {
         self.active
+    }
+
+    /// Whether no other run may have called them.
+    #[must_use]
+    pub const fn is_of_roots(&self) -> bool {
+        self.roots
     }
 
     /// How many runs to list at most.

@@ -58,6 +58,13 @@ fn filters(backend: &Arc<dyn StateBackend>) {
     check(all().flow("nightly"), &[&elsewhere, &running, &failed, &done]);
     check(all().flow("weekly"), &[&retrying, &other]);
     check(all().flow("night"), &[]);
+    let inside = RunInfo { parent: Some(done.id), flow_run: done.id.as_flow(), ..flow(150) };
+    backend.give(&[success(&inside, 150)]);
+    check(all().flow("nightly"), &[&elsewhere, &running, &failed, &inside, &done]);
+    check(all().flow("nightly").roots(), &[&elsewhere, &running, &failed, &done]);
+    check(all().roots().limit(2), &[&elsewhere, &running]);
+    check(all().state(StateType::Completed).roots(), &[&elsewhere, &other, &done]);
+    check(all().active().roots(), &[&running, &retrying]);
     check(all().state(StateType::Failed), &[&failed]);
     check(all().state(StateType::Running), &[&running, &retrying]);
     check(all().state(StateType::Paused), &[]);

@@ -105,6 +105,7 @@ impl Run {
             && query.period().is_none_or(|period| now.since(first.at) <= period)
             && query.enclosing().is_none_or(|flow_run| info.flow_run == Some(flow_run))
             && !(query.is_active() && last.name.kind().is_terminal())
+            && !(query.is_of_roots() && info.parent.is_some())
     }
 
     pub(super) fn matches_task(&self, query: &TaskRunQuery, now: Timestamp) -> bool {

@@ -33,15 +33,17 @@ impl RunHistory for SqliteBackend {
                 return few_flow_runs(connection, query, oldest, limit);
             }
             if query.flow_name().is_none() && query.state_type().is_none() {
-                let filter = "run.created >= ?1 ORDER BY run.created DESC, run.id DESC LIMIT ?2";
-                return flow_runs(connection, filter, params![oldest, limit]);
+                let roots = if query.is_of_roots() { "run.parent IS NULL AND" } else { "" };
+                let filter = format!("{roots} run.created >= ?1 ORDER BY run.created DESC, run.id DESC LIMIT ?2");
+                return flow_runs(connection, &filter, params![oldest, limit]);
             }
             let mut found = Vec::new();
             // One function and state after the other, so that the index gives the order.
             for function in flow_functions(connection, query.flow_name())? {
                 for state in StateName::ALL {
                     if query.state_type().is_none_or(|kind| kind == state.kind()) {
-                        found.extend(newest_of(connection, function, state, oldest, limit)?);
+                        let roots = query.is_of_roots();
+                        found.extend(newest_of(connection, function, state, roots, oldest, limit)?);
                     }
                 }
             }
@@ -284,10 +286,11 @@ fn few_flow_runs(
     let enclosing = query.enclosing().map(|id| id.as_uuid().into_bytes());
     let enclosed = if enclosing.is_some() { "run.flow_run = ?1" } else { "?1 IS NULL" };
     let active = if query.is_active() { "AND run.end_time IS NULL" } else { "" };
+    let roots = if query.is_of_roots() { "AND +run.parent IS NULL" } else { "" };
     let state = query.state_type().map_or_else(String::new, |kind| format!("AND +run.state IN ({})", names_of(kind)));
     // The signs keep SQLite from going through all runs in the order of time.
     let filter = format!(
-        "{enclosed} {active} {state} AND (?2 IS NULL OR function.name = ?2) AND +run.created >= ?3
+        "{enclosed} {active} {roots} {state} AND (?2 IS NULL OR function.name = ?2) AND +run.created >= ?3
         ORDER BY +run.created DESC, +run.id DESC LIMIT ?4"
     );
     flow_runs(connection, &filter, params![enclosing, query.flow_name(), oldest, limit])
@@ -311,12 +314,17 @@ fn newest_of(
     connection: &Connection,
     function: i64,
     state: StateName,
+    roots: bool,
     oldest: i64,
     limit: i64,
 ) -> rusqlite::Result<Vec<(i64, [u8; 16])>> {
-    let select = "SELECT created, id FROM flow_run WHERE function = ?1 AND state = ?2 AND created >= ?3
-        ORDER BY created DESC, id DESC LIMIT ?4";
-    let mut statement = connection.prepare_cached(select)?;
+    // The sign keeps SQLite from going through all roots.
+    let roots = if roots { "AND +parent IS NULL" } else { "" };
+    let select = format!(
+        "SELECT created, id FROM flow_run WHERE function = ?1 AND state = ?2 AND created >= ?3 {roots}
+        ORDER BY created DESC, id DESC LIMIT ?4"
+    );
+    let mut statement = connection.prepare_cached(&select)?;
     let runs = statement.query_map(params![function, state.as_str(), oldest, limit], |row| {
         let read = || Ok((row.get(0)?, row.get(1)?));
         read().map_err(|error| of_run("flow_run", row.get(1), error))

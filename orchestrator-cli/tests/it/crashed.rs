@@ -1,0 +1,109 @@
+//! Flow runs that crashed: whether they go on by themselves, and what their attempts called.
+
+use orchestrator_core::StateName::{AwaitingRetry, Cached, Completed, Crashed, Pending, Retrying, Running};
+use orchestrator_core::backend::record::{OnCrash, RunInfo};
+
+use super::world::{World, fetch, flow, flow_id, went};
+
+/// A run of a flow that goes on by itself `budget` times in a row, did so once, and has crashed again.
+fn crashed(world: &World, n: u128, name: &str, budget: u32) -> RunInfo {
+    let run = RunInfo { on_crash: OnCrash { hooks: false, budget: Some(budget) }, ..flow(n, name) };
+    // Of a flow of its own: what a crash may cost is known of flows, not of runs.
+    let run = RunInfo { key: if budget == 1 { "etl::once" } else { "etl::often" }, function: "etl", ..run };
+    let states = [(Pending, 0), (Running, 10), (Crashed, 1_000), (Running, 2_000), (Crashed, 3_000)];
+    world.give(&[went(&run, &states, Some("its process 4711 on machine went away"), 2)]);
+    let by_hand = rusqlite::Connection::open(world.database()).expect("open");
+    let id = flow_id(n).as_uuid().into_bytes();
+    assert_eq!(by_hand.execute("UPDATE flow_run SET resumed = 1 WHERE id = ?1", [id]).expect("update"), 1);
+    run
+}
+
+#[test]
+fn it_is_told_whether_a_run_goes_on_by_itself() {
+    let world = World::empty();
+    crashed(&world, 1, "merry-wren", 3);
+    crashed(&world, 2, "tired-wren", 1);
+    let goes_on = "goes on by itself when its program is started: 1 of 3 times in a row are used";
+    let used_up = "does not go on by itself any more: its crash_budget of 1 time in a row is used up";
+    for (run, on_crash, exhausted, budget) in [("merry-wren", goes_on, false, 3), ("tired-wren", used_up, true, 1)] {
+        let shown = world.tell(&["runs", "show", run]);
+        assert!(shown.contains(&format!("\n  on crash  {on_crash}\n")), "{shown}");
+        let said = format!("flow run '{run}' ended as Crashed: its process 4711 on machine went away; it {on_crash}\n");
+        assert_eq!(world.tell(&["runs", "explain", run]), said);
+        let json = serde_json::json!({ "used": 1, "budget": budget, "exhausted": exhausted });
+        assert_eq!(world.json(&["runs", "show", run])["on_crash"], json);
+        assert_eq!(world.json(&["runs", "explain", run])["on_crash"], json);
+    }
+}
+
+#[test]
+fn what_earlier_attempts_called_is_folded() {
+    let world = World::empty();
+    let wren = crashed(&world, 1, "merry-wren", 3);
+    let task = |n: u128, index: u32, state, at: i64| went(&fetch(n, &wren, index), &[(Pending, at), state], None, 1);
+    let inner = RunInfo { parent: Some(wren.id), flow_run: wren.id.as_flow(), ..flow(6, "inner-wren") };
+    let inner_states =
+        [(Pending, 2_020), (Running, 2_030), (AwaitingRetry, 2_100), (Retrying, 2_200), (Completed, 2_400)];
+    world.give(&[
+        task(2, 0, (Completed, 400), 20),
+        task(3, 1, (Crashed, 1_000), 30),
+        task(4, 0, (Cached, 2_011), 2_010),
+        task(5, 1, (Crashed, 3_000), 2_012),
+        went(&inner, &inner_states, None, 2),
+        went(&fetch(7, &inner, 0), &[(Pending, 2_040), (Running, 2_041), (Completed, 2_050)], None, 1),
+        went(&fetch(8, &inner, 1), &[(Pending, 2_240), (Running, 2_241), (Completed, 2_250)], None, 1),
+    ]);
+    let tree = world.tell(&["runs", "tree", "merry-wren"]);
+    let lines = |tree: &str| tree.lines().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(
+        lines(&tree),
+        [
+            "merry-wren (flow etl)  Crashed  2.99s  11111111",
+            "├─ attempt 1  Crashed  1 Completed, 1 Crashed",
+            "├─ fetch-0  Cached  44444444",
+            "├─ fetch-1  Crashed  55555555",
+            "└─ inner-wren (flow github-stars)  Completed  370ms  66666666",
+            "   ├─ attempt 1  1 Completed",
+            "   └─ fetch-1  Completed  9ms  88888888",
+        ]
+    );
+    let all = world.tell(&["runs", "tree", "merry-wren", "--all"]);
+    assert_eq!(
+        lines(&all),
+        [
+            "merry-wren (flow etl)  Crashed  2.99s  11111111",
+            "├─ attempt 1  Crashed  1 Completed, 1 Crashed",
+            "│  ├─ fetch-0  Completed  22222222",
+            "│  └─ fetch-1  Crashed  33333333",
+            "└─ attempt 2  1 Cached, 1 Completed, 1 Crashed",
+            "   ├─ fetch-0  Cached  44444444",
+            "   ├─ fetch-1  Crashed  55555555",
+            "   └─ inner-wren (flow github-stars)  Completed  370ms  66666666",
+            "      ├─ attempt 1  1 Completed",
+            "      │  └─ fetch-0  Completed  9ms  77777777",
+            "      └─ attempt 2  1 Completed",
+            "         └─ fetch-1  Completed  9ms  88888888",
+        ]
+    );
+    let json = world.json(&["runs", "tree", "merry-wren"]);
+    let attempts: Vec<_> =
+        json["children"].as_array().expect("children").iter().map(|run| run["attempt"].clone()).collect();
+    assert_eq!(attempts, [1, 1, 2, 2, 2]);
+    assert_eq!(json.get("attempt"), None, "nothing called the root");
+}
+
+#[test]
+fn runs_that_other_runs_called_are_listed_if_wanted() {
+    let world = World::new();
+    let names = |arguments: &[&str]| {
+        let runs = world.json(arguments);
+        let names =
+            runs.as_array().expect("an array").iter().map(|run| run["name"].as_str().expect("a name").to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(names(&["runs", "ls"]), ["odd\u{1b}[2Jname", "calm-heron", "brave-otter"]);
+    assert_eq!(names(&["runs", "ls", "--all"]), ["odd\u{1b}[2Jname", "calm-heron", "quiet-crane", "brave-otter"]);
+    let none = world.ask(&["runs", "ls", "--state", "completed"]);
+    assert_eq!(none.err, "no flow runs but those that other runs called: see --all\n");
+    assert_eq!(names(&["runs", "ls", "--state", "completed", "--all"]), ["quiet-crane"]);
+}
