@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
@@ -100,7 +101,7 @@ pub(crate) enum Whole {
   {name} resume brave-otter
   {name} resume --last")]
     Resume {
-        #[arg(value_name = "ID", help = RUN, required_unless_present = "last")]
+        #[arg(value_name = "ID", help = RUN)]
         run: Option<String>,
         /// The newest run of a flow of this program that failed, crashed or was cancelled
         #[arg(long, conflicts_with = "run")]
@@ -170,7 +171,7 @@ pub(crate) enum Runs {
         #[arg(long, short)]
         all: bool,
         /// At most so many runs
-        #[arg(long, value_name = "N", default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = whole::<usize>)]
         limit: usize,
     },
     /// Shows all that is known of a run
@@ -195,7 +196,7 @@ pub(crate) enum Runs {
         #[arg(long, short)]
         all: bool,
         /// Show at most so many runs below each run, those that did not complete first; 0 for all. JSON has all
-        #[arg(long, value_name = "N", default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = whole::<usize>)]
         limit: usize,
     },
     /// Prints the log of a run; that of a flow run has the lines of all runs inside it
@@ -297,7 +298,7 @@ pub(crate) enum Tasks {
         #[arg(long, value_name = "TIME", value_parser = period)]
         since: Option<Duration>,
         /// At most so many runs
-        #[arg(long, value_name = "N", default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = whole::<usize>)]
         limit: usize,
     },
 }
@@ -316,6 +317,7 @@ pub(crate) enum Limits {
         /// The limit's name
         name: String,
         /// How many slots it has
+        #[arg(allow_negative_numbers = true, value_parser = whole::<u32>)]
         slots: u32,
         /// Makes it a rate limit: so many slots come back each second
         #[arg(long, value_name = "N")]
@@ -340,6 +342,27 @@ pub(crate) enum Db {
     Info,
     /// Brings a database of an older version to the present form; other commands do so, too
     Migrate,
+    /// Removes old runs now, with all that is kept of them, as programs do in the background
+    ///
+    /// What is old is said by the options or else by the policy in force: see `db info`. What has not ended stays. Asks first where
+    /// there is a terminal, and needs --yes where there is none, unless the policy in force is applied.
+    #[command(after_help = "Examples:
+  {name} db prune --older-than 7d --dry-run
+  {name} db prune --keep 1000 --yes")]
+    Prune {
+        /// Runs that ended longer ago, such as 30d
+        #[arg(long, value_name = "TIME", value_parser = period)]
+        older_than: Option<Duration>,
+        /// All but the newest so many runs
+        #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>)]
+        keep: Option<u64>,
+        /// Only say how many there are
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
     /// Gives room that is not used back to the system
     Compact,
     /// Looks for anything that is not as it should be; exit code 1 if there is something
@@ -356,7 +379,7 @@ pub(crate) enum Cache {
         #[arg(long, value_name = "KEY")]
         task: Option<String>,
         /// At most so many results
-        #[arg(long, value_name = "N", default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = whole::<usize>)]
         limit: usize,
     },
     /// Shows what is known of a cached result
@@ -373,13 +396,23 @@ pub(crate) enum Cache {
         key: Vec<String>,
     },
     /// Removes all cached results
+    ///
+    /// Asks first where there is a terminal, and needs --yes where there is none.
     #[command(after_help = "Example:
-  {name} cache clear --task pipeline::fetch")]
+  {name} cache clear --task pipeline::fetch --yes")]
     Clear {
         /// Only results of this task, by its key: the function's module path and name
         #[arg(long, value_name = "KEY")]
         task: Option<String>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
     },
+}
+
+/// A number that is not negative, with a sentence for what is none.
+fn whole<N: FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "expected a whole number from 0 up".to_owned())
 }
 
 fn period(text: &str) -> Result<Duration, String> {

@@ -5,6 +5,7 @@
 //! alone. Commands that look change nothing: they make no database, and run nothing.
 
 mod args;
+mod ask;
 mod commands;
 mod exit;
 mod find;

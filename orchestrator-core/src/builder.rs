@@ -313,7 +313,7 @@ impl OrchestratorBuilder {
             observers,
             workers: self.blocking_threads.unwrap_or_else(|| (4 * cores).max(16)),
             strict: self.strict.unwrap_or(false),
-            retention: if self.look_only { Retention::off() } else { self.retention.unwrap_or_default() },
+            retention: self.retention.unwrap_or_default(),
             resume_crashed: self.resume_crashed.unwrap_or(true),
             signals: self.signals,
             lease: self.lease.unwrap_or(LEASE),

@@ -5,7 +5,7 @@ use crate::backend::{BackendError, BackendErrorKind};
 use crate::error::{Error, ErrorKind};
 use crate::id::RunId;
 use crate::orchestrator::{Inner, Orchestrator};
-use crate::results::{self, Sweeper};
+use crate::results::{self, ResultsInfo, Sweeper};
 use crate::retention::{Retention, upkeep};
 
 impl Orchestrator {
@@ -88,6 +88,30 @@ impl Orchestrator {
         let removed = self.maintain(apply).await?;
         self.sweep().await;
         Ok(removed)
+    }
+
+    /// What [`apply_retention`](Self::apply_retention) would remove with that policy; changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read, or keeps nothing beyond this process.
+    pub async fn preview_retention(&self, policy: Retention) -> Result<Removed, Error> {
+        self.maintain(move |store, inner| store.prunable(&policy, inner.clock.now())).await
+    }
+
+    /// How long history is kept, as far as this orchestrator knows: others over the same store may have been told otherwise.
+    /// One that only looks applies it at no time by itself.
+    pub fn retention(&self) -> Retention {
+        self.inner().retention
+    }
+
+    /// Where large results are kept, and how many there are.
+    ///
+    /// # Errors
+    ///
+    /// If the store of results cannot be read.
+    pub async fn results_info(&self) -> Result<ResultsInfo, Error> {
+        Ok(self.inner().results.info().await?)
     }
 
     /// Deletes the objects of results that were removed. What cannot be deleted now is deleted another time.

@@ -78,6 +78,8 @@ pub(crate) struct Inner {
     outside: Mutex<Weak<Scope>>,
     /// The numbers of runs outside of flows.
     counts: Arc<Counts>,
+    /// How long history is kept.
+    pub(crate) retention: Retention,
     /// Removes old runs in the background, until it is dropped.
     #[expect(dead_code, reason = "it is held to be dropped")]
     upkeep: Option<Upkeep>,
@@ -167,6 +169,7 @@ impl Orchestrator {
         let inner = Arc::new(Inner {
             // Whoever only looks leaves everything as it is.
             upkeep: if role == Role::Works { Upkeep::start(&sweeper, &clock, retention) } else { None },
+            retention,
             process: membership.as_ref().map_or_else(crate::process::this_process, |member| member.process()),
             journal,
             limits,

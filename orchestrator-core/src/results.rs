@@ -74,6 +74,16 @@ pub trait ResultStore: fmt::Debug + Send + Sync + 'static {
     /// If the store cannot be read.
     fn list<'a>(&'a self, folder: &'a str) -> Doing<'a, Vec<String>>;
 
+    /// How many objects there are, and how many bytes they have in all; `None` where finding out would take long, or is not
+    /// implemented.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn size<'a>(&'a self) -> Doing<'a, Option<(u64, u64)>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Where the store is: a folder, or the URL of a bucket. It tells stores apart, in all processes: objects are deleted
     /// only where they were put.
     fn location(&self) -> String;
@@ -124,6 +134,18 @@ pub(crate) struct Results {
     failing: AtomicBool,
 }
 
+/// The store of large results of an orchestrator; made by [`Orchestrator::results_info`](crate::Orchestrator::results_info).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResultsInfo {
+    /// Where it is.
+    pub location: String,
+    /// How many objects there are, if that is quickly found out.
+    pub objects: Option<u64>,
+    /// How many bytes they have in all.
+    pub bytes: Option<u64>,
+}
+
 /// Why what was put away cannot be taken out again.
 fn damaged(doing: String, why: impl fmt::Display) -> BackendError {
     BackendError::new(BackendErrorKind::Damaged, doing).because(why.to_string())
@@ -133,6 +155,11 @@ impl Results {
     pub(crate) fn new(store: Arc<dyn ResultStore>, inline_up_to: Option<usize>) -> Self {
         let location = store.location().into();
         Self { store, location, inline_up_to: inline_up_to.unwrap_or(INLINE_UP_TO), failing: AtomicBool::new(false) }
+    }
+
+    pub(crate) async fn info(&self) -> Result<ResultsInfo, BackendError> {
+        let (objects, bytes) = self.store.size().await?.unzip();
+        Ok(ResultsInfo { location: self.store.location(), objects, bytes })
     }
 
     /// Puts a value away; it is encoded and hashed away from the threads of the runtime.

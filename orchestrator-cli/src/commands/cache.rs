@@ -10,7 +10,7 @@ use crate::exit::{self, Trouble};
 use crate::find::short;
 use crate::json::CacheJson;
 use crate::print::{self, Facts, Table};
-use crate::time;
+use crate::{ask, time};
 
 /// A message names so many of the results that could be meant.
 const NAMED: usize = 10;
@@ -87,7 +87,23 @@ pub(super) async fn remove(orchestrator: &Orchestrator, keys: &[String], json: b
     removed(orchestrator.remove_cached(&found).await?, json)
 }
 
-pub(super) async fn clear(orchestrator: &Orchestrator, task: Option<&str>, json: bool) -> Result<(), Trouble> {
+pub(super) async fn clear(
+    orchestrator: &Orchestrator,
+    task: Option<&str>,
+    yes: bool,
+    json: bool,
+) -> Result<(), Trouble> {
+    if !yes {
+        let mut query = CacheQuery::new().limit(usize::MAX);
+        if let Some(task) = task {
+            query = query.task_key(task);
+        }
+        match orchestrator.cache_entries(&query).await?.len() {
+            0 => {}
+            1 => ask::remove("1 cached result", "")?,
+            count => ask::remove(&format!("{count} cached results"), "")?,
+        }
+    }
     removed(orchestrator.clear_cache(task).await?, json)
 }
 

@@ -2,8 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use indicatif::HumanBytes;
+use orchestrator_core::results::ResultsInfo;
 use orchestrator_core::text::one_line;
-use orchestrator_core::{Orchestrator, StoreInfo, Timestamp};
+use orchestrator_core::{Orchestrator, Retention, StoreInfo, Timestamp};
 use serde::Serialize;
 
 use crate::exit::{self, Trouble};
@@ -21,11 +22,23 @@ struct InfoJson {
     task_runs: u64,
     oldest_run: Option<DateTime<Utc>>,
     newest_run: Option<DateTime<Utc>>,
-    /// When the retention was last applied from beginning to end.
+    /// How long history is kept.
+    retention: String,
+    /// When that was last applied from beginning to end.
     last_pruned: Option<DateTime<Utc>>,
+    /// Where large results are kept.
+    results: ResultsJson,
     tables: Vec<TableJson>,
     /// The processes that use it, as far as is known.
     processes: Vec<ProcessJson>,
+}
+
+#[derive(Serialize)]
+struct ResultsJson {
+    location: String,
+    /// Null where finding out would take long.
+    objects: Option<u64>,
+    bytes: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -42,8 +55,9 @@ struct ProcessJson {
     pid: u32,
 }
 
-impl From<StoreInfo> for InfoJson {
-    fn from(info: StoreInfo) -> Self {
+impl InfoJson {
+    fn new(info: StoreInfo, results: ResultsInfo, retention: Retention) -> Self {
+        let ResultsInfo { location, objects, bytes, .. } = results;
         let time = |time: Option<Timestamp>| time.map(Timestamp::to_datetime);
         let tables =
             info.tables.into_iter().map(|table| TableJson { name: table.name, rows: table.rows, bytes: table.bytes });
@@ -58,7 +72,9 @@ impl From<StoreInfo> for InfoJson {
             task_runs: info.task_runs,
             oldest_run: time(info.oldest_run),
             newest_run: time(info.newest_run),
+            retention: retention.to_string(),
             last_pruned: time(info.last_pruned),
+            results: ResultsJson { location, objects, bytes },
             tables: tables.collect(),
             processes: processes.collect(),
         }
@@ -67,8 +83,9 @@ impl From<StoreInfo> for InfoJson {
 
 pub(super) async fn info(orchestrator: &Orchestrator, json: bool) -> Result<(), Trouble> {
     let info = orchestrator.store_info().await?;
+    let (results, retention) = (orchestrator.results_info().await?, orchestrator.retention());
     if json {
-        return print::json(&InfoJson::from(info));
+        return print::json(&InfoJson::new(info, results, retention));
     }
     let mut facts = Facts::default();
     facts.add("format", info.format.to_string());
@@ -81,9 +98,13 @@ pub(super) async fn info(orchestrator: &Orchestrator, json: bool) -> Result<(), 
         facts.add("runs from", time::local(oldest.to_datetime()));
         facts.add("to", time::local(newest.to_datetime()));
     }
-    if let Some(pruned) = info.last_pruned {
-        facts.add("old runs removed", time::local(pruned.to_datetime()));
-    }
+    let pruned = info.last_pruned.map(|pruned| format!("; last applied {}", time::local(pruned.to_datetime())));
+    facts.add("retention", format!("{retention}{}", pruned.unwrap_or_default()));
+    let size = results.objects.zip(results.bytes).map_or_else(
+        || "in a store that is not counted".to_owned(),
+        |(objects, bytes)| format!("{} in {objects} objects", HumanBytes(bytes)),
+    );
+    facts.add("large results", format!("{size}, {}", one_line(&results.location)));
     if !info.processes.is_empty() {
         let processes = info.processes.iter().map(|process| format!("{} on {}", process.pid, one_line(&process.host)));
         facts.add("used by", processes.collect::<Vec<_>>().join("\n"));

@@ -8,6 +8,7 @@ mod flows;
 mod limits;
 mod logs;
 mod parameters;
+mod prune;
 mod remove;
 mod run;
 mod runs;
@@ -28,7 +29,10 @@ pub(crate) async fn run(parsed: Parsed) -> Result<u8, Trouble> {
     let globals = &globals;
     match command {
         Whole::Run { flow, params, file } => run::run(globals, &flow, parameters::Typed { params, file }).await,
-        Whole::Resume { run, .. } => run::resume(globals, run.as_deref()).await,
+        Whole::Resume { run: None, last: false } => Err(Trouble::usage(
+            "resume which run? Say its ID, or --last for the newest that failed, crashed or was cancelled; see `runs ls`",
+        )),
+        Whole::Resume { run, last: _ } => run::resume(globals, run.as_deref()).await,
         Whole::Flows => flows::list(globals.json).map(|()| exit::SUCCESS),
         Whole::Look(command) => look(globals, command, known).await,
     }
@@ -56,10 +60,16 @@ async fn look(globals: &Globals, command: Look, known: Command) -> Result<u8, Tr
             }
             Cache::Show { key } => cache::show(&store::look(globals).await?, &key, globals.json).await,
             Cache::Rm { key } => cache::remove(&store::look(globals).await?, &key, globals.json).await,
-            Cache::Clear { task } => cache::clear(&store::look(globals).await?, task.as_deref(), globals.json).await,
+            Cache::Clear { task, yes } => {
+                cache::clear(&store::look(globals).await?, task.as_deref(), yes, globals.json).await
+            }
         },
         Look::Db(Db::Info) => db::info(&store::look(globals).await?, globals.json).await,
         Look::Db(Db::Migrate) => db::migrate(&store::look(globals).await?, globals.json).await,
+        Look::Db(Db::Prune { older_than, keep, dry_run, yes }) => {
+            let wanted = prune::Wanted { older_than, keep, dry_run, yes };
+            prune::prune(&store::look(globals).await?, wanted, globals.json).await
+        }
         Look::Db(Db::Compact) => db::compact(&store::look(globals).await?, globals.json).await,
         Look::Watch => watch::watch(&store::look(globals).await?, globals.json).await,
         Look::Completions { shell } => complete(shell, known),

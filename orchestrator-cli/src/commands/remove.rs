@@ -1,6 +1,5 @@
 //! `runs rm`.
 
-use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
@@ -9,7 +8,7 @@ use orchestrator_core::{FlowRun, FlowRunQuery, Orchestrator, RunId, StateType};
 use serde::Serialize;
 
 use crate::exit::Trouble;
-use crate::{find, print};
+use crate::{ask, find, print};
 
 /// So many runs are removed at a time.
 const STEP: usize = 200;
@@ -32,7 +31,7 @@ struct RemovedJson {
 pub(super) async fn remove(orchestrator: &Orchestrator, wanted: Wanted, json: bool) -> Result<(), Trouble> {
     let runs = chosen(orchestrator, &wanted).await?;
     if !runs.is_empty() && !wanted.yes {
-        ask(orchestrator, &runs).await?;
+        confirm(orchestrator, &runs).await?;
     }
     let mut removed = RemovedJson::default();
     for step in runs.chunks(STEP) {
@@ -70,7 +69,7 @@ async fn chosen(orchestrator: &Orchestrator, wanted: &Wanted) -> Result<Vec<RunI
     Ok(chosen)
 }
 
-async fn ask(orchestrator: &Orchestrator, runs: &[RunId]) -> Result<(), Trouble> {
+async fn confirm(orchestrator: &Orchestrator, runs: &[RunId]) -> Result<(), Trouble> {
     let what = match runs {
         [id] => {
             let run = find::Run::read(orchestrator, *id).await?;
@@ -78,19 +77,9 @@ async fn ask(orchestrator: &Orchestrator, runs: &[RunId]) -> Result<(), Trouble>
         }
         runs => several(runs.len() as u64, "run"),
     };
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Err(Trouble::usage(format!("{what} would be removed: say --yes where nobody can be asked")));
-    }
-    let mut answer = String::new();
-    let _ =
-        write!(io::stderr(), "Remove {what}, with all that is kept of it? [y/N] ").and_then(|()| io::stderr().flush());
-    io::stdin().read_line(&mut answer)?;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(Trouble::usage("nothing was removed")),
-    }
+    ask::remove(&what, ", with all that is kept of it")
 }
 
-fn several(count: u64, what: &str) -> String {
+pub(super) fn several(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

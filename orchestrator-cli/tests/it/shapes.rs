@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
+use super::program::Answer;
 use super::world::{World, flow_id, task_id};
 
 #[test]
@@ -13,10 +14,51 @@ fn lists_are_arrays_even_if_they_are_empty() {
         assert_eq!(world.json(command), json!([]), "{command:?}");
     }
     assert_eq!(world.json(&["cache", "ls", "--task", "x"]), json!([]));
-    let ids: Vec<_> =
-        world.json(&["runs", "ls"]).as_array().expect("an array").iter().map(|run| run["id"].clone()).collect();
+    let ids: Vec<_> = world
+        .json(&["runs", "ls", "--all"])
+        .as_array()
+        .expect("an array")
+        .iter()
+        .map(|run| run["id"].clone())
+        .collect();
     assert_eq!(ids, [8, 7, 5, 1].map(|n| json!(flow_id(n).to_string())), "newest first");
     assert_eq!(world.json(&["tasks", "ls", "--limit", "1"])[0]["id"], json!(task_id(6).to_string()));
+}
+
+#[test]
+fn what_is_old_is_removed_on_demand() {
+    let world = World::new();
+    let ids = |arguments: &[&str]| world.json(arguments).as_array().expect("an array").len();
+    assert_eq!((ids(&["runs", "ls", "--all"]), ids(&["tasks", "ls"])), (4, 4));
+    let found = world.json(&["db", "prune", "--older-than", "1d", "--dry-run"]);
+    assert_eq!(found, json!({ "flow_runs": 2, "task_runs": 4, "cached": 1, "dry_run": true }));
+    assert_eq!((ids(&["runs", "ls", "--all"]), ids(&["tasks", "ls"])), (4, 4), "nothing was removed");
+    let removed = world.json(&["db", "prune"]);
+    assert_eq!(removed, json!({ "flow_runs": 2, "task_runs": 4, "cached": 1, "dry_run": false }));
+    assert_eq!((ids(&["runs", "ls", "--all"]), ids(&["tasks", "ls"])), (2, 0), "what has not ended stays");
+    assert_eq!(world.tell(&["db", "check"]), "nothing is wrong\n");
+    let mut keeps_all = world.command(&["db", "prune"]);
+    let refused: Answer = keeps_all.env("ORCHESTRATOR_RETENTION", "off").output().expect("run the program").into();
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.err.contains("the policy in force keeps everything"), "{refused:?}");
+}
+
+#[test]
+fn the_policy_in_force_and_the_size_of_results_are_told() {
+    let world = World::new();
+    std::fs::create_dir_all(world.path("results/a")).expect("a folder");
+    for (name, bytes) in [("results/a/one", 1000), ("results/a/two", 24)] {
+        std::fs::write(world.path(name), vec![0; bytes]).expect("an object");
+    }
+    let mut command = world.command(&["db", "info", "--json"]);
+    let output = command.env("ORCHESTRATOR_RETENTION", "7d,100 runs").output().expect("run the program");
+    let info: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&info["retention"], &info["last_pruned"]), (&json!("7d,100 runs"), &json!(null)));
+    assert_eq!((&info["results"]["objects"], &info["results"]["bytes"]), (&json!(2), &json!(1024)));
+    let told = world.tell(&["db", "info"]);
+    let folder = world.path("results").display().to_string();
+    assert!(told.contains(&format!("  large results  1.00 KiB in 2 objects, {folder}\n")), "{told}");
+    assert!(told.contains("  retention      30d\n"), "{told}");
 }
 
 #[test]

@@ -48,6 +48,13 @@ pub trait Maintenance {
     /// If the store cannot be read or written.
     fn prune<'s>(&'s self, policy: &Retention, now: Timestamp) -> Result<Option<Box<dyn Pruning + 's>>, BackendError>;
 
+    /// What [`prune`](Self::prune) would remove, to its end; changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn prunable(&self, policy: &Retention, now: Timestamp) -> Result<Removed, BackendError>;
+
     /// When the retention was last applied from beginning to end, by anybody; `None`: never.
     ///
     /// # Errors

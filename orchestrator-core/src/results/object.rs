@@ -212,9 +212,45 @@ impl ResultStore for ObjectResults {
         })
     }
 
+    fn size<'a>(&'a self) -> Doing<'a, Option<(u64, u64)>> {
+        Box::pin(async move {
+            // A bucket would have to be listed, which takes long and costs something.
+            let Place::Folder { path, .. } = &self.place else { return Ok(None) };
+            let path = path.clone();
+            let sized =
+                tokio::task::spawn_blocking(move || size(&path)).await.unwrap_or_else(|error| Err(error.into()));
+            sized
+                .map(Some)
+                .map_err(|source| self.error("list", "", Error::Generic { store: "folder", source: source.into() }))
+        })
+    }
+
     fn location(&self) -> String {
         self.location.clone()
     }
+}
+
+/// How many files there are in a folder and those inside it, and their bytes in all.
+fn size(path: &FilePath) -> std::io::Result<(u64, u64)> {
+    let (mut objects, mut bytes) = (0, 0);
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            // They come and go.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            match entry.metadata() {
+                Ok(found) if found.is_dir() => folders.push(entry.path()),
+                Ok(found) => (objects, bytes) = (objects + 1, bytes + found.len()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok((objects, bytes))
 }
 
 /// The names of the files in a folder, those included that were not written to their end: they are not hidden, as they are

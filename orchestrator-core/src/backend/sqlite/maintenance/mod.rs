@@ -12,7 +12,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::SqliteBackend;
 use crate::backend::BackendError;
-use crate::backend::maintenance::{Compacted, Finding, Maintenance, Pruning, Removal, StoreInfo};
+use crate::backend::maintenance::{Compacted, Finding, Maintenance, Pruning, Removal, Removed, StoreInfo};
 use crate::clock::Timestamp;
 use crate::id::RunId;
 use crate::retention::Retention;
@@ -41,6 +41,10 @@ impl Maintenance for SqliteBackend {
 
     fn prune<'s>(&'s self, policy: &Retention, now: Timestamp) -> Result<Option<Box<dyn Pruning + 's>>, BackendError> {
         prune::begin(self, policy, now)
+    }
+
+    fn prunable(&self, policy: &Retention, now: Timestamp) -> Result<Removed, BackendError> {
+        prune::count(self, policy, now)
     }
 
     fn last_pruned(&self) -> Result<Option<Timestamp>, BackendError> {

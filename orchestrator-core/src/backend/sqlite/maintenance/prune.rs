@@ -38,31 +38,34 @@ pub(super) fn begin<'s>(
         return Ok(None);
     }
     // From here on the hold is given back by a drop.
-    let mut pruning = SqlitePruning {
-        backend,
-        holder,
-        stage: Stage::Flows,
-        oldest: policy.oldest(now),
-        last_flow: None,
-        last_task: None,
-        alive: HashSet::new(),
-        flow_cursor: (i64::MIN, [0; 16]),
-        task_cursor: [0; 16],
-    };
-    let found = backend.read(
-        || backend.looking_after(DOING),
-        |connection| {
-            let keep = policy.max_runs().map(|runs| i64::try_from(runs).unwrap_or(i64::MAX));
-            let (flow, task) = match keep {
-                Some(keep) => (last_flow(connection, keep)?, last_task(connection, keep)?),
-                None => (None, None),
-            };
-            let alive = remove::unfinished(connection)?.into_iter().map(|(_, root, _)| root).collect();
-            Ok((flow, task, alive))
-        },
-    )?;
-    (pruning.last_flow, pruning.last_task, pruning.alive) = found;
+    let mut pruning = SqlitePruning { backend, holder, stage: Stage::Flows, selection: Selection::default() };
+    pruning.selection =
+        backend.read(|| backend.looking_after(DOING), |connection| Selection::new(connection, policy, now))?;
     Ok(Some(Box::new(pruning)))
+}
+
+/// What would be removed.
+pub(super) fn count(backend: &SqliteBackend, policy: &Retention, now: Timestamp) -> Result<Removed, BackendError> {
+    let doing = || backend.looking_after("look for old runs in");
+    backend.read(doing, |connection| {
+        let now_in_file = connection.unchecked_transaction()?;
+        let mut selection = Selection::new(connection, policy, now)?;
+        let mut found = Removed::default();
+        if policy.is_off() {
+            return Ok(found);
+        }
+        while let Some(roots) = selection.old_flows(connection)? {
+            roots.into_iter().try_for_each(|run| remove::count(connection, run, &mut found))?;
+        }
+        while let Some(roots) = selection.old_tasks(connection)? {
+            roots.into_iter().try_for_each(|run| remove::count(connection, run, &mut found))?;
+        }
+        let expired = "SELECT count(*) FROM cache WHERE expires <= ?1";
+        let expired: i64 = connection.query_row(expired, [now.as_micros()], |row| row.get(0))?;
+        found.cached = expired.unsigned_abs();
+        drop(now_in_file);
+        Ok(found)
+    })
 }
 
 /// What is removed next.
@@ -80,7 +83,13 @@ struct SqlitePruning<'s> {
     backend: &'s SqliteBackend,
     holder: i64,
     stage: Stage,
-    /// Runs that ended before are to go.
+    selection: Selection,
+}
+
+/// Which roots are to go.
+#[derive(Debug)]
+struct Selection {
+    /// Runs that ended before.
     oldest: Option<Timestamp>,
     /// This root and those before it are too many.
     last_flow: Option<(i64, [u8; 16])>,
@@ -163,9 +172,9 @@ impl SqlitePruning<'_> {
                 return Ok(stage);
             }
             let (roots, next) = if stage == Stage::Flows {
-                (self.old_flows(transaction)?, Stage::Tasks)
+                (self.selection.old_flows(transaction)?, Stage::Tasks)
             } else {
-                (self.old_tasks(transaction)?, Stage::Cached)
+                (self.selection.old_tasks(transaction)?, Stage::Cached)
             };
             let Some(roots) = roots else { return Ok(next) };
             for run in roots {
@@ -175,59 +184,6 @@ impl SqlitePruning<'_> {
                 return Ok(stage);
             }
         }
-    }
-
-    /// The next flow runs that are to go, from the oldest on; `None` when there can be no more.
-    fn old_flows(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<Option<Vec<RunId>>> {
-        let select = "SELECT created, id, end_time FROM flow_run
-            WHERE parent IS NULL AND (created, id) > (?1, ?2) ORDER BY created, id LIMIT ?3";
-        let mut statement = transaction.prepare_cached(select)?;
-        let (created, id) = self.flow_cursor;
-        let mut rows = statement.query(params![created, id, AT_A_TIME])?;
-        let (mut old, mut any) = (Vec::new(), false);
-        while let Some(row) = rows.next()? {
-            let at = (row.get(0)?, row.get(1)?);
-            let too_many = self.last_flow.is_some_and(|last| at <= last);
-            if !too_many && !self.is_old(at.0) {
-                return Ok((!old.is_empty()).then_some(old));
-            }
-            let run = FlowRunId::from_uuid(Uuid::from_bytes(at.1)).into();
-            if self.may_go(run, row.get(2)?, too_many) {
-                old.push(run);
-            }
-            (self.flow_cursor, any) = (at, true);
-        }
-        Ok(any.then_some(old))
-    }
-
-    fn old_tasks(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<Option<Vec<RunId>>> {
-        let select = "SELECT id, created, end_time FROM task_run
-            WHERE flow_run IS NULL AND parent IS NULL AND id > ?1 ORDER BY id LIMIT ?2";
-        let mut statement = transaction.prepare_cached(select)?;
-        let mut rows = statement.query(params![self.task_cursor, AT_A_TIME])?;
-        let (mut old, mut any) = (Vec::new(), false);
-        while let Some(row) = rows.next()? {
-            let id = row.get(0)?;
-            let too_many = self.last_task.is_some_and(|last| id <= last);
-            if !too_many && !self.is_old(row.get(1)?) {
-                return Ok((!old.is_empty()).then_some(old));
-            }
-            let run = TaskRunId::from_uuid(Uuid::from_bytes(id)).into();
-            if self.may_go(run, row.get(2)?, too_many) {
-                old.push(run);
-            }
-            (self.task_cursor, any) = (id, true);
-        }
-        Ok(any.then_some(old))
-    }
-
-    /// Whether a run of that time, or one that began then, may be old enough to go.
-    fn is_old(&self, at: i64) -> bool {
-        self.oldest.is_some_and(|oldest| at < oldest.as_micros())
-    }
-
-    fn may_go(&self, run: RunId, ended: Option<i64>, too_many: bool) -> bool {
-        ended.is_some_and(|ended| too_many || self.is_old(ended)) && !self.alive.contains(&run)
     }
 
     /// Deletes the rows of processes that are gone, and have no run any more.
@@ -269,6 +225,84 @@ impl SqlitePruning<'_> {
             let mut delete = transaction.prepare_cached(delete)?;
             gone.iter().try_for_each(|no| delete.execute([no]).map(drop))
         })
+    }
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self {
+            oldest: None,
+            last_flow: None,
+            last_task: None,
+            alive: HashSet::new(),
+            flow_cursor: (i64::MIN, [0; 16]),
+            task_cursor: [0; 16],
+        }
+    }
+}
+
+impl Selection {
+    fn new(connection: &Connection, policy: &Retention, now: Timestamp) -> rusqlite::Result<Self> {
+        let keep = policy.max_runs().map(|runs| i64::try_from(runs).unwrap_or(i64::MAX));
+        let (last_flow, last_task) = match keep {
+            Some(keep) => (last_flow(connection, keep)?, last_task(connection, keep)?),
+            None => (None, None),
+        };
+        let alive = remove::unfinished(connection)?.into_iter().map(|(_, root, _)| root).collect();
+        Ok(Self { oldest: policy.oldest(now), last_flow, last_task, alive, ..Self::default() })
+    }
+
+    /// The next flow runs that are to go, from the oldest on; `None` when there can be no more.
+    fn old_flows(&mut self, connection: &Connection) -> rusqlite::Result<Option<Vec<RunId>>> {
+        let select = "SELECT created, id, end_time FROM flow_run
+            WHERE parent IS NULL AND (created, id) > (?1, ?2) ORDER BY created, id LIMIT ?3";
+        let mut statement = connection.prepare_cached(select)?;
+        let (created, id) = self.flow_cursor;
+        let mut rows = statement.query(params![created, id, AT_A_TIME])?;
+        let (mut old, mut any) = (Vec::new(), false);
+        while let Some(row) = rows.next()? {
+            let at = (row.get(0)?, row.get(1)?);
+            let too_many = self.last_flow.is_some_and(|last| at <= last);
+            if !too_many && !self.is_old(at.0) {
+                return Ok((!old.is_empty()).then_some(old));
+            }
+            let run = FlowRunId::from_uuid(Uuid::from_bytes(at.1)).into();
+            if self.may_go(run, row.get(2)?, too_many) {
+                old.push(run);
+            }
+            (self.flow_cursor, any) = (at, true);
+        }
+        Ok(any.then_some(old))
+    }
+
+    fn old_tasks(&mut self, connection: &Connection) -> rusqlite::Result<Option<Vec<RunId>>> {
+        let select = "SELECT id, created, end_time FROM task_run
+            WHERE flow_run IS NULL AND parent IS NULL AND id > ?1 ORDER BY id LIMIT ?2";
+        let mut statement = connection.prepare_cached(select)?;
+        let mut rows = statement.query(params![self.task_cursor, AT_A_TIME])?;
+        let (mut old, mut any) = (Vec::new(), false);
+        while let Some(row) = rows.next()? {
+            let id = row.get(0)?;
+            let too_many = self.last_task.is_some_and(|last| id <= last);
+            if !too_many && !self.is_old(row.get(1)?) {
+                return Ok((!old.is_empty()).then_some(old));
+            }
+            let run = TaskRunId::from_uuid(Uuid::from_bytes(id)).into();
+            if self.may_go(run, row.get(2)?, too_many) {
+                old.push(run);
+            }
+            (self.task_cursor, any) = (id, true);
+        }
+        Ok(any.then_some(old))
+    }
+
+    /// Whether a run of that time, or one that began then, may be old enough to go.
+    fn is_old(&self, at: i64) -> bool {
+        self.oldest.is_some_and(|oldest| at < oldest.as_micros())
+    }
+
+    fn may_go(&self, run: RunId, ended: Option<i64>, too_many: bool) -> bool {
+        ended.is_some_and(|ended| too_many || self.is_old(ended)) && !self.alive.contains(&run)
     }
 }
 

@@ -150,6 +150,31 @@ pub(super) fn beneath(
     Ok(false)
 }
 
+/// Counts a root run and all that is beneath it.
+pub(super) fn count(connection: &Connection, root: RunId, found: &mut Removed) -> rusqlite::Result<()> {
+    let mut open = vec![root];
+    while let Some(run) = open.pop() {
+        let (id, reference) = (*run.as_uuid().as_bytes(), Reference(run).to_bytes());
+        match run {
+            RunId::Flow(_) => {
+                found.flow_runs += 1;
+                let tasks = "SELECT count(*) FROM task_run WHERE flow_run = ?1";
+                let tasks: i64 = connection.prepare_cached(tasks)?.query_row([id], |row| row.get(0))?;
+                found.task_runs += tasks.unsigned_abs();
+                open.extend(ids(connection, "flow_run", "SELECT id FROM flow_run WHERE flow_run = ?1", [id])?);
+            }
+            RunId::Task(_) => {
+                found.task_runs += 1;
+                for name in ["task_run", "flow_run"] {
+                    let select = format!("SELECT id FROM {name} WHERE parent = ?1 AND flow_run IS NULL");
+                    open.extend(ids(connection, name, &select, [reference])?);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 fn take_out(transaction: &Transaction<'_>, run: RunId, removed: &mut Removed) -> rusqlite::Result<()> {
     let id = run.as_uuid().into_bytes();
     for delete in KEPT {
@@ -185,8 +210,8 @@ fn results(transaction: &Transaction<'_>, root: [u8; 16]) -> rusqlite::Result<bo
     Ok(true)
 }
 
-fn ids(transaction: &Transaction<'_>, name: &str, select: &str, values: impl Params) -> rusqlite::Result<Vec<RunId>> {
-    let mut statement = transaction.prepare_cached(select)?;
+fn ids(connection: &Connection, name: &str, select: &str, values: impl Params) -> rusqlite::Result<Vec<RunId>> {
+    let mut statement = connection.prepare_cached(select)?;
     let ids = statement.query_map(values, |row| Ok(run_of(name, row.get(0)?)))?;
     ids.collect()
 }
