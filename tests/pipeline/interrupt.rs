@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("Ctrl-C cancels the run in order and ends the program with 130", interrupted),
     ("SIGTERM cancels the run in order and ends the program with 143", terminated),
     ("a run of another process is cancelled, and ends its program with 3", cancelled),
+    ("who cancels a run whose process is stopped is told for whom to wait", stopped),
     ("a paused run of another process is let on", paused),
     ("a run whose process was killed has crashed, and is resumed", killed),
     ("a flow that goes on by itself does so when it is run again, and for no other command", going_on),
@@ -67,6 +68,25 @@ fn cancelled() {
     let again = world.ask(&["runs", "cancel", &name]);
     assert_eq!(again.code, Some(2));
     assert_eq!(again.err, format!("error: flow run '{name}' is not active: it has ended as Cancelled\n"));
+}
+
+fn stopped() {
+    let world = World::new();
+    let child = endless(&world);
+    until(|| world.newest()["state"] == json!("Running"));
+    let name = world.newest()["name"].as_str().expect("a name").to_owned();
+    signal(&child, "STOP");
+    let mut cancel = world.command(&["runs", "cancel", &name]);
+    let mut cancel = cancel.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run the program");
+    let mut said = BufReader::new(cancel.stderr.take().expect("a pipe")).lines();
+    let said = said.next().expect("it says something").expect("a line");
+    let begins = format!("waiting until flow run '{name}' has ended; it belongs to process {} on ", child.id());
+    assert!(said.starts_with(&begins), "{said}");
+    assert!(said.contains(", which is stopped and counts as gone if it does not go on until "), "{said}");
+    signal(&child, "CONT");
+    let answer = end(cancel);
+    assert_eq!((answer.code, answer.out), (Some(0), format!("flow run '{name}' has ended as Cancelled\n")));
+    assert_eq!(end(child).code, Some(3));
 }
 
 fn paused() {

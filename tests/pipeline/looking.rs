@@ -66,7 +66,7 @@ fn cache() {
     let key = listed[0]["key"].as_str().expect("a key");
     assert_eq!(world.tell(&["cache", "rm", &key[..12]]), "1 cached result removed\n");
     assert_eq!(world.ask(&["cache", "rm", key]).code, Some(4));
-    assert_eq!(world.json(&["cache", "clear", "--task", "pipeline::flows::square"]), json!({ "removed": 1 }));
+    assert_eq!(world.json(&["cache", "clear", "--yes", "--task", "pipeline::flows::square"]), json!({ "removed": 1 }));
     let runs = |world: &World| world.json(&["tasks", "ls", "--name", "square", "--state", "completed"]);
     world.tell(&["run", "cached", "--param", "n=3"]);
     assert_eq!(runs(&world)[0]["state"], json!("Completed"), "it was computed again");

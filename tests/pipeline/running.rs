@@ -69,6 +69,12 @@ fn refused() {
     let file = world.path("array.json");
     fs::write(&file, "[1]").expect("write a file");
     let file = file.to_str().expect("a path");
+    let written = |name: &str, text: &str| {
+        fs::write(world.path(name), text).expect("write a file");
+        world.path(name).display().to_string()
+    };
+    let twice = &*written("twice.json", r#"{"name": "A", "times": 1, "name": "B"}"#);
+    let inside = &*written("inside.json", r#"{"name": {"times": 1, "times": 2}}"#);
     for (arguments, said) in [
         (&["--param", "times=many", "--param", "name=A"][..], &["`times`", "\"many\"", "Option<u32>"][..]),
         (&["--param", "times=-1", "--param", "name=A"], &["`times`", "-1", "u32"]),
@@ -79,6 +85,9 @@ fn refused() {
         (&["--param", "name=A", "--param", "name=B"], &["`name`", "twice"]),
         (&["--params", file], &["array.json has an array", "JSON object"]),
         (&["--params", "nowhere.json"], &["nowhere.json"]),
+        (&["--params", twice], &["twice.json has `name` twice"]),
+        (&["--params", inside], &["inside.json has `times` twice"]),
+        (&["--params", "."], &["cannot read the parameters from ."]),
     ] {
         let answer = world.ask(&[&["run", "greet"], arguments].concat());
         assert_eq!((answer.code, answer.out.as_str()), (Some(2), ""), "{arguments:?}: {}", answer.err);
@@ -125,7 +134,9 @@ fn resumed() {
     let again = world.ask(&["runs", "resume", id]);
     assert_eq!((again.code, again.out.as_str()), (Some(2), ""), "it has completed: {}", again.err);
     assert_eq!(world.ask(&["resume", "--last"]).code, Some(4), "there is none any more");
-    assert_eq!(world.ask(&["resume"]).code, Some(2));
+    let which = world.ask(&["resume"]);
+    assert_eq!(which.code, Some(2));
+    assert!(which.err.contains("resume which run? Say its ID, or --last for the newest"), "{}", which.err);
 }
 
 fn rerun() {

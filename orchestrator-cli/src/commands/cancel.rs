@@ -1,12 +1,18 @@
 //! `runs cancel`.
 
-use orchestrator_core::{Orchestrator, RunId};
+use std::time::Duration;
+
+use orchestrator_core::text::one_line;
+use orchestrator_core::{Error, Orchestrator, RunId};
 use tokio::task::JoinSet;
 
 use crate::exit::{self, Trouble};
 use crate::find::{self, Run};
 use crate::json::RunJson;
 use crate::print;
+
+/// After so long it is said whom a run waits for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Cancels the runs, all at once, and waits until they have ended.
 pub(super) async fn cancel(orchestrator: &Orchestrator, runs: &[String], json: bool) -> Result<u8, Trouble> {
@@ -20,7 +26,7 @@ pub(super) async fn cancel(orchestrator: &Orchestrator, runs: &[String], json: b
     let mut asked = JoinSet::new();
     for (n, id) in wanted.iter().copied().enumerate() {
         let orchestrator = orchestrator.clone();
-        asked.spawn(async move { (n, orchestrator.cancel(id).await) });
+        asked.spawn(async move { (n, cancel_one(&orchestrator, id).await) });
     }
     let mut outcomes = asked.join_all().await;
     outcomes.sort_by_key(|(n, _)| *n);
@@ -46,4 +52,25 @@ pub(super) async fn cancel(orchestrator: &Orchestrator, runs: &[String], json: b
         print::json(&ended)?;
     }
     Ok(code)
+}
+
+/// Cancels a run; if that takes a while, it is said once who is waited for, and once more if that one is stopped.
+async fn cancel_one(orchestrator: &Orchestrator, id: RunId) -> Result<(), Error> {
+    let cancelled = orchestrator.cancel(id);
+    tokio::pin!(cancelled);
+    let (mut told, mut told_stopped) = (false, false);
+    loop {
+        tokio::select! {
+            done = &mut cancelled => return done,
+            () = tokio::time::sleep(PATIENCE) => {}
+        }
+        let Ok(explained) = orchestrator.explain(id).await else { continue };
+        let Some(elsewhere) = explained.elsewhere else { continue };
+        let stopped = elsewhere.stopped_until.is_some();
+        if !told || (stopped && !told_stopped) {
+            (told, told_stopped) = (true, told_stopped || stopped);
+            let name = one_line(&explained.name);
+            print::note(&format!("waiting until {} '{name}' has ended; it belongs to {elsewhere}", find::kind(id)));
+        }
+    }
 }

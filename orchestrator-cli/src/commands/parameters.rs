@@ -1,10 +1,13 @@
 //! The parameters of a flow as they are typed: on the command line, in a file, or into standard input.
 
+use std::fmt;
 use std::io::Read as _;
 use std::path::PathBuf;
 
 use orchestrator_core::FlowParameter;
 use orchestrator_core::text::one_line;
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::exit::Trouble;
@@ -60,9 +63,72 @@ fn from_file(file: &PathBuf) -> Result<Map<String, Value>, Trouble> {
     let text = text.map_err(|error| Trouble::usage(format!("cannot read the parameters from {what}: {error}")))?;
     let wanted = "expected a JSON object, such as {\"depth\": 3}";
     match serde_json::from_str(&text) {
-        Ok(Value::Object(parameters)) => Ok(parameters),
-        Ok(other) => Err(Trouble::usage(format!("{what} has {}: {wanted}", kind(&other)))),
+        Ok(Once(Value::Object(parameters))) => Ok(parameters),
+        Ok(Once(other)) => Err(Trouble::usage(format!("{what} has {}: {wanted}", kind(&other)))),
+        Err(error) if error.is_data() => Err(Trouble::usage(format!("{what} has {error}"))),
         Err(error) => Err(Trouble::usage(format!("{what} is no JSON: {error}; {wanted}"))),
+    }
+}
+
+/// JSON in which no object has a name twice: of two values, nobody knows which was meant.
+struct Once(Value);
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OnceVisitor).map(Self)
+    }
+}
+
+struct OnceVisitor;
+
+impl<'de> Visitor<'de> for OnceVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(Once(value)) = values.next_element()? {
+            all.push(value);
+        }
+        Ok(Value::Array(all))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
+        let mut all = Map::new();
+        while let Some((name, Once(value))) = fields.next_entry::<String, Once>()? {
+            if all.contains_key(&name) {
+                return Err(A::Error::custom(format_args!("`{}` twice", one_line(&name))));
+            }
+            all.insert(name, value);
+        }
+        Ok(Value::Object(all))
     }
 }
 
