@@ -65,16 +65,23 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) async fn open(globals: &Globals) -> Result<Self, Trouble> {
+    /// Runs that crashed go on by themselves only if they are of the flow with that key.
+    pub(crate) async fn open(globals: &Globals, only: Option<&'static str>) -> Result<Self, Trouble> {
+        let builder = Orchestrator::builder().resume_only(only);
         if let Some(url) = &globals.database {
-            let builder = Orchestrator::builder().database_url(url).terminal(true).handle_signals(true);
+            let builder = builder.database_url(url).terminal(true).handle_signals(true);
             let orchestrator = builder.build().await.map_err(explain)?;
             // For bodies that look for one themselves.
             orchestrator.install();
             return Ok(Self { orchestrator, ours: true });
         }
-        let ours = Orchestrator::try_current().is_none();
-        Ok(Self { orchestrator: Orchestrator::current(), ours })
+        if let Some(orchestrator) = Orchestrator::try_current() {
+            return Ok(Self { orchestrator, ours: false });
+        }
+        // It waits for the store.
+        let made = tokio::task::spawn_blocking(|| builder.install_anyway()).await;
+        let orchestrator = made.map_err(|error| Trouble::new(exit::STORE, error.to_string()))?;
+        Ok(Self { orchestrator, ours: true })
     }
 
     pub(crate) const fn orchestrator(&self) -> &Orchestrator {

@@ -13,6 +13,7 @@ use crate::keeper::Role;
 use crate::observe::Observer;
 use crate::options::{Defaults, Delay};
 use crate::orchestrator::{Orchestrator, Parts};
+use crate::recovery::Scope;
 use crate::results::{ObjectResults, ResultStore, Results, ResultsAt, Unusable};
 use crate::retention::Retention;
 
@@ -68,6 +69,7 @@ pub struct OrchestratorBuilder {
     lease: Option<Duration>,
     retention: Option<Retention>,
     resume_crashed: Option<bool>,
+    resume_only: Option<Option<&'static str>>,
     signals: bool,
     terminal: bool,
     log: Option<String>,
@@ -204,6 +206,13 @@ impl OrchestratorBuilder {
         self
     }
 
+    /// Of crashed runs that go on by themselves, only those of the flow with that key do so here, or none: for programs that
+    /// were started for one flow. Of what [`resume_crashed`](Self::resume_crashed) leaves to others, nothing is done either way.
+    pub const fn resume_only(mut self, key: Option<&'static str>) -> Self {
+        self.resume_only = Some(key);
+        self
+    }
+
     /// Whether Ctrl-C and SIGTERM cancel the runs in order. The orchestrator made from the environment does so.
     pub const fn handle_signals(mut self, handle: bool) -> Self {
         self.signals = handle;
@@ -258,9 +267,20 @@ impl OrchestratorBuilder {
         orchestrator
     }
 
+    /// Makes the orchestrator as for a program that makes none, and installs it: whatever is wrong with the environment is
+    /// reported, and a default takes its place.
+    #[must_use]
+    pub fn install_anyway(self) -> Orchestrator {
+        let made = self.from_environment();
+        made.install();
+        // Code of the user's runs here.
+        crate::recovery::begin(made.inner());
+        made
+    }
+
     /// The orchestrator of a program that makes none: it must come about, whatever the environment says.
-    pub(crate) fn from_environment() -> Orchestrator {
-        let mut builder = Self { terminal: true, signals: true, ..Self::default() };
+    pub(crate) fn from_environment(self) -> Orchestrator {
+        let mut builder = Self { terminal: true, signals: true, ..self };
         // First of all: what follows may have something to say.
         crate::terminal::install(DEFAULT_LOG);
         for name in unknown_variables() {
@@ -314,7 +334,11 @@ impl OrchestratorBuilder {
             workers: self.blocking_threads.unwrap_or_else(|| (4 * cores).max(16)),
             strict: self.strict.unwrap_or(false),
             retention: self.retention.unwrap_or_default(),
-            resume_crashed: self.resume_crashed.unwrap_or(true),
+            recovers: match (self.resume_crashed, self.resume_only) {
+                (Some(false), _) => Scope::Nothing,
+                (_, Some(only)) => Scope::Only(only),
+                (_, None) => Scope::All,
+            },
             signals: self.signals,
             lease: self.lease.unwrap_or(LEASE),
             role: if self.look_only { Role::Looks } else { Role::Works },

@@ -71,9 +71,7 @@ pub use observe::{Observed, Observer};
 pub use options::{Configured, Delay};
 pub use orchestrator::Orchestrator;
 pub use pause::{PauseFlowRun, pause_flow_run, pause_for_input};
-#[doc(hidden)]
-pub use recovery::recover_only;
-pub use registry::{FlowInfo, FlowParameter, ParameterError, check_call, flows, registered};
+pub use registry::{FlowInfo, FlowParameter, ParameterError, PreparedCall, flows, prepare_call, registered};
 pub use results::ResultStore;
 pub use resume::Resume;
 pub use retention::{ParseRetentionError, Retention};

@@ -120,7 +120,7 @@ pub(crate) struct Parts {
     pub(crate) lease: Duration,
     pub(crate) role: Role,
     pub(crate) retention: Retention,
-    pub(crate) resume_crashed: bool,
+    pub(crate) recovers: recovery::Scope,
 }
 
 impl Orchestrator {
@@ -149,7 +149,7 @@ impl Orchestrator {
             lease,
             role,
             retention,
-            resume_crashed,
+            recovers,
         } = parts;
         let fresh = Arc::new(Fresh::default());
         let keeper = Keeper::start(&backend, &clock, lease, role);
@@ -188,7 +188,7 @@ impl Orchestrator {
             signals,
             outside: Mutex::default(),
             counts: Arc::default(),
-            recovery: Recovery::new(resume_crashed && role == Role::Works),
+            recovery: Recovery::new(if role == Role::Works { recovers } else { recovery::Scope::Nothing }),
             testing: Kit::default(),
         });
         if let Some(keeper) = &inner.keeper {
@@ -223,7 +223,7 @@ impl Orchestrator {
         if let Some(made) = &*slot {
             return made.clone();
         }
-        let made = OrchestratorBuilder::from_environment();
+        let made = Self::builder().from_environment();
         *slot = Some(made.clone());
         drop(slot);
         // Code of the user's runs here.

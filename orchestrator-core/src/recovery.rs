@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -29,8 +29,7 @@ const ANSWERS: Duration = Duration::from_secs(60);
 
 /// An orchestrator's part in it.
 pub(crate) struct Recovery {
-    /// Whether it takes part.
-    on: bool,
+    scope: Scope,
     /// Whether it is known what goes on from the start.
     begun: AtomicBool,
     /// The thread that is finding out.
@@ -65,13 +64,15 @@ impl GoneOn {
 static HOOKED: LazyLock<Vec<&'static Def>> =
     LazyLock::new(|| registry::registered().filter(|def| !def.hooks.on_crashed.is_empty()).collect());
 
-/// The flow for which this program was started, if it was started for one alone; `Some(None)`: for none of them.
-static ONLY: OnceLock<Option<&'static str>> = OnceLock::new();
-
-/// For command lines, before there is an orchestrator: only runs of the flow with that key go on by themselves.
-#[doc(hidden)]
-pub fn recover_only(key: Option<&'static str>) {
-    let _ = ONLY.set(key);
+/// Which crashed runs an orchestrator sees to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All of this program's flows, and hooks.
+    All,
+    /// Hooks, and runs of the flow with that key; of none.
+    Only(Option<&'static str>),
+    /// It leaves all to others.
+    Nothing,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -79,9 +80,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Recovery {
-    pub(crate) fn new(on: bool) -> Self {
+    pub(crate) fn new(scope: Scope) -> Self {
         Self {
-            on,
+            scope,
             begun: AtomicBool::new(false),
             beginning: Mutex::default(),
             has_begun: Condvar::new(),
@@ -249,7 +250,7 @@ pub(crate) fn uncount(inner: &Inner, run: FlowRunId) {
 /// The crashed flow runs of this program's flows that go on by themselves, and how often each did so in a row.
 fn candidates(inner: &Inner, shared: &dyn Shared) -> Result<Vec<(FlowRunId, u32)>, BackendError> {
     let mut found = Vec::new();
-    if !inner.recovery.on || stopped(inner) {
+    if inner.recovery.scope == Scope::Nothing || stopped(inner) {
         return Ok(found);
     }
     let mut budgets: BTreeMap<&str, Option<u32>> = BTreeMap::new();
@@ -257,7 +258,9 @@ fn candidates(inner: &Inner, shared: &dyn Shared) -> Result<Vec<(FlowRunId, u32)
         let budget = budgets.entry(key).or_default();
         *budget = (*budget).max(*crash_budget);
     }
-    budgets.retain(|key, _| ONLY.get().is_none_or(|only| *only == Some(*key)));
+    if let Scope::Only(only) = inner.recovery.scope {
+        budgets.retain(|key, _| only == Some(*key));
+    }
     for (key, budget) in budgets {
         // Those that have crashed too often, as was reported, may stay for years: nobody looks at them.
         found.extend(shared.crashed(key)?.into_iter().filter(|(_, times)| Some(*times) <= budget));
@@ -323,7 +326,7 @@ fn warn_again(run: &Run, times: u32) {
 
 /// Calls in the background the hooks that nobody has called.
 fn call_hooks(inner: &Arc<Inner>, shared: &dyn Shared, runtime: &Handle) {
-    if HOOKED.is_empty() || !inner.recovery.on || stopped(inner) {
+    if HOOKED.is_empty() || inner.recovery.scope == Scope::Nothing || stopped(inner) {
         return;
     }
     let crashes = report(shared.uncalled());

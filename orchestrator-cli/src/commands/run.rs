@@ -67,9 +67,8 @@ pub(super) async fn resume(globals: &Globals, text: Option<&str>) -> Result<u8, 
         None => last(&looker).await?,
     };
     drop(looker);
-    orchestrator_core::recover_only(None);
     let mut interrupted = Interrupted::new()?;
-    let session = store::Session::open(globals).await?;
+    let session = store::Session::open(globals, None).await?;
     let resumed = session.orchestrator().resume(run.id).start().await;
     let outcome = match resumed {
         Ok(started) => finish(&started, &mut interrupted, globals.json).await,
@@ -112,14 +111,10 @@ fn elsewhere(mut trouble: Trouble, run: &FlowRun, command: &str) -> Trouble {
 
 async fn start(globals: &Globals, flow: &str, parameters: Value) -> Result<u8, Trouble> {
     // What is refused must not have stirred anything.
-    let info = orchestrator_core::check_call(flow, &parameters)?;
-    orchestrator_core::recover_only(Some(info.key));
+    let call = orchestrator_core::prepare_call(flow, parameters)?;
     let mut interrupted = Interrupted::new()?;
-    let session = store::Session::open(globals).await?;
-    let outcome = match session.orchestrator().run_flow(flow, parameters) {
-        Ok(started) => finish(&started, &mut interrupted, globals.json).await,
-        Err(error) => Err(error.into()),
-    };
+    let session = store::Session::open(globals, Some(call.key())).await?;
+    let outcome = finish(&session.orchestrator().run_prepared(call), &mut interrupted, globals.json).await;
     // Ended with this program, they would be begun and cut short by each that follows.
     for run in session.orchestrator().recovered() {
         print::note(&format!("waiting for flow run '{}', which had crashed and goes on", one_line(&run.name())));

@@ -228,16 +228,42 @@ impl Flow {
     }
 }
 
-/// Whether [`Orchestrator::run_flow`] would call that flow with those parameters, found out without an orchestrator.
+/// A flow with its parameters, read and found right; made by [`prepare_call`], run by [`Orchestrator::run_prepared`].
+pub struct PreparedCall {
+    flow: Flow,
+    /// Taken when it is run. Arguments have destructors of their own.
+    call: Option<Box<dyn Call>>,
+}
+
+impl PreparedCall {
+    /// The flow's key: its function's module path and name.
+    #[must_use]
+    pub const fn key(&self) -> &'static str {
+        self.flow.def.key
+    }
+}
+
+impl fmt::Debug for PreparedCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PreparedCall").field(&self.key()).finish()
+    }
+}
+
+impl Drop for PreparedCall {
+    fn drop(&mut self) {
+        panics::let_go(self.call.take());
+    }
+}
+
+/// Reads the parameters of a flow for [`Orchestrator::run_prepared`], before there is an orchestrator.
 ///
 /// # Errors
 ///
 /// Those of [`Orchestrator::run_flow`].
-pub fn check_call(name: &str, parameters: &Value) -> Result<FlowInfo, Error> {
+pub fn prepare_call(name: &str, parameters: Value) -> Result<PreparedCall, Error> {
     let flow = Flow::named(name)?;
-    // Arguments have destructors of their own.
-    panics::let_go(flow.call(&object(parameters.clone(), flow)?)?);
-    Ok(flow.info())
+    let call = flow.call(&object(parameters, flow)?)?;
+    Ok(PreparedCall { flow, call: Some(call) })
 }
 
 fn object(parameters: Value, flow: Flow) -> Result<Map<String, Value>, Error> {
@@ -284,11 +310,16 @@ impl Orchestrator {
     /// missing, unknown or not of their types ([`Error::as_parameters`] has all of them); if the flow can only be called
     /// in the program, because a parameter is left out of the record with `#[param(skip)]`.
     pub fn run_flow(&self, flow: &str, parameters: Value) -> Result<StartedFlow, Error> {
-        let flow = Flow::named(flow)?;
-        let parameters = object(parameters, flow)?;
-        let call = flow.call(&parameters)?;
+        prepare_call(flow, parameters).map(|call| self.run_prepared(call))
+    }
+
+    /// Calls a flow whose parameters have been read, as [`run_flow`](Self::run_flow) does.
+    #[must_use = "it goes on if this is dropped, and nobody hears of its end"]
+    pub fn run_prepared(&self, call: PreparedCall) -> StartedFlow {
+        let (flow, mut call) = (call.flow, call);
+        let call = call.call.take().expect("it is taken here alone");
         let mut place = Place { orchestrator: Some(self.inner().clone()), ..Place::default() };
         let run = place.within(|| submit::submit(flow.def, Overrides::NONE, call, Manner::Call));
-        Ok(StartedFlow::new(run, flow.to_json()))
+        StartedFlow::new(run, flow.to_json())
     }
 }
