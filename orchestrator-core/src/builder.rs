@@ -271,7 +271,7 @@ impl OrchestratorBuilder {
     /// reported, and a default takes its place.
     #[must_use]
     pub fn install_anyway(self) -> Orchestrator {
-        let made = self.from_environment();
+        let made = self.build_anyway();
         made.install();
         // Code of the user's runs here.
         crate::recovery::begin(made.inner());
@@ -279,7 +279,7 @@ impl OrchestratorBuilder {
     }
 
     /// The orchestrator of a program that makes none: it must come about, whatever the environment says.
-    pub(crate) fn from_environment(self) -> Orchestrator {
+    pub(crate) fn build_anyway(self) -> Orchestrator {
         let mut builder = Self { terminal: true, signals: true, ..self };
         // First of all: what follows may have something to say.
         crate::terminal::install(DEFAULT_LOG);

@@ -266,6 +266,7 @@ impl Drop for FullDisk {
 
 #[cfg(target_os = "linux")]
 #[test]
+#[expect(clippy::print_stdout, reason = "whoever reads the test's output is told that it was skipped")]
 fn a_full_disk_can_be_looked_at_and_is_left_whole() {
     let world = World::new();
     let Some(_disk) = FullDisk::over(&world) else {

@@ -20,10 +20,12 @@ const WHEN_OPENED: u64 = 32 << 20;
 const PAGES: u32 = 32;
 
 pub(super) fn compact(backend: &SqliteBackend) -> Result<Compacted, BackendError> {
-    compacted(backend).map_err(|error| match error.kind() {
+    compacted(backend).map_err(|error| {
         // What is moved is written to the log first, or to another file.
-        BackendErrorKind::Full => error.because("it needs some room to do so; the file is as it was"),
-        _ => error,
+        if error.kind() == BackendErrorKind::Full {
+            return error.because("it needs some room to do so; the file is as it was");
+        }
+        error
     })
 }
 
