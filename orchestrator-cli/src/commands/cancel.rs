@@ -70,7 +70,8 @@ async fn cancel_one(orchestrator: &Orchestrator, id: RunId) -> Result<(), Error>
         if !told || (stopped && !told_stopped) {
             (told, told_stopped) = (true, told_stopped || stopped);
             let name = one_line(&explained.name);
-            print::note(&format!("waiting until {} '{name}' has ended; it belongs to {elsewhere}", find::kind(id)));
+            let whose = one_line(&elsewhere.to_string());
+            print::note(&format!("waiting until {} '{name}' has ended; it belongs to {whose}", find::kind(id)));
         }
     }
 }
