@@ -49,6 +49,8 @@ struct Shared {
     /// Told of what is settled.
     fresh: Arc<Fresh>,
     queue: Mutex<Queue>,
+    /// The room of the batch that was stored last, for the next one.
+    spare: Mutex<Vec<Event>>,
     /// Wakes the writer.
     work: Condvar,
     /// Wakes those who wait for events to be settled.
@@ -125,6 +127,7 @@ impl Journal {
             observers,
             fresh,
             queue: Mutex::default(),
+            spare: Mutex::default(),
             work: Condvar::new(),
             done: Condvar::new(),
             storing: Mutex::default(),
@@ -381,11 +384,11 @@ impl Shared {
     fn write(&self) {
         loop {
             let mut queue = lock(&self.queue);
-            while queue.events.is_empty() && queue.awaited.is_empty() && !queue.closed {
+            while queue.events.is_empty() && queue.waiting == 0 && !queue.closed {
                 queue.sleeping = true;
                 queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
-            if queue.events.is_empty() && queue.awaited.is_empty() {
+            if queue.events.is_empty() && queue.waiting == 0 {
                 queue.finished = true;
                 self.done.notify_all();
                 return;
@@ -420,15 +423,22 @@ impl Shared {
 
     /// Stores what is in the queue; the caller holds `storing`.
     fn store_batch(&self) {
-        let (batch, awaited, last) = {
+        let mut spare = std::mem::take(&mut *lock(&self.spare));
+        let (mut batch, awaited, last) = {
             let mut queue = lock(&self.queue);
             self.length.store(0, Ordering::Relaxed);
+            std::mem::swap(&mut queue.events, &mut spare);
             let awaited = (std::mem::take(&mut queue.waiting) > 0).then(|| std::mem::take(&mut queue.awaited));
-            (std::mem::take(&mut queue.events), awaited, queue.pushed)
+            (spare, awaited, queue.pushed)
         };
-        let stored = if batch.is_empty() { Ok(()) } else { self.store(&batch) };
+        let stored = if batch.is_empty() { Ok(()) } else { self.store(&mut batch) };
         if let Err(error) = &stored {
             self.give_up(&batch, error);
+        }
+        // What is in it are values of the user's, too.
+        panics::contain("a destructor", || batch.clear());
+        if batch.capacity() <= 2 * BATCH {
+            *lock(&self.spare) = batch;
         }
         self.settled.0.store(last, Ordering::Release);
         self.room.notify_waiters();
@@ -441,7 +451,7 @@ impl Shared {
         self.fresh.settle(last);
     }
 
-    fn store(&self, batch: &[Event]) -> Result<(), BackendError> {
+    fn store(&self, batch: &mut Vec<Event>) -> Result<(), BackendError> {
         // A store that failed before is given one try a batch, so that runs do not wait for it again and again.
         let tries = if self.failing.load(Ordering::Relaxed) { &TRY_AGAIN[..0] } else { &TRY_AGAIN[..] };
         let mut delays = tries.iter();
@@ -477,7 +487,7 @@ impl Shared {
     }
 
     /// A store that panics must not take the writer along, for which others wait.
-    fn append(&self, batch: &[Event]) -> Result<(), BackendError> {
+    fn append(&self, batch: &mut Vec<Event>) -> Result<(), BackendError> {
         let membership = self.membership.as_ref();
         if membership.is_some_and(|membership| membership.fenced().is_some()) {
             let doing = format!("write to {}", self.backend.location());
@@ -486,6 +496,7 @@ impl Shared {
         let owner = membership.and_then(|membership| membership.owner());
         let stored = panic::catch_unwind(AssertUnwindSafe(|| match owner {
             Some(owner) => self.backend.append_as(owner, batch),
+            None if self.backend.in_process() => self.backend.take(batch),
             None => self.backend.append(batch),
         }));
         stored.unwrap_or_else(|_| {

@@ -15,7 +15,7 @@ use crate::cache::{Flights, Fresh, Reader};
 use crate::clock::Clock;
 use crate::concurrency::{Limit, Limits, SetLimit, Store};
 use crate::context::{Place, Placed};
-use crate::engine::panics;
+use crate::engine::{Launcher, panics};
 use crate::error::{Error, ErrorKind};
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::journal::Journal;
@@ -465,7 +465,7 @@ impl Inner {
             recovery::begin(self);
         }
         let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |scope: &Arc<Scope>| scope.handle.as_ref().map(Handle::id) == handle.as_ref().map(Handle::id);
+        let same = |scope: &Arc<Scope>| scope.handle().map(Handle::id) == handle.as_ref().map(Handle::id);
         if let Some(scope) = outside.upgrade().filter(same) {
             return scope;
         }
@@ -478,7 +478,7 @@ impl Inner {
         let counts = Arc::clone(&self.counts);
         let scope = Scope::new(
             Arc::clone(self),
-            handle,
+            handle.map(Launcher::new),
             None,
             Arc::default(),
             None,

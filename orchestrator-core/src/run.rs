@@ -3,12 +3,13 @@
 //! A run is shared by its futures, its driver and, while it is active, its parent. Its states are written by the driver, but for
 //! those of a pause.
 
+mod children;
+mod track;
+mod waiters;
+
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::Duration;
-
-use slab::Slab;
-use smallvec::SmallVec;
 
 use crate::backend::record::{CacheKey, CacheLook, CacheReason, Event, FlowRun, RunEvent, RunInfo, TaskRun, Times};
 use crate::body::Erased;
@@ -22,12 +23,15 @@ use crate::error::{Cause, FailedRun, FailureKind, TaskError};
 use crate::id::{RunId, TaskRunId};
 use crate::observe::{Observed, Observer};
 use crate::options::{Effective, Overrides};
-use crate::orchestrator::Inner;
 use crate::persist::Identified;
 use crate::scope::Scope;
-use crate::state::{State, StateName, StateType, Transition};
-use crate::sync::{AtomicBool, AtomicU16, AtomicU32, AtomicWaker, Mutex, MutexGuard, Notify};
+use crate::state::{State, StateName, Transition};
+use crate::sync::{AtomicBool, AtomicU16, AtomicU32, AtomicWaker, Mutex, MutexGuard};
 use crate::transaction;
+pub(crate) use children::{Children, Hold};
+use track::Track;
+use waiters::Waiters;
+pub(crate) use waiters::{Group, Waiter};
 
 /// How a run ended.
 pub(crate) type Outcome = Result<Erased, TaskError>;
@@ -150,37 +154,15 @@ pub(crate) type VisitResult = fn(&Erased, &mut dyn FnMut(&Arc<Run>));
 
 /// What changes while a run goes on.
 struct Cell {
-    current: Transition,
-    /// Transitions that the journal has not been given yet.
-    staged: SmallVec<[Transition; 3]>,
-    next_seq: u32,
-    /// When the body was first started.
-    started: Option<Timestamp>,
+    track: Track,
     /// What it found in the cache, if it looked.
     looked: Option<Arc<CacheLook>>,
-    waiters: Slab<Waiter>,
+    waiters: Waiters,
     ended: bool,
     /// The body and its arguments, until the run is launched.
     call: Option<Box<dyn Call>>,
     /// What the driver waits for without a state that says so.
-    waits: Waits,
-}
-
-/// Who is told when a run ends.
-pub(crate) enum Waiter {
-    /// A task that polls one of the run's futures.
-    Task(std::task::Waker),
-    /// A run that takes this one's result.
-    Dependant(Arc<Run>),
-    /// Somebody who waits for several runs, who is told which one ended.
-    Group(Arc<dyn Group>, usize),
-    /// Nobody, but the failures of the runs in the result are nobody's concern.
-    Tolerant(VisitResult),
-}
-
-/// Somebody who waits for several runs.
-pub(crate) trait Group: Send + Sync {
-    fn ended(&self, index: usize, completed: bool);
+    waits: Option<Box<Waits>>,
 }
 
 impl std::fmt::Debug for Run {
@@ -199,13 +181,10 @@ impl Run {
         let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def.is_async);
         let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
         let flags = if resumed.is_some() { RESUMED } else { 0 };
-        let (current, next_seq, run_count, staged) = match resumed {
-            None => {
-                let pending = Transition { name: StateName::Pending, at: created, message: None };
-                (pending.clone(), 0, 0, SmallVec::from_iter([pending]))
-            }
+        let (track, run_count) = match resumed {
+            None => (Track::new(Transition { name: StateName::Pending, at: created, message: None }, 0), 0),
             // Whoever took it over has written its state.
-            Some(Resumed { seq, running, run_count }) => (running, seq, run_count, SmallVec::new()),
+            Some(Resumed { seq, running, run_count }) => (Track::new(running, seq), run_count),
         };
         Arc::new(Self {
             info,
@@ -229,15 +208,12 @@ impl Run {
             renamed: OnceLock::new(),
             outcome: OnceLock::new(),
             cell: Mutex::new(Cell {
-                current,
-                staged,
-                next_seq,
-                started: None,
+                track,
                 looked: None,
-                waiters: Slab::new(),
+                waiters: Waiters::None,
                 ended: false,
                 call: Some(call),
-                waits: Waits::Nothing,
+                waits: None,
             }),
             children: OnceLock::new(),
         })
@@ -286,7 +262,7 @@ impl Run {
     }
 
     pub(crate) fn state(&self) -> State {
-        State::from(&lock(&self.cell).current)
+        State::from(&lock(&self.cell).track.current())
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -372,9 +348,9 @@ impl Run {
 
     fn state_and_times(&self) -> (State, Times) {
         let cell = lock(&self.cell);
-        let current = &cell.current;
+        let current = cell.track.current();
         let ended = current.name.kind().is_terminal().then_some(current.at);
-        (State::from(current), Times { created: self.created, started: cell.started, ended })
+        (State::from(&current), Times { created: self.created, started: cell.track.started(), ended })
     }
 
     // --- states, written by the driver alone; Paused, and Running after it, by whoever pauses and resumes ---
@@ -388,7 +364,7 @@ impl Run {
 
     /// Enters Cancelling, unless the run is there already.
     pub(crate) fn enter_cancelling(&self) {
-        if lock(&self.cell).current.name != StateName::Cancelling {
+        if lock(&self.cell).track.name() != StateName::Cancelling {
             self.enter(StateName::Cancelling, None);
         }
     }
@@ -407,9 +383,9 @@ impl Run {
     /// Tells of the state that a run which goes on was given when it was taken over.
     fn show_resumed(&self) {
         let running = {
-            let mut cell = lock(&self.cell);
-            cell.started = Some(cell.current.at);
-            cell.current.clone()
+            let track = &mut lock(&self.cell).track;
+            track.start(track.since());
+            track.current()
         };
         if self.scope.orchestrator.watches(running.name) {
             self.show(&running, None, None);
@@ -452,7 +428,7 @@ impl Run {
         at: Timestamp,
     ) -> Option<Entered> {
         let cell = lock(&self.cell);
-        from.contains(&cell.current.name).then(|| self.set_state(cell, name, message, at))
+        from.contains(&cell.track.name()).then(|| self.set_state(cell, name, message, at))
     }
 
     /// Tells of a state that was entered with [`enter_from`](Self::enter_from), and lets the driver hand it on.
@@ -477,18 +453,13 @@ impl Run {
         message: Option<Arc<str>>,
         at: Timestamp,
     ) -> Entered {
-        debug_assert!(may_follow(cell.current.name, name), "no way leads from {} to {name}", cell.current.name);
-        let at = at.max(cell.current.at.after(Duration::from_micros(1)));
+        debug_assert!(may_follow(cell.track.name(), name), "no way leads from {} to {name}", cell.track.name());
+        let at = at.max(cell.track.since().after(Duration::from_micros(1)));
         let transition = Transition { name, at, message };
-        if name.kind() == StateType::Running && cell.started.is_none() {
-            cell.started = Some(at);
-        }
-        let began = cell.started;
-        cell.current = transition.clone();
         let seen = self.visible && self.scope.orchestrator.watches(name);
         let shown = seen.then(|| transition.clone());
-        cell.staged.push(transition);
-        Entered { shown, began }
+        cell.track.enter(transition);
+        Entered { shown, began: cell.track.started() }
     }
 
     /// Tells observers and the log.
@@ -513,7 +484,7 @@ impl Run {
         if !self.visible || self.scope.orchestrator.observers.is_empty() {
             return;
         }
-        let (name, transition) = (self.name(), lock(&self.cell).current.clone());
+        let (name, transition) = (self.name(), lock(&self.cell).track.current());
         let event = Observed {
             run: &self.info,
             name: &name,
@@ -547,18 +518,16 @@ impl Run {
             return;
         }
         let cell = lock(&self.cell);
-        if cell.staged.is_empty() {
+        if !cell.track.has_staged() {
             return;
         }
-        let event = self.take_staged(cell);
+        let event = self.take_staged(cell, None);
         self.scope.orchestrator.journal.push(event);
     }
 
-    fn take_staged(&self, mut cell: MutexGuard<'_, Cell>) -> Event {
-        let transitions = std::mem::take(&mut cell.staged);
-        let first_seq = cell.next_seq;
+    fn take_staged(&self, mut cell: MutexGuard<'_, Cell>, further: Option<Transition>) -> Event {
+        let (first_seq, transitions) = cell.track.take_staged(further);
         let cache = cell.looked.clone();
-        cell.next_seq += u32::try_from(transitions.len()).expect("a run has fewer than four billion states");
         drop(cell);
         let run_count = self.run_count();
         Event::Run(RunEvent { run: Arc::clone(&self.info), first_seq, transitions, run_count, cache })
@@ -568,21 +537,19 @@ impl Run {
     /// [`reveal`](Self::reveal)ed.
     pub(crate) fn propose_completed(&self) -> (Event, Transition) {
         let at = self.scope.orchestrator.clock.now();
-        let mut cell = lock(&self.cell);
-        let at = at.max(cell.current.at.after(Duration::from_micros(1)));
+        let cell = lock(&self.cell);
+        let at = at.max(cell.track.since().after(Duration::from_micros(1)));
         let transition = Transition { name: StateName::Completed, at, message: None };
-        cell.staged.push(transition.clone());
-        (self.take_staged(cell), transition)
+        (self.take_staged(cell, Some(transition.clone())), transition)
     }
 
     /// Enters a state that the journal knows already.
     pub(crate) fn reveal(&self, transition: Transition) {
         let mut cell = lock(&self.cell);
-        debug_assert!(may_follow(cell.current.name, transition.name), "only its driver writes the states of a run");
-        let before = std::mem::replace(&mut cell.current, transition.clone());
-        let began = cell.started;
+        debug_assert!(may_follow(cell.track.name(), transition.name), "only its driver writes the states of a run");
+        cell.track.reveal(transition.clone());
+        let began = cell.track.started();
         drop(cell);
-        drop(before);
         if self.visible && self.scope.orchestrator.watches(transition.name) {
             self.show(&transition, began, None);
         }
@@ -602,11 +569,11 @@ impl Run {
     /// Replaces the waker of a future that was polled again; `None` if the run has ended.
     pub(crate) fn update_waker(&self, place: usize, waker: &std::task::Waker) -> Option<()> {
         {
-            let cell = lock(&self.cell);
+            let mut cell = lock(&self.cell);
             if cell.ended {
                 return None;
             }
-            if matches!(&cell.waiters[place], Waiter::Task(old) if old.will_wake(waker)) {
+            if matches!(cell.waiters.get_mut(place), Some(Waiter::Task(old)) if old.will_wake(waker)) {
                 return Some(());
             }
         }
@@ -617,7 +584,7 @@ impl Run {
             if cell.ended {
                 return None;
             }
-            std::mem::replace(&mut cell.waiters[place], new)
+            cell.waiters.get_mut(place).map(|old| std::mem::replace(old, new))
         };
         drop(old);
         Some(())
@@ -629,7 +596,7 @@ impl Run {
         if cell.ended {
             return;
         }
-        let waiter = cell.waiters.try_remove(place);
+        let waiter = cell.waiters.remove(place);
         drop(cell);
         // The waiter's destructor may run code of others, so it runs outside of the lock.
         drop(waiter);
@@ -662,7 +629,7 @@ impl Run {
             return Vec::new();
         }
         let cell = lock(&self.cell);
-        let waiting = cell.waiters.iter().filter_map(|(_, waiter)| match waiter {
+        let waiting = cell.waiters.iter().filter_map(|waiter| match waiter {
             Waiter::Dependant(run) if !run.is_launched() => Some(Arc::clone(run)),
             Waiter::Dependant(_) | Waiter::Task(_) | Waiter::Group(..) | Waiter::Tolerant(_) => None,
         });
@@ -720,14 +687,14 @@ impl Run {
 
     /// Notes what the driver waits for, until the value is dropped.
     pub(crate) fn waits_for(&self, waits: Waits) -> Noted<'_> {
-        let before = std::mem::replace(&mut lock(&self.cell).waits, waits);
+        let before = lock(&self.cell).waits.replace(Box::new(waits));
         drop(before);
         Noted(self)
     }
 
     /// What the driver waits for.
     pub(crate) fn waits(&self) -> Waits {
-        lock(&self.cell).waits.clone()
+        lock(&self.cell).waits.as_deref().cloned().unwrap_or(Waits::Nothing)
     }
 
     // --- ending ---
@@ -764,7 +731,7 @@ impl Run {
             && let Some(Ok(result)) = self.outcome()
         {
             // Before what started these runs learns that one more has ended, and looks for failures.
-            for (_, waiter) in &waiters {
+            for waiter in waiters.iter() {
                 if let Waiter::Tolerant(visit) = waiter {
                     visit(result, &mut |run| run.observe());
                 }
@@ -1005,7 +972,7 @@ pub(crate) struct Noted<'a>(&'a Run);
 
 impl Drop for Noted<'_> {
     fn drop(&mut self) {
-        let before = std::mem::replace(&mut lock(&self.0.cell).waits, Waits::Nothing);
+        let before = lock(&self.0.cell).waits.take();
         drop(before);
     }
 }
@@ -1020,7 +987,7 @@ pub(crate) struct Entered {
 /// Those who waited for a run that has ended.
 #[must_use = "somebody waits for this"]
 pub(crate) struct Wakes {
-    waiters: Slab<Waiter>,
+    waiters: Waiters,
     completed: bool,
     parent: Option<Arc<Run>>,
 }
@@ -1028,7 +995,7 @@ pub(crate) struct Wakes {
 impl Wakes {
     pub(crate) fn wake(self) {
         let Self { waiters, completed, parent } = self;
-        for (_, waiter) in waiters {
+        waiters.for_each(|waiter| {
             // Whatever one of them does, the others are told.
             panics::contain("a waker", || match waiter {
                 Waiter::Task(waker) => waker.wake(),
@@ -1037,177 +1004,13 @@ impl Wakes {
                         crate::submit::launch(&run);
                     }
                 }
-                Waiter::Group(group, index) => group.ended(index, completed),
+                Waiter::Group(group, index) => group.ended(index as usize, completed),
                 Waiter::Tolerant(_) => {}
             });
-        }
+        });
         if let Some(parent) = parent {
             parent.child_went();
             panics::let_go(parent);
         }
-    }
-}
-
-/// The runs that one run, or an orchestrator, has started and that have not ended.
-#[derive(Default)]
-pub(crate) struct Children {
-    table: Mutex<Table>,
-    pub(crate) idle: Notify,
-    any_failed: AtomicBool,
-    /// The run whose children these are has ended: nobody looks at failures any more.
-    ended: AtomicBool,
-}
-
-#[derive(Default)]
-struct Table {
-    active: Slab<Arc<Run>>,
-    /// Children that failed; some may be looked at later.
-    failures: Vec<Arc<Run>>,
-    /// How many failures there may be before those that were looked at are let go.
-    prune_at: usize,
-    closed: bool,
-    /// What else has to come to an end, such as the rollback of a transaction.
-    holds: usize,
-}
-
-impl Table {
-    fn is_idle(&self) -> bool {
-        self.active.is_empty() && self.holds == 0
-    }
-
-    /// Takes a run out, if it stands here.
-    fn take(&mut self, run: &Arc<Run>) -> Option<Arc<Run>> {
-        let place = run.place.load(Ordering::Acquire) as usize;
-        let here = self.active.get(place).is_some_and(|known| Arc::ptr_eq(known, run));
-        here.then(|| self.active.remove(place))
-    }
-}
-
-/// Keeps a run, or an orchestrator, from ending; dropping it lets go.
-pub(crate) enum Hold {
-    Run(Arc<Run>),
-    Orchestrator(Arc<Inner>),
-}
-
-impl Hold {
-    pub(crate) fn on_run(run: &Arc<Run>) -> Self {
-        lock(&run.children().table).holds += 1;
-        Self::Run(Arc::clone(run))
-    }
-
-    pub(crate) fn on_orchestrator(orchestrator: &Arc<Inner>) -> Self {
-        lock(&orchestrator.roots.table).holds += 1;
-        Self::Orchestrator(Arc::clone(orchestrator))
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        match self {
-            Self::Run(run) => {
-                lock(&run.children().table).holds -= 1;
-                run.child_went();
-            }
-            Self::Orchestrator(orchestrator) => {
-                lock(&orchestrator.roots.table).holds -= 1;
-                orchestrator.roots.idle.notify_waiters();
-            }
-        }
-    }
-}
-
-impl Children {
-    fn add(&self, run: &Arc<Run>) -> bool {
-        let mut table = lock(&self.table);
-        if table.closed {
-            return false;
-        }
-        let place = table.active.insert(Arc::clone(run));
-        let place = u32::try_from(place).expect("a run has fewer than four billion children at a time");
-        // Before anybody else can see the run: a cancellation may end it as soon as the lock is free.
-        run.place.store(place, Ordering::Release);
-        true
-    }
-
-    /// Takes out a run that has ended; `false` if it was handed over to the roots meanwhile.
-    fn child_ended(&self, run: &Arc<Run>, has_parent: bool, failed: bool) -> bool {
-        let mut table = lock(&self.table);
-        if has_parent && run.flag(DETACHED) {
-            return false;
-        }
-        let own = table.take(run);
-        let mut gone = Vec::new();
-        if failed && has_parent && !run.is_discarded() && !run.is_observed() {
-            // Those that were looked at are nobody's concern any more.
-            if table.failures.len() >= table.prune_at.max(64) {
-                gone = table.failures.extract_if(.., |child| child.is_observed()).collect();
-                table.prune_at = table.failures.len() * 2;
-            }
-            table.failures.push(Arc::clone(run));
-            self.any_failed.store(true, Ordering::SeqCst);
-            // The end of the parent looks the other way round, so one of the two sees the other.
-            if self.ended.load(Ordering::SeqCst) {
-                gone.append(&mut table.failures);
-            }
-        }
-        let idle = table.is_idle();
-        drop(table);
-        drop(own);
-        // Destructors of errors, and wakers, are code of others.
-        if !gone.is_empty() {
-            panics::let_go(gone);
-        }
-        if idle && !has_parent {
-            panics::contain("a waker", || self.idle.notify_waiters());
-        }
-        true
-    }
-
-    /// Moves an active run to the roots; says whether these are shut down already. `None`: it is not here any more.
-    fn hand_over(&self, run: &Arc<Run>, roots: &Self) -> Option<bool> {
-        let mut table = lock(&self.table);
-        let run = table.take(run)?;
-        // Nobody locks a run's table while the table of the roots is locked.
-        let mut others = lock(&roots.table);
-        let place = others.active.insert(Arc::clone(&run));
-        run.place.store(u32::try_from(place).expect("there are fewer than four billion roots"), Ordering::Release);
-        run.raise(DETACHED);
-        Some(others.closed)
-    }
-
-    fn remove(&self, run: &Arc<Run>) {
-        let removed = lock(&self.table).take(run);
-        drop(removed);
-    }
-
-    fn take_failures(&self) -> Vec<Arc<Run>> {
-        if !self.any_failed.load(Ordering::SeqCst) {
-            return Vec::new();
-        }
-        std::mem::take(&mut lock(&self.table).failures)
-    }
-
-    /// Gives back the failures that nobody took, and takes no more of them.
-    fn finish(&self) -> Vec<Arc<Run>> {
-        self.ended.store(true, Ordering::SeqCst);
-        self.take_failures()
-    }
-
-    pub(crate) fn active(&self) -> Vec<Arc<Run>> {
-        lock(&self.table).active.iter().map(|(_, run)| Arc::clone(run)).collect()
-    }
-
-    /// Refuses new runs from now on.
-    pub(crate) fn close(&self) {
-        lock(&self.table).closed = true;
-    }
-
-    /// Whether new runs are refused.
-    pub(crate) fn is_closed(&self) -> bool {
-        lock(&self.table).closed
-    }
-
-    pub(crate) fn is_idle(&self) -> bool {
-        lock(&self.table).is_idle()
     }
 }

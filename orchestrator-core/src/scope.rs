@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use crate::backend::record::CacheKey;
 use crate::clock::Timestamp;
 use crate::def::Def;
+use crate::engine::Launcher;
 use crate::id::FlowRunId;
 use crate::orchestrator::Inner;
 use crate::pause::Pauses;
@@ -16,8 +17,8 @@ use crate::persist::{self, Calls, KeptBefore};
 
 pub(crate) struct Scope {
     pub(crate) orchestrator: Arc<Inner>,
-    /// The runtime that the runs are driven on; `None` where a call was made outside of any.
-    pub(crate) handle: Option<Handle>,
+    /// The way into the runtime that the runs are driven on; `None` where a call was made outside of any.
+    pub(crate) launcher: Option<Arc<Launcher>>,
     /// The flow run that the scope belongs to; `None` outside of flows.
     pub(crate) flow: Option<FlowRunId>,
     /// The flow's tags, which its tasks inherit.
@@ -47,7 +48,7 @@ pub(crate) struct Counts(Mutex<SmallVec<[(usize, u32); 4]>>);
 impl Scope {
     pub(crate) fn new(
         orchestrator: Arc<Inner>,
-        handle: Option<Handle>,
+        launcher: Option<Arc<Launcher>>,
         flow: Option<FlowRunId>,
         tags: Arc<[Box<str>]>,
         capacity: Option<usize>,
@@ -57,7 +58,7 @@ impl Scope {
         let capacity = capacity.map(|size| (Arc::new(Semaphore::new(size.min(Semaphore::MAX_PERMITS))), size));
         Arc::new(Self {
             orchestrator,
-            handle,
+            launcher,
             flow,
             tags,
             parameters: OnceLock::new(),
@@ -70,6 +71,11 @@ impl Scope {
             identity: OnceLock::new(),
             counts,
         })
+    }
+
+    /// The runtime that the runs are driven on.
+    pub(crate) fn handle(&self) -> Option<&Handle> {
+        self.launcher.as_deref().map(Launcher::handle)
     }
 
     /// What tells the flow run from all others, in this process and in later ones.

@@ -325,7 +325,7 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call
     let manner = if stale && manner == Manner::Call { Manner::Later } else { manner };
     let run = make(def, overrides, call, manner, Around { scope: outer, parent, transaction }, &upstreams);
     run.submitted();
-    if run.scope.handle.is_none() {
+    if run.scope.launcher.is_none() {
         refuse(&run, "there is no tokio runtime here: call it under #[tokio::main], or inside `block_on`".to_owned());
         return run;
     }
@@ -401,7 +401,7 @@ fn make(
             let kept = if outer.flow.is_some() { Arc::clone(&outer.kept) } else { KeptBefore::of(id) };
             let scope = Scope::new(
                 Arc::clone(orchestrator),
-                outer.handle.clone(),
+                outer.launcher.clone(),
                 Some(id),
                 Arc::clone(&tags),
                 def.max_concurrent_tasks,
@@ -448,7 +448,7 @@ pub(crate) fn go_on(
     let outer = orchestrator.root_scope(Some(handle));
     let scope = Scope::new(
         Arc::clone(orchestrator),
-        outer.handle.clone(),
+        outer.launcher.clone(),
         Some(record.id),
         Arc::clone(&tags),
         def.max_concurrent_tasks,
@@ -588,7 +588,7 @@ fn launch_now(run: &Arc<Run>) {
     };
     if !grew {
         persist::launched(run, &mut *call);
-        engine::start(Arc::clone(run), call);
+        engine::start(run, call);
         return;
     }
     // A map that was expanded meanwhile brought further upstream runs.

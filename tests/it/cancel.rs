@@ -419,7 +419,9 @@ async fn after_any_number_of_steps_everything_comes_back() {
     }
     #[task]
     async fn step(n: u32) -> u32 {
-        tokio::task::yield_now().await;
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
         n
     }
     #[task(concurrency = ["one", "two"], retries = 1, cache_ttl = "1h", cache_policy = inputs)]

@@ -1,48 +1,42 @@
 //! The backend that keeps everything in this process.
 //!
-//! It is on the hot path: a run that arrives with all its transitions costs one insertion, identities are shared with
-//! the engine, and read models are built only when someone reads.
+//! It is on the hot path: events are kept as they come, a batch at a time, and are sorted by run only when someone asks
+//! for a run. Whoever asks first pays for all that came before, less than a microsecond for each run.
 
+mod history;
 mod run;
 mod search;
 
 use std::collections::BTreeSet;
-use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use dashmap::DashMap;
-use smallvec::SmallVec;
 
 use super::record::{
     CacheHit, CacheKey, CacheRecord, CachedValue, Event, FlowRun, FlowRunQuery, LogLine, LogRecord, ResultRecord,
-    RunEvent, TakeOver, TaskRun,
+    TakeOver, TaskRun,
 };
 use super::{BackendError, CacheIndex, EventStore, ResultIndex, RunHistory, StateBackend};
 use crate::clock::Timestamp;
 use crate::engine::panics;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::State;
-use run::{Amendment, Arrival, Run};
+use dashmap::DashMap;
+use history::{History, Recent};
+use run::Run;
 
 /// So many results are put into the cache at least between two searches for expired ones.
 const PRUNE_EVERY: usize = 1024;
-
-type ById<K, V> = DashMap<K, V, BuildHasherDefault<IdHasher>>;
 
 /// History and cache in memory; nothing outlives the value.
 ///
 /// Cached values are kept in the form that they come in, [`Live`](super::record::CachedValue::Live) ones included.
 #[derive(Debug, Default)]
 pub struct MemoryBackend {
-    flows: ById<FlowRunId, Run>,
-    tasks: ById<TaskRunId, Run>,
-    /// The task runs of each flow run, in the order of their first events.
-    tasks_of: ById<FlowRunId, Vec<TaskRunId>>,
-    /// Each line with its number.
-    logs: ById<RunId, Vec<(u64, LogRecord)>>,
-    /// How many log lines there were.
-    lines: AtomicU64,
+    /// What nobody has asked for yet.
+    recent: Mutex<Recent>,
+    sorting: Mutex<()>,
+    /// Asked for by way of [`history`](Self::history) only.
+    sorted: History,
     /// Each result with the key of its task.
     cache: DashMap<CacheKey, (&'static str, CacheHit)>,
     results: DashMap<CacheKey, CacheHit>,
@@ -59,26 +53,33 @@ impl MemoryBackend {
         Self::default()
     }
 
-    fn amend(&self, run: RunId, change: impl FnOnce(&mut Amendment)) {
-        match run {
-            RunId::Flow(id) => change(self.flows.entry(id).or_default().amend()),
-            RunId::Task(id) => change(self.tasks.entry(id).or_default().amend()),
-        }
+    /// The history, all that came included.
+    fn history(&self) -> &History {
+        // Held while events are sorted in, so that nobody sees a part of them. Those who bring more do not wait for it.
+        let _sorting = self.sorting.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = self.recent().drain();
+        recent.iter().flatten().for_each(|event| self.sorted.take_up(event));
+        &self.sorted
     }
 
-    fn read<T>(&self, run: RunId, look: impl FnOnce(&Run) -> T) -> Option<T> {
-        match run {
-            RunId::Flow(id) => self.flows.get(&id).map(|run| look(&run)),
-            RunId::Task(id) => self.tasks.get(&id).map(|run| look(&run)),
-        }
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes up a run event, and says whether the run was unknown.
-    fn take_up(&self, event: &RunEvent) -> Arrival {
-        match event.run.id {
-            RunId::Flow(id) => Run::take_up(self.flows.entry(id), event),
-            RunId::Task(id) => Run::take_up(self.tasks.entry(id), event),
+    /// Takes up what is found by its key, and gives back what belongs to the history.
+    fn take_up<'e>(&self, event: &'e Event) -> Option<&'e Event> {
+        match event {
+            Event::Run(_)
+            | Event::Parameters { .. }
+            | Event::Renamed { .. }
+            | Event::Upstream { .. }
+            | Event::Paused { .. }
+            | Event::Log(_) => return Some(event),
+            Event::Cached(record) => self.insert_cached(record),
+            Event::Persisted(record) => self.insert_result(record),
+            Event::Discarded { root: _, key } => self.discard(key),
         }
+        None
     }
 
     fn insert_result(&self, record: &ResultRecord) {
@@ -134,49 +135,32 @@ impl ResultIndex for MemoryBackend {
 
 impl EventStore for MemoryBackend {
     fn append(&self, batch: &[Event]) -> Result<(), BackendError> {
-        let mut newcomers = Newcomers { of: None, ids: SmallVec::new() };
-        for event in batch {
-            match event {
-                Event::Run(event) => {
-                    if let (Arrival::New, Some(flow_run), RunId::Task(id)) =
-                        (self.take_up(event), event.run.flow_run, event.run.id)
-                    {
-                        newcomers.push(flow_run, id, self);
-                    }
-                }
-                Event::Parameters { run, json } => {
-                    self.amend(RunId::Flow(*run), |run| run.parameters = Some(json.as_str().into()));
-                }
-                Event::Paused { run, pause } => {
-                    self.amend(RunId::Flow(*run), |run| run.pause = Some(Arc::clone(pause)));
-                }
-                Event::Renamed { run, name } => self.amend(*run, |run| run.name = Some(Arc::clone(name))),
-                Event::Upstream { run, upstream } => self.amend(*run, |run| run.upstream = Some(upstream.clone())),
-                Event::Log(record) => {
-                    let number = self.lines.fetch_add(1, Ordering::Relaxed) + 1;
-                    self.logs.entry(record.run).or_default().push((number, record.clone()));
-                }
-                Event::Cached(record) => self.insert_cached(record),
-                Event::Persisted(record) => self.insert_result(record),
-                Event::Discarded { root: _, key } => self.discard(key),
-            }
+        let history: Vec<_> = batch.iter().filter_map(|event| self.take_up(event)).cloned().collect();
+        if !history.is_empty() {
+            self.recent().push(history);
         }
-        newcomers.settle(self);
+        Ok(())
+    }
+
+    fn take(&self, batch: &mut Vec<Event>) -> Result<(), BackendError> {
+        batch.retain(|event| self.take_up(event).is_some());
+        self.recent().take(batch);
         Ok(())
     }
 
     fn take_over(&self, take_over: &TakeOver) -> Result<bool, BackendError> {
-        Ok(self.flows.get_mut(&take_over.run).is_some_and(|mut run| run.take_over(take_over)))
+        Ok(self.history().flows.get_mut(&take_over.run).is_some_and(|mut run| run.take_over(take_over)))
     }
 }
 
 impl RunHistory for MemoryBackend {
     fn flow_run(&self, id: FlowRunId) -> Result<Option<FlowRun>, BackendError> {
-        self.flows.get(&id).and_then(|run| run.to_flow_run(id)).transpose()
+        self.history().flows.get(&id).and_then(|run| run.to_flow_run(id)).transpose()
     }
 
     fn flow_runs(&self, query: &FlowRunQuery, now: Timestamp) -> Result<Vec<FlowRun>, BackendError> {
         let mut found: Vec<(Timestamp, FlowRunId)> = self
+            .history()
             .flows
             .iter()
             .filter(|entry| entry.value().matches(query, now))
@@ -188,23 +172,25 @@ impl RunHistory for MemoryBackend {
     }
 
     fn task_runs(&self, flow_run: FlowRunId) -> Result<Vec<TaskRun>, BackendError> {
+        let history = self.history();
         // The list is copied so that no two locks are held at a time.
-        let ids = self.tasks_of.get(&flow_run).map(|ids| ids.clone()).unwrap_or_default();
-        let mut runs: Vec<TaskRun> = ids.into_iter().filter_map(|id| self.tasks.get(&id)?.to_task_run()).collect();
+        let ids = history.tasks_of.get(&flow_run).map(|ids| ids.clone()).unwrap_or_default();
+        let mut runs: Vec<TaskRun> = ids.into_iter().filter_map(|id| history.tasks.get(&id)?.to_task_run()).collect();
         runs.sort_by_key(|run| (run.created, run.id));
         Ok(runs)
     }
 
     fn task_run(&self, id: TaskRunId) -> Result<Option<TaskRun>, BackendError> {
-        Ok(self.tasks.get(&id).and_then(|run| run.to_task_run()))
+        Ok(self.history().tasks.get(&id).and_then(|run| run.to_task_run()))
     }
 
     fn states(&self, run: RunId) -> Result<Vec<State>, BackendError> {
-        Ok(self.read(run, Run::states).unwrap_or_default())
+        Ok(self.history().read(run, Run::states).unwrap_or_default())
     }
 
     fn logs(&self, run: RunId) -> Result<Vec<LogLine>, BackendError> {
         let mut lines: Vec<LogLine> = self
+            .history()
             .logs
             .get(&run)
             .map(|records| records.iter().map(|(_, record)| log_line(record)).collect())
@@ -230,28 +216,6 @@ impl StateBackend for MemoryBackend {
     }
 }
 
-/// Task runs of one flow run that a batch told of first, on their way to the index.
-struct Newcomers {
-    of: Option<FlowRunId>,
-    ids: SmallVec<[TaskRunId; 4]>,
-}
-
-impl Newcomers {
-    fn push(&mut self, flow_run: FlowRunId, id: TaskRunId, backend: &MemoryBackend) {
-        if self.of != Some(flow_run) {
-            self.settle(backend);
-            self.of = Some(flow_run);
-        }
-        self.ids.push(id);
-    }
-
-    fn settle(&mut self, backend: &MemoryBackend) {
-        if let Some(flow_run) = self.of.take() {
-            backend.tasks_of.entry(flow_run).or_default().extend(self.ids.drain(..));
-        }
-    }
-}
-
 fn log_line(record: &LogRecord) -> LogLine {
     LogLine {
         run: record.run,
@@ -259,25 +223,6 @@ fn log_line(record: &LogRecord) -> LogLine {
         level: record.level.to_owned(),
         target: record.target.clone(),
         message: record.message.clone(),
-    }
-}
-
-/// A fast hash, which is enough for ids: 62 of their bits are random, and nobody else chooses them.
-#[derive(Debug, Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            // The golden ratio, as in Fibonacci hashing: the map takes the shard from the upper bits.
-            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 

@@ -52,6 +52,16 @@ pub trait EventStore {
     /// If the batch could not be stored; [`BackendError::is_transient`] says whether trying again may help.
     fn append(&self, batch: &[Event]) -> Result<(), BackendError>;
 
+    /// The same for a store that may keep the events themselves: on success it may have taken some or all of them out of
+    /// the batch. The journal calls this one where the store lives in the process.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append); the batch is whole then.
+    fn take(&self, batch: &mut Vec<Event>) -> Result<(), BackendError> {
+        self.append(batch)
+    }
+
     /// The same on behalf of an orchestrator that shares the store with others, which may have found it gone.
     ///
     /// # Errors

@@ -28,6 +28,11 @@ const KEY_VERSION: &[u8] = b"orchestrator cache key 1";
 /// Why a result cannot be stored.
 pub(crate) const NO_CODEC: &str = "its type is not `Serialize + DeserializeOwned`";
 
+/// Whether results of the run are looked up in the cache.
+pub(crate) fn is_asked(run: &Run) -> bool {
+    !run.is_flow() && run.visible && run.options().cache_policy().is_some()
+}
+
 /// The run's cache key, or why it has none; `None` if it is not cached.
 pub(crate) fn key(run: &Run, call: &dyn Call) -> Option<Result<CacheKey, CacheReason>> {
     if run.is_flow() || !run.visible {

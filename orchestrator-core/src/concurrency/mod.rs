@@ -76,6 +76,11 @@ impl Wants {
         self.0.is_empty()
     }
 
+    /// What is asked for, if it is one limit.
+    fn alone(&self) -> Option<(&Arc<str>, u32)> {
+        if let [(name, slots)] = &self.0[..] { Some((name, *slots)) } else { None }
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, u32)> {
         self.0.iter().map(|(name, slots)| (name, *slots))
     }
@@ -198,6 +203,11 @@ impl Limits {
         }
     }
 
+    /// Whether a limit may be named after a tag.
+    pub(crate) fn may_be_by_tag(&self) -> bool {
+        self.broker.is_some() || self.by_tag.load(Ordering::SeqCst)
+    }
+
     /// Whether such a request can be served at all.
     pub(crate) fn check(&self, wants: &Wants) -> Result<(), Error> {
         if wants.is_empty() { Ok(()) } else { self.shared.lock().check(wants).map_err(refused) }
@@ -218,6 +228,12 @@ impl Limits {
     pub(crate) fn acquire(&self, wants: Wants, run: Option<&Arc<Run>>) -> Acquire {
         let now = self.shared.clock.now();
         let mut table = self.shared.lock();
+        if table.desk.is_none()
+            && let Some(parts) = table.take_alone(&wants, run, now)
+        {
+            drop(table);
+            return Acquire::Held(SlotGuard { shared: Arc::clone(&self.shared), parts, ticket: None });
+        }
         if let Err(said) = table.check(&wants) {
             return Acquire::Never(refused(said));
         }

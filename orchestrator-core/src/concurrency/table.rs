@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use slab::Slab;
 use smallvec::SmallVec;
 
@@ -21,7 +22,7 @@ use crate::sync::AtomicWaker;
 
 #[derive(Default)]
 pub(super) struct Table {
-    pub(super) limits: HashMap<Arc<str>, Entry>,
+    pub(super) limits: HashMap<Arc<str>, Entry, RandomState>,
     /// Everybody who waits, by ticket.
     pub(super) requests: BTreeMap<u64, Request>,
     pub(super) beneath: Beneath,
@@ -69,7 +70,7 @@ pub(super) type Place = (SlotClass, u64);
 /// How many requests there are in the bodies of each run and beneath it, by the run's address. The requests keep these
 /// runs alive.
 #[derive(Default, Clone)]
-pub(super) struct Beneath(HashMap<usize, u32>);
+pub(super) struct Beneath(HashMap<usize, u32, RandomState>);
 
 /// The holders of the slots of one request: limit and place among its holders.
 pub(super) type Parts = SmallVec<[(Arc<str>, usize); 2]>;
@@ -268,6 +269,18 @@ impl Table {
     pub(super) fn class(run: Option<&Arc<Run>>) -> SlotClass {
         let nested = run.is_some_and(|run| run.lineage().any(|ancestor| ancestor.holds_slots()));
         if nested { SlotClass::Nested } else { SlotClass::Ordinary }
+    }
+
+    /// Serves a request for one limit that concerns nobody else: the same as what follows, with one look.
+    pub(super) fn take_alone(&mut self, wants: &Wants, run: Option<&Arc<Run>>, now: Timestamp) -> Option<Parts> {
+        let (name, slots) = wants.alone()?;
+        let entry = self.limits.get_mut(name)?;
+        let fits = !entry.removed && (slots <= entry.setting.slots || !entry.setting.active);
+        let is_free = self.beneath.0.is_empty() && entry.queue.is_empty();
+        if !(fits && is_free && entry.free_in(slots, now) == Some(Duration::ZERO)) {
+            return None;
+        }
+        Some(SmallVec::from_iter([(Arc::clone(name), entry.take(slots, run, now))]))
     }
 
     /// Serves a request that has to wait for nobody.

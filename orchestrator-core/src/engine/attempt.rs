@@ -16,6 +16,9 @@ use crate::error::{Cause, FailureKind, TaskError};
 use crate::pause;
 use crate::run::{Run, Stop, Waits};
 
+/// What a body gives.
+pub(super) type Returned = Result<Erased, BodyFailure>;
+
 /// How an attempt ended.
 pub(super) enum Ended {
     Completed(Erased),
@@ -72,48 +75,49 @@ pub(super) async fn closed(run: &Run) {
 }
 
 /// Runs the body once; ends when all that it started has ended.
-pub(super) async fn execute(run: &Arc<Run>, attempt: Attempt, number: u32) -> Ended {
-    let outcome = match run.options().timeout() {
-        None => body_and_children(run, attempt, number).await,
-        // Boxed: a timer is larger than all the rest of a run without one.
-        Some(limit) => {
-            let timed = Box::pin(tokio::time::timeout(limit, body_and_children(run, attempt, number))).await;
-            match timed {
-                Ok(outcome) => outcome,
-                // The body is gone by now, and what its destructors left to do counts among the children.
-                Err(_) => {
-                    run.cancel_children(Stop::TimedOut);
-                    // A sync body may go on; what it submits has no place in the next attempt either.
-                    closed(run).await;
-                    let _ = run.unobserved_failure();
-                    return Ended::TimedOut(limit);
-                }
-            }
+pub(super) async fn execute(run: &Arc<Run>, attempt: Attempt, number: u32, limit: Option<Duration>) -> Ended {
+    let Some(limit) = limit else { return body_and_children(run, attempt, number).await };
+    match tokio::time::timeout(limit, body_and_children(run, attempt, number)).await {
+        Ok(ended) => ended,
+        // The body is gone by now, and what its destructors left to do counts among the children.
+        Err(_) => {
+            run.cancel_children(Stop::TimedOut);
+            // A sync body may go on; what it submits has no place in the next attempt either.
+            closed(run).await;
+            let _ = run.unobserved_failure();
+            Ended::TimedOut(limit)
         }
+    }
+}
+
+async fn body_and_children(run: &Arc<Run>, attempt: Attempt, number: u32) -> Ended {
+    let outcome = match attempt {
+        Attempt::Future(future) => poll_body(run, future, number).await,
+        Attempt::Blocking(function) => call_body(run, function, number).await,
     };
     match outcome {
-        Some(outcome) => judge(run, outcome),
+        Some(outcome) => settle(run, outcome).await,
         None => Ended::Cancelled,
     }
 }
 
-/// A body that ended lets what it started end as well; `None` if the run is cancelled.
-async fn body_and_children(run: &Arc<Run>, attempt: Attempt, number: u32) -> Option<Body> {
-    let outcome = match attempt {
-        Attempt::Future(future) => poll_body(run, future, number).await,
-        Attempt::Blocking(function) => Box::pin(call_body(run, function, number)).await,
-    };
-    let outcome = outcome?;
-    // What might still fail fails before it is judged: from then on nothing more begins. A result that is there stands,
-    // even if a cancellation came while the body gave it: what it did is done.
-    if matches!(outcome, Body::Returned(Ok(_))) && run.children_ended() && run.close() {
-        return Some(outcome);
+/// Whether all has ended that the body started, and nothing more begins: what might still fail fails before the body is
+/// judged. A result that is there stands, even if a cancellation came while the body gave it: what it did is done.
+pub(super) fn is_settled(run: &Run, outcome: &Body) -> bool {
+    let stands = matches!(outcome, Body::Returned(Ok(_))) || !run.is_cancelled();
+    stands && run.children_ended() && run.close()
+}
+
+/// Waits until that is so. A body that ended lets what it started end as well, unless the run is cancelled.
+pub(super) async fn settle(run: &Run, outcome: Body) -> Ended {
+    if !is_settled(run, &outcome) && unless_cancelled(run, closed(run)).await.is_none() {
+        return Ended::Cancelled;
     }
-    unless_cancelled(run, closed(run)).await.map(|()| outcome)
+    judge(run, outcome)
 }
 
 /// What a body's outcome means, in the light of its children's.
-fn judge(run: &Run, outcome: Body) -> Ended {
+pub(super) fn judge(run: &Run, outcome: Body) -> Ended {
     match (outcome, run.unobserved_failure()) {
         (Body::Returned(Ok(value)), None) => Ended::Completed(value),
         (Body::Returned(Ok(value)), Some(failure)) => {
@@ -138,8 +142,9 @@ fn judge(run: &Run, outcome: Body) -> Ended {
     }
 }
 
-enum Body {
-    Returned(Result<Erased, BodyFailure>),
+/// How a body ended.
+pub(super) enum Body {
+    Returned(Returned),
     Panicked(String),
     /// The system had no thread for it.
     NoThread(std::io::Error),

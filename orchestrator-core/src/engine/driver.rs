@@ -1,286 +1,485 @@
 //! Carries out what the machine decides, and writes the run's states.
+//!
+//! A driver is the future of its run's tokio task. What can be done at once is done in place, and so is polling the body;
+//! whatever else has to be waited for is a future of its own, which takes the course of the run along and gives it
+//! back. So a driver is small, and a run that waits for nothing but its body needs no other future.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::Call;
-use super::attempt::{self, Ended, children_ended, closed, unless_cancelled};
+use super::attempt::{self, Body, Ended, children_ended, closed, unless_cancelled};
+use super::inputs::prepare;
 use super::machine::{Decision, Event, Machine, jittered};
-use super::panics;
-use super::rules::{self, Holding, Taken, Verdict};
-use crate::backend::record;
-use crate::body::{ArgEncoder, Codec, Erased};
+use super::panics::{self, Contained};
+use super::rules::{self, Holding, Rule, Taken, Verdict};
+use super::wind_down::{End, Watch, wind_down};
+use crate::body::{Attempt, Codec, Erased};
 use crate::cache::Claim;
+use crate::context::Place;
 use crate::error::{Cause, FailureKind, TaskError};
-use crate::hook::{self, ResultHooks};
+use crate::hook::{self, Hook, ResultHooks};
 use crate::pause;
-use crate::persist::{self, Resolved};
-use crate::run::{Outcome, Run, Stop, Waits};
-use crate::state::{StateName, StateType};
+use crate::persist;
+use crate::run::{Run, Stop, Waits};
+use crate::state::StateName;
 
-/// How a run ends: all that is left to do is to say so.
-pub(crate) struct End {
-    pub(crate) state: StateName,
-    pub(crate) message: Option<Arc<str>>,
-    pub(crate) outcome: Outcome,
-    /// The right to put the result into the cache.
-    pub(crate) claim: Option<Claim>,
-    pub(crate) codec: Option<&'static Codec>,
-    pub(crate) hooks: Option<Box<ResultHooks>>,
+/// Drives a run from the moment when its upstream runs have ended, and sees to it that it has an end.
+pub(super) struct Driver {
+    /// Taken at the end.
+    run: Option<Arc<Run>>,
+    /// Absent while somebody else has it, and at the end.
+    course: Option<Course>,
+    stage: Stage,
 }
 
-/// Drives a run from the moment when its upstream runs have ended.
-pub(super) async fn drive(run: &Arc<Run>, mut call: Box<dyn Call>) -> End {
-    let mut machine = Machine::new(run.options().retries());
-    let mut holding = Holding::default();
-    let mut result: Option<Erased> = None;
-    let mut failure: Option<TaskError> = None;
-    let mut delayed = false;
-    let mut event = if run.is_cancelled() {
-        Event::CancelRequested
-    } else {
+/// What the driver polls.
+enum Stage {
+    /// Nothing yet.
+    Begin,
+    Body(BodyOf),
+    /// Something else, which has taken the course along.
+    Waiting(Pin<Box<dyn Future<Output = (Course, Next)> + Send>>),
+    /// What has to happen between the last attempt and the end.
+    WindingDown(Pin<Box<dyn Future<Output = Watch> + Send>>),
+    /// Nothing any more.
+    Over,
+}
+
+type BodyOf = Contained<Box<dyn Future<Output = attempt::Returned> + Send>>;
+
+/// What comes next in a run.
+enum Next {
+    /// Ask the machine what to do about it.
+    At(Event),
+    /// Poll the body.
+    Body(BodyOf),
+    /// Wait for something else.
+    Wait(Wait),
+    /// End.
+    WindDown(End),
+}
+
+/// What a run waits for apart from its body.
+enum Wait {
+    Rule(Rule),
+    /// The hooks on a state, before the body is called.
+    Hooks {
+        hooks: &'static [Hook],
+        last: bool,
+    },
+    /// A body that has a thread or a time limit.
+    Attempt {
+        attempt: Attempt,
+        number: u32,
+        limit: Option<Duration>,
+    },
+    /// What the body, which has ended, had started.
+    Started(Body),
+    /// The moment of the next attempt.
+    Delay(Duration),
+    /// What a run that is cancelled had started.
+    Cancelled,
+    /// What has been started by a run that is to end.
+    Close(Box<Closing>),
+}
+
+impl Driver {
+    pub(super) fn new(run: Arc<Run>, call: Box<dyn Call>) -> Self {
+        Self { run: Some(run), course: Some(Course::new(call)), stage: Stage::Begin }
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { run: driven, course: held, stage } = self;
+        let run = driven.as_ref().expect("the run is taken out at its end");
+        loop {
+            let mut next = match stage {
+                Stage::Begin => Next::At(here(held).begin(run)),
+                Stage::Body(body) => {
+                    let outcome = if run.is_cancelled() {
+                        None
+                    } else {
+                        let outcome = ready!(Pin::new(body).poll(cx));
+                        Some(outcome.map_or_else(Body::Panicked, Body::Returned))
+                    };
+                    *stage = Stage::Over;
+                    here(held).left(run, outcome)
+                }
+                Stage::Waiting(future) => {
+                    let (course, next) = ready!(future.as_mut().poll(cx));
+                    *held = Some(course);
+                    next
+                }
+                Stage::WindingDown(future) => {
+                    let watch = ready!(future.as_mut().poll(cx));
+                    *stage = Stage::Over;
+                    *driven = None;
+                    watch.end();
+                    return Poll::Ready(());
+                }
+                Stage::Over => unreachable!("a driver that is over is not polled"),
+            };
+            while let Next::At(event) = next {
+                next = here(held).on(run, event);
+            }
+            *stage = match next {
+                Next::Body(body) => Stage::Body(body),
+                Next::Wait(wait) => {
+                    let course = held.take().expect("it was here just now");
+                    Stage::Waiting(Box::pin(course.wait(Arc::clone(run), wait)))
+                }
+                Next::WindDown(end) if end.is_plain(run) => {
+                    *stage = Stage::Over;
+                    let run = driven.take().expect("it was here just now");
+                    end.end(run);
+                    return Poll::Ready(());
+                }
+                Next::WindDown(end) => match end.send(run) {
+                    Some((stored, watch)) => {
+                        *stage = Stage::Over;
+                        *driven = None;
+                        panics::let_go(end);
+                        persist::leave(stored, watch);
+                        return Poll::Ready(());
+                    }
+                    None => Stage::WindingDown(Box::pin(wind_down(Watch::over(Arc::clone(run)), end))),
+                },
+                Next::At(_) => unreachable!("the machine was asked about all of them"),
+            };
+        }
+    }
+
+    /// Ends the run if its driver goes away before that.
+    fn give_up(&mut self, panicked: bool) {
+        let Some(run) = self.run.take() else { return };
+        // What winds down a run ends it when it is dropped.
+        self.stage = Stage::Over;
+        panics::let_go(self.course.take());
+        if !run.has_ended() {
+            drop(Watch::over_lost(run, panicked));
+        }
+    }
+}
+
+/// The course of the run, while the driver has it.
+fn here(course: &mut Option<Course>) -> &mut Course {
+    course.as_mut().expect("whoever takes it along brings it back")
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    /// Sees to it that a cancellation, or the end of the run's last child, reaches what the run does.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        loop {
+            match panics::engine(|| this.step(cx)) {
+                Some(Poll::Pending) => {}
+                Some(Poll::Ready(())) => return Poll::Ready(()),
+                None => {
+                    // The engine panicked; the panic hook has told where.
+                    this.give_up(true);
+                    return Poll::Ready(());
+                }
+            }
+            let Some(run) = &this.run else { return Poll::Ready(()) };
+            run.flush();
+            run.register_driver(cx.waker());
+            // A signal that came before the waker was registered has woken nobody.
+            if !run.take_signal() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.give_up(false);
+    }
+}
+
+/// How far a run has come.
+struct Course {
+    /// Let go of after the last attempt.
+    call: Option<Box<dyn Call>>,
+    machine: Machine,
+    /// Made when there is something to hold.
+    holding: Option<Box<Holding>>,
+    result: Option<Erased>,
+    failure: Option<TaskError>,
+    /// Whether a delay lies between the last attempt and the next.
+    delayed: bool,
+}
+
+/// What is left of a run that is to end as soon as what it started has ended.
+struct Closing {
+    state: StateName,
+    claim: Option<Claim>,
+    codec: Option<&'static Codec>,
+    hooks: Option<Box<ResultHooks>>,
+    lost_before: u64,
+}
+
+impl Course {
+    fn new(call: Box<dyn Call>) -> Self {
+        let (machine, call) = (Machine::new(0), Some(call));
+        Self { call, machine, holding: None, result: None, failure: None, delayed: false }
+    }
+
+    fn call(&mut self) -> &mut dyn Call {
+        &mut **self.call.as_mut().expect("it is let go of after the last attempt")
+    }
+
+    fn begin(&mut self, run: &Arc<Run>) -> Event {
+        let orchestrator = &run.scope.orchestrator;
+        self.machine = Machine::new(run.options().retries());
+        if orchestrator.strict {
+            self.holding.get_or_insert_default().lost_before = orchestrator.journal.lost().0;
+        }
+        if run.is_cancelled() {
+            return Event::CancelRequested;
+        }
         // Code of the user may run here: `Clone`, `Display`, `Serialize`.
-        match panics::catch(|| prepare(run, &mut *call)).flatten() {
+        match panics::catch(|| prepare(run, self.call())).flatten() {
             Ok(Ok(())) => Event::InputsReady,
             Ok(Err(error)) => {
-                failure = Some(error);
+                self.failure = Some(error);
                 Event::UpstreamFailed
             }
             Err(said) => {
-                failure = Some(run.error(FailureKind::Panicked, Cause::Said(said)));
+                self.failure = Some(run.error(FailureKind::Panicked, Cause::Said(said)));
                 Event::Refused
             }
         }
-    };
-    let state = loop {
-        event = match machine.on(event) {
-            Decision::Apply(rule) => match rules::apply(rule, run, &mut *call, &mut holding).await {
-                Verdict::Accept => Event::Passed,
-                Verdict::Reject(value) => {
-                    result = Some(value);
-                    Event::Answered
+    }
+
+    fn on(&mut self, run: &Arc<Run>, mut event: Event) -> Next {
+        loop {
+            return match self.machine.on(event) {
+                Decision::Apply(rule) if rules::has_a_say(rule, run, self.holding.as_deref()) => {
+                    Next::Wait(Wait::Rule(rule))
                 }
-                Verdict::Abort(error) => {
-                    failure = Some(error);
-                    Event::Refused
+                Decision::Apply(_) => {
+                    event = Event::Passed;
+                    continue;
                 }
-                Verdict::Again(flight) => {
-                    // Nothing is held while somebody else computes the same: that one may need it.
-                    holding.taken = Taken::default();
-                    let _noted = run.waits_for(flight.note());
-                    match Box::pin(unless_cancelled(run, flight.landed())).await {
-                        Some(()) => Event::StartOver,
-                        None => Event::CancelRequested,
-                    }
-                }
-                Verdict::StartOver => Event::StartOver,
-                Verdict::Cancelled => Event::CancelRequested,
+                Decision::Attempt { state, last } => self.attempt(run, state, last),
+                Decision::Delay(delay) => self.delay(run, delay),
+                Decision::Cancel => self.cancel(run),
+                Decision::End(state) => self.wind_up(run, state),
+            };
+        }
+    }
+
+    /// Waits, and says what comes next.
+    async fn wait(mut self, run: Arc<Run>, wait: Wait) -> (Self, Next) {
+        let next = match wait {
+            Wait::Rule(rule) => Next::At(self.apply(rule, &run).await),
+            Wait::Hooks { hooks, last } => match Box::pin(unless_cancelled(&run, hook::call(&run, hooks))).await {
+                Some(()) => self.execute(&run, last),
+                None => self.ended(&run, Ended::Cancelled),
             },
-            Decision::Attempt { state, last } => {
-                // Without a delay in between, nothing else tells why there is another attempt.
-                let again = (state == StateName::Retrying && !delayed)
-                    .then(|| after_failure(&machine, failure.as_ref()).into());
-                delayed = false;
-                run.begin_attempt(state, again);
-                if run.is_flow() {
-                    // The history has a flow run before it has anything that is part of it.
-                    run.flush();
-                }
-                if run.is_flow() && run.visible {
-                    run.scope.calls.start_over();
-                    if run.run_count() > 1 {
-                        run.scope.kept.may_be_there();
-                    }
-                }
-                pause::attempt_begins(run);
-                let hooks = run.def.hooks.of(state);
-                let told = hooks.is_empty() || Box::pin(unless_cancelled(run, hook::call(run, hooks))).await.is_some();
-                let fakes = &run.scope.orchestrator.testing.fakes;
-                let ended = match told.then(|| panics::catch(|| call.attempt(last, fakes))) {
-                    Some(Ok(attempt)) => attempt::execute(run, attempt, run.run_count()).await,
-                    Some(Err(said)) => Ended::panicked(run, said),
-                    None => Ended::Cancelled,
-                };
-                pause::attempt_ended(run, matches!(ended, Ended::Cancelled));
-                match ended {
-                    Ended::Completed(value) => {
-                        result = Some(value);
-                        Event::Succeeded
-                    }
-                    Ended::Failed { error, retryable } => {
-                        let event = Event::Failed { retryable, delay: delay(run, &machine) };
-                        panics::let_go(failure.replace(error));
-                        event
-                    }
-                    Ended::TimedOut(limit) => {
-                        let said = format!("attempt {} took longer than {limit:?}", machine.begun());
-                        let error = run.error(FailureKind::TimedOut, Cause::Said(said));
-                        panics::let_go(failure.replace(error));
-                        Event::TimedOut { delay: delay(run, &machine) }
-                    }
-                    Ended::Cancelled => Event::CancelRequested,
+            Wait::Attempt { attempt, number, limit } => {
+                let ended = Box::pin(attempt::execute(&run, attempt, number, limit)).await;
+                self.ended(&run, ended)
+            }
+            Wait::Started(outcome) => {
+                let ended = attempt::settle(&run, outcome).await;
+                self.ended(&run, ended)
+            }
+            Wait::Delay(delay) => {
+                let _noted = run.waits_for(Waits::Retry(run.scope.orchestrator.clock.now().after(delay)));
+                match Box::pin(unless_cancelled(&run, tokio::time::sleep(delay))).await {
+                    Some(()) => Next::At(Event::DelayOver),
+                    None => Next::At(Event::CancelRequested),
                 }
             }
-            Decision::Delay(delay) => {
-                holding.taken = Taken::default();
-                delayed = true;
-                let wait = crate::terminal::short(delay);
-                let message = format!("{}; the next starts in {wait}", after_failure(&machine, failure.as_ref()));
-                run.enter(StateName::AwaitingRetry, Some(message.into()));
-                let _noted = run.waits_for(Waits::Retry(run.scope.orchestrator.clock.now().after(delay)));
-                match Box::pin(unless_cancelled(run, tokio::time::sleep(delay))).await {
-                    Some(()) => Event::DelayOver,
+            Wait::Cancelled => {
+                children_ended(&run).await;
+                self.wind_up(&run, StateName::Cancelled)
+            }
+            Wait::Close(closing) => {
+                if closing.has_hooks(&run) {
+                    // They may submit runs.
+                    run.reopen();
+                    children_ended(&run).await;
+                } else {
+                    closed(&run).await;
+                }
+                self.end(&run, *closing)
+            }
+        };
+        (self, next)
+    }
+
+    async fn apply(&mut self, rule: Rule, run: &Arc<Run>) -> Event {
+        let call = &mut **self.call.as_mut().expect("rules are asked before the last attempt");
+        let holding = self.holding.get_or_insert_default();
+        match Box::pin(rules::apply(rule, run, call, holding)).await {
+            Verdict::Accept => Event::Passed,
+            Verdict::Reject(value) => {
+                self.result = Some(value);
+                Event::Answered
+            }
+            Verdict::Abort(error) => {
+                self.failure = Some(error);
+                Event::Refused
+            }
+            Verdict::Again(flight) => {
+                // Nothing is held while somebody else computes the same: that one may need it.
+                self.give_back();
+                let _noted = run.waits_for(flight.note());
+                match Box::pin(unless_cancelled(run, flight.landed())).await {
+                    Some(()) => Event::StartOver,
                     None => Event::CancelRequested,
                 }
             }
-            Decision::Cancel => {
-                holding.taken = Taken::default();
-                run.enter_cancelling();
-                run.cancel_children(run.stopped_by().unwrap_or(Stop::Request));
-                children_ended(run).await;
-                break StateName::Cancelled;
-            }
-            Decision::End(state) => break state,
-        };
-        if matches!(event, Event::Failed { .. } | Event::TimedOut { .. }) {
+            Verdict::StartOver => Event::StartOver,
+            Verdict::Cancelled => Event::CancelRequested,
+        }
+    }
+
+    fn give_back(&mut self) {
+        if let Some(holding) = &mut self.holding {
             holding.taken = Taken::default();
         }
-    };
-    let Holding { claim, taken, .. } = holding;
-    drop(taken);
-    let completed = state == StateName::Completed;
-    let claim = claim.filter(|_| completed);
-    let persists = completed && persist::identity(run).is_some();
-    let codec = if claim.is_some() || persists { call.codec() } else { None };
-    let hooks = completed.then(|| call.result_hooks()).filter(|hooks| !hooks.is_empty()).map(Box::new);
-    panics::let_go(call);
-    if run.def.hooks.of(state).is_empty() && hooks.is_none() {
-        closed(run).await;
-    } else {
-        // Its hooks may submit runs.
-        run.reopen();
-        children_ended(run).await;
     }
-    let (state, outcome) = end(run, state, result, failure);
-    let message = match &outcome {
-        Ok(_) if state == StateName::Cached => {
-            run.answered_by().map(|by| format!("its result was persisted by run {by}").into())
+
+    fn attempt(&mut self, run: &Arc<Run>, state: StateName, last: bool) -> Next {
+        // Without a delay in between, nothing else tells why there is another attempt.
+        let again = (state == StateName::Retrying && !self.delayed).then(|| self.after_failure().into());
+        self.delayed = false;
+        run.begin_attempt(state, again);
+        if run.is_flow() {
+            // The history has a flow run before it has anything that is part of it.
+            run.flush();
         }
-        Ok(_) => None,
-        Err(error) => Some(error.0.reason().into()),
-    };
-    End { state, message, outcome, claim, codec, hooks }
-}
-
-/// Takes the results of the upstream runs, and gives the run its name and its recorded parameters.
-fn prepare(run: &Arc<Run>, call: &mut dyn Call) -> Resolved {
-    let resolved = match persist::take_resolved(run) {
-        Some(resolved) => resolved?,
-        None => resolve(run, call).inspect(|()| persist::identify(run, call)),
-    };
-    if resolved.is_err() || !run.visible || run.is_resumed() {
-        return Ok(resolved);
-    }
-    if run.overrides.get().is_none_or(|options| options.run_name.is_none())
-        && let Some(name) = call.run_name()
-    {
-        run.rename(name);
-    }
-    if let Some(id) = run.id().as_flow() {
-        let json = record_parameters(run, call).to_string();
-        run.scope.orchestrator.journal.push(record::Event::Parameters { run: id, json });
-    }
-    Ok(Ok(()))
-}
-
-/// Takes the results of the upstream runs, once.
-pub(crate) fn resolve(run: &Run, call: &mut dyn Call) -> Result<(), TaskError> {
-    // From here on a failure upstream is this run's to tell.
-    call.visit(&mut |upstream| upstream.observe());
-    // Told by its first cause: what lies between is a consequence, like this one.
-    call.resolve().map_err(|error| run.error(FailureKind::NotReady, Cause::Upstream(error.first_cause())))
-}
-
-/// The parameters of a flow run, as they are recorded.
-pub(crate) fn record_parameters<'r>(run: &'r Run, call: &dyn Call) -> &'r serde_json::Value {
-    if run.scope.parameters.get().is_none() {
-        let mut parameters = serde_json::Map::new();
-        // A parameter that cannot be encoded is recorded as a note that says so.
-        let _ = call.encode(ArgEncoder::record(&mut parameters));
-        let _ = run.scope.parameters.set(serde_json::Value::Object(parameters));
-    }
-    run.scope.parameters.get().expect("they were set just now")
-}
-
-/// How long to wait after the attempt that just failed.
-fn delay(run: &Run, machine: &Machine) -> Duration {
-    if !machine.may_retry() {
-        return Duration::ZERO;
-    }
-    let options = run.options();
-    let delay = options.retry_delay(machine.begun() - 1);
-    match options.retry_jitter() {
-        jitter if jitter > 0.0 => jittered(delay, jitter, fastrand::f64()),
-        _ => delay,
-    }
-}
-
-/// What a retry says of the attempt before it. The machine has counted the retry already if it has begun.
-fn after_failure(machine: &Machine, failure: Option<&TaskError>) -> String {
-    let reason = failure.map(|error| error.0.reason()).unwrap_or_default();
-    format!("attempt {} of {} failed: {reason}", machine.failed(), machine.allowed())
-}
-
-/// Who cancelled the run, and whether its body went along.
-fn why_cancelled(run: &Run) -> String {
-    let caller = |what: &str| {
-        let name = run.parent.as_ref().map(|parent| parent.name());
-        format!("'{}', which called it, {what}", name.as_deref().unwrap_or_default())
-    };
-    let mut said = match run.stopped_by().unwrap_or(Stop::Request) {
-        Stop::CtrlC => "by Ctrl-C".to_owned(),
-        Stop::Terminated => "by SIGTERM".to_owned(),
-        Stop::ShutDown => "the orchestrator was shut down".to_owned(),
-        Stop::Interrupted => "the program was to end before it had; it goes on another time".to_owned(),
-        Stop::Request | Stop::TimedOut | Stop::Crashed | Stop::RolledBack
-            if run.above().is_some_and(|parent| parent.is_cancelled()) =>
-        {
-            caller("was cancelled")
-        }
-        Stop::RolledBack => "the transaction that it is part of was rolled back".to_owned(),
-        Stop::TimedOut => caller("timed out"),
-        Stop::Crashed => caller("crashed"),
-        Stop::Request => "on request".to_owned(),
-    };
-    if run.is_abandoned() {
-        let grace = run.scope.orchestrator.defaults.cancel_grace;
-        said.push_str(&format!("; its body did not stop within {grace:?} and was abandoned"));
-    }
-    said
-}
-
-fn end(run: &Arc<Run>, state: StateName, result: Option<Erased>, failure: Option<TaskError>) -> (StateName, Outcome) {
-    if let Some(why) = run.scope.orchestrator.fenced() {
-        panics::let_go((result, failure));
-        return (StateName::Crashed, Err(run.error(FailureKind::Crashed, Cause::Said(why.to_string()))));
-    }
-    let interrupted = run.stopped_by() == Some(Stop::Interrupted);
-    let outcome = if state == StateName::Cancelled {
-        // Its body may have given a result before, or an error.
-        panics::let_go((result, failure));
-        let kind = if interrupted { FailureKind::Crashed } else { FailureKind::Cancelled };
-        Err(run.error(kind, Cause::Said(why_cancelled(run))))
-    } else {
-        match (result, failure) {
-            (Some(value), failure) if state.kind() == StateType::Completed => {
-                panics::let_go(failure);
-                Ok(value)
+        if run.is_flow() && run.visible {
+            run.scope.calls.start_over();
+            if run.run_count() > 1 {
+                run.scope.kept.may_be_there();
             }
-            (_, Some(error)) => Err(error),
-            (_, None) => unreachable!("whoever decides on a failure says which"),
         }
-    };
-    let crashed = outcome.as_ref().is_err_and(TaskError::is_crashed);
-    let state = if crashed { StateName::Crashed } else { state };
-    (state, outcome)
+        pause::attempt_begins(run);
+        match run.def.hooks.of(state) {
+            [] => self.execute(run, last),
+            hooks => Next::Wait(Wait::Hooks { hooks, last }),
+        }
+    }
+
+    fn execute(&mut self, run: &Arc<Run>, last: bool) -> Next {
+        let fakes = &run.scope.orchestrator.testing.fakes;
+        let attempt = match panics::catch(|| self.call().attempt(last, fakes)) {
+            Ok(attempt) => attempt,
+            Err(said) => return self.ended(run, Ended::panicked(run, said)),
+        };
+        let number = run.run_count();
+        match (attempt, run.options().timeout()) {
+            (Attempt::Future(future), None) => Next::Body(Contained::new(Place::of(Arc::clone(run), number), future)),
+            (attempt, limit) => Next::Wait(Wait::Attempt { attempt, number, limit }),
+        }
+    }
+
+    /// The body has ended, and what it started is to; `None`: the run was cancelled before that.
+    fn left(&mut self, run: &Arc<Run>, outcome: Option<Body>) -> Next {
+        match outcome {
+            None => self.ended(run, Ended::Cancelled),
+            Some(outcome) if attempt::is_settled(run, &outcome) => self.ended(run, attempt::judge(run, outcome)),
+            Some(outcome) => Next::Wait(Wait::Started(outcome)),
+        }
+    }
+
+    fn ended(&mut self, run: &Arc<Run>, ended: Ended) -> Next {
+        pause::attempt_ended(run, matches!(ended, Ended::Cancelled));
+        Next::At(match ended {
+            Ended::Completed(value) => {
+                self.result = Some(value);
+                Event::Succeeded
+            }
+            Ended::Failed { error, retryable } => {
+                let delay = self.delay_after(run);
+                panics::let_go(self.failure.replace(error));
+                self.give_back();
+                Event::Failed { retryable, delay }
+            }
+            Ended::TimedOut(limit) => {
+                let said = format!("attempt {} took longer than {limit:?}", self.machine.begun());
+                let delay = self.delay_after(run);
+                let error = run.error(FailureKind::TimedOut, Cause::Said(said));
+                panics::let_go(self.failure.replace(error));
+                self.give_back();
+                Event::TimedOut { delay }
+            }
+            Ended::Cancelled => Event::CancelRequested,
+        })
+    }
+
+    fn delay(&mut self, run: &Run, delay: Duration) -> Next {
+        self.give_back();
+        self.delayed = true;
+        let wait = crate::terminal::short(delay);
+        let message = format!("{}; the next starts in {wait}", self.after_failure());
+        run.enter(StateName::AwaitingRetry, Some(message.into()));
+        Next::Wait(Wait::Delay(delay))
+    }
+
+    fn cancel(&mut self, run: &Run) -> Next {
+        self.give_back();
+        run.enter_cancelling();
+        run.cancel_children(run.stopped_by().unwrap_or(Stop::Request));
+        Next::Wait(Wait::Cancelled)
+    }
+
+    /// Lets go of what is not needed any more; what the run started is to end.
+    fn wind_up(&mut self, run: &Arc<Run>, state: StateName) -> Next {
+        let completed = state == StateName::Completed;
+        let Holding { claim, taken, lost_before, .. } = self.holding.take().map(|holding| *holding).unwrap_or_default();
+        drop(taken);
+        let claim = claim.filter(|_| completed);
+        let persists = completed && persist::identity(run).is_some();
+        let call = self.call.take().expect("a run is wound up once");
+        let codec = if claim.is_some() || persists { call.codec() } else { None };
+        let hooks = completed.then(|| call.result_hooks()).filter(|hooks| !hooks.is_empty()).map(Box::new);
+        panics::let_go(call);
+        let closing = Closing { state, claim, codec, hooks, lost_before };
+        if !closing.has_hooks(run) && run.children_ended() && run.close() {
+            return self.end(run, closing);
+        }
+        Next::Wait(Wait::Close(Box::new(closing)))
+    }
+
+    fn end(&mut self, run: &Arc<Run>, closing: Closing) -> Next {
+        let Closing { state, claim, codec, hooks, lost_before } = closing;
+        let end = End::of(run, state, self.result.take(), self.failure.take());
+        Next::WindDown(End { claim, codec, hooks, lost_before, ..end })
+    }
+
+    /// How long to wait after the attempt that just failed.
+    fn delay_after(&self, run: &Run) -> Duration {
+        if !self.machine.may_retry() {
+            return Duration::ZERO;
+        }
+        let options = run.options();
+        let delay = options.retry_delay(self.machine.begun() - 1);
+        match options.retry_jitter() {
+            jitter if jitter > 0.0 => jittered(delay, jitter, fastrand::f64()),
+            _ => delay,
+        }
+    }
+
+    /// What a retry says of the attempt before it. The machine has counted the retry already if it has begun.
+    fn after_failure(&self) -> String {
+        let reason = self.failure.as_ref().map(|error| error.0.reason()).unwrap_or_default();
+        format!("attempt {} of {} failed: {reason}", self.machine.failed(), self.machine.allowed())
+    }
+}
+
+impl Closing {
+    fn has_hooks(&self, run: &Run) -> bool {
+        self.hooks.is_some() || !run.def.hooks.of(self.state).is_empty()
+    }
 }

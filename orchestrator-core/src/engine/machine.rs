@@ -60,7 +60,7 @@ pub(crate) struct Machine {
     /// Attempts that failed.
     failed: u32,
     /// The next rule to ask.
-    rule: usize,
+    rule: u8,
 }
 
 impl Machine {
@@ -115,7 +115,7 @@ impl Machine {
     }
 
     fn next_rule(&mut self) -> Decision {
-        while let Some(entry) = ENTERING.get(self.rule) {
+        while let Some(entry) = ENTERING.get(usize::from(self.rule)) {
             self.rule += 1;
             if entry.each_attempt || self.begun == 0 {
                 return Decision::Apply(entry.rule);

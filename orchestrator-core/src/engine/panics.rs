@@ -12,6 +12,7 @@ use crate::context::Place;
 
 thread_local! {
     static IN_BODY: Cell<u32> = const { Cell::new(0) };
+    static IN_ENGINE: Cell<bool> = const { Cell::new(false) };
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -59,6 +60,19 @@ pub(crate) fn let_go<T>(value: T) {
 /// `None`: it panicked.
 pub(crate) fn shield<R>(code: impl FnOnce() -> R) -> Option<R> {
     panic::catch_unwind(AssertUnwindSafe(code)).map_err(discard).ok()
+}
+
+/// Runs a part of the engine; a panic is told by the panic hook. `None`: it panicked.
+pub(crate) fn engine<R>(part: impl FnOnce() -> R) -> Option<R> {
+    let outer = IN_ENGINE.replace(true);
+    let outcome = shield(part);
+    IN_ENGINE.set(outer);
+    outcome
+}
+
+/// Whether what is being dropped is dropped because a part of the engine panicked.
+pub(crate) fn is_of_engine() -> bool {
+    std::thread::panicking() && IN_ENGINE.try_with(Cell::get).unwrap_or(false)
 }
 
 /// Drops what a panic carries, unless that panics as well.

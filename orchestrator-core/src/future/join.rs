@@ -33,7 +33,9 @@ impl<T, G: Group + 'static> Members<T, G> {
                 return Err(error);
             }
             let group: Arc<dyn Group> = Arc::clone(&members.group) as Arc<dyn Group>;
-            let place = match run.add_waiter(Waiter::Group(group, index)) {
+            let place = match run
+                .add_waiter(Waiter::Group(group, u32::try_from(index).expect("there are fewer than four billion runs")))
+            {
                 Ok(place) => u32::try_from(place).expect("a run has fewer than four billion waiters"),
                 Err(_) => {
                     members.group.ended(index, run.outcome().is_some_and(Result::is_ok));

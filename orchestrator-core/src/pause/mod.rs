@@ -230,7 +230,7 @@ impl Waiting {
     fn end_after(&mut self, timeout: Duration) {
         let (flow, entry) = (Arc::downgrade(&self.flow), Arc::downgrade(&self.entry));
         // Whoever polls may be a thread that knows of no runtime.
-        let handle = self.flow.scope.handle.clone().expect("a flow run that executes its body has a runtime");
+        let handle = self.flow.scope.handle().cloned().expect("a flow run that executes its body has a runtime");
         let runtime = handle.enter();
         let time_is_up = tokio::time::sleep(timeout);
         drop(runtime);

@@ -27,7 +27,7 @@ struct Queue {
 /// Ends the run when the store has what it was sent.
 pub(crate) fn leave(stored: Awaited, watch: Watch) {
     let Some(run) = watch.run() else { return };
-    let (kept, handle) = (Arc::clone(&run.scope.kept), run.scope.handle.clone());
+    let (kept, handle) = (Arc::clone(&run.scope.kept), run.scope.handle().cloned());
     let attended = kept.leaving.with(|queue| {
         queue.runs.push_back((stored, watch));
         std::mem::replace(&mut queue.attended, true)
@@ -43,7 +43,7 @@ async fn attend(mut attendant: Attendant) {
         for _ in 0..AT_A_TIME {
             let Some((stored, watch)) = attendant.next() else { return };
             let stored = stored.await;
-            watch.end(stored);
+            watch.end_stored(stored);
         }
         tokio::task::yield_now().await;
     }

@@ -27,37 +27,40 @@ impl RunSearch for MemoryBackend {
     }
 
     fn find_task_runs(&self, query: &TaskRunQuery, now: Timestamp) -> Result<Vec<TaskRun>, BackendError> {
-        let runs = self.tasks.iter().filter(|entry| entry.value().matches_task(query, now));
+        let history = self.history();
+        let runs = history.tasks.iter().filter(|entry| entry.value().matches_task(query, now));
         let mut found: Vec<_> = runs.map(|entry| *entry.key()).collect();
         found.sort_unstable_by_key(|id| Reverse(*id));
         found.truncate(query.max());
-        Ok(found.into_iter().filter_map(|id| self.tasks.get(&id)?.to_task_run()).collect())
+        Ok(found.into_iter().filter_map(|id| history.tasks.get(&id)?.to_task_run()).collect())
     }
 
     fn count_task_runs(&self, flow_run: FlowRunId) -> Result<Vec<(StateName, u64)>, BackendError> {
         let mut counts = [0; StateName::ALL.len()];
-        let ids = self.tasks_of.get(&flow_run).map(|ids| ids.clone()).unwrap_or_default();
-        for name in ids.into_iter().filter_map(|id| self.tasks.get(&id)?.state_name()) {
+        let history = self.history();
+        let ids = history.tasks_of.get(&flow_run).map(|ids| ids.clone()).unwrap_or_default();
+        for name in ids.into_iter().filter_map(|id| history.tasks.get(&id)?.state_name()) {
             counts[name as usize] += 1;
         }
         Ok(StateName::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect())
     }
 
     fn logs_after(&self, run: RunId, after: u64, at_most: usize) -> Result<Vec<(u64, LogLine)>, BackendError> {
+        let history = self.history();
         let is_inside = |mut id: RunId| loop {
             if id == run {
                 return true;
             }
-            match self.read(id, super::Run::flow_run).flatten() {
+            match history.read(id, super::Run::flow_run).flatten() {
                 Some(flow_run) if run.as_flow().is_some() => id = flow_run.into(),
                 _ => return false,
             }
         };
         // Collected first, so that no two locks are held at a time.
-        let runs: Vec<RunId> = self.logs.iter().map(|entry| *entry.key()).collect();
+        let runs: Vec<RunId> = history.logs.iter().map(|entry| *entry.key()).collect();
         let mut found = Vec::new();
         for id in runs.into_iter().filter(|id| is_inside(*id)) {
-            let Some(records) = self.logs.get(&id) else { continue };
+            let Some(records) = history.logs.get(&id) else { continue };
             let late = records.iter().filter(|(number, _)| *number > after);
             found.extend(late.map(|(number, record)| (*number, log_line(record))));
         }
@@ -74,12 +77,13 @@ impl MemoryBackend {
             ids.truncate(at_most);
             ids
         };
-        let flows = self.flows.iter().filter_map(|entry| {
+        let history = self.history();
+        let flows = history.flows.iter().filter_map(|entry| {
             let id = RunId::Flow(*entry.key());
             is_meant(id, &entry.value().shown_name()?).then_some(id)
         });
         let flows = newest(flows.collect());
-        let tasks = self.tasks.iter().filter_map(|entry| {
+        let tasks = history.tasks.iter().filter_map(|entry| {
             let id = RunId::Task(*entry.key());
             is_meant(id, &entry.value().shown_name()?).then_some(id)
         });

@@ -6,7 +6,6 @@ mod write;
 use rusqlite::{Connection, OptionalExtension, Row, Statement, TransactionBehavior, params};
 use uuid::Uuid;
 
-use super::error::Doing;
 use super::SqliteBackend;
 use crate::backend::record::{CacheHit, CacheKey, CachedValue, EncodedValue, Interrupted, StoredResult, StoredValue};
 use crate::backend::{BackendError, BackendErrorKind, ResultIndex};

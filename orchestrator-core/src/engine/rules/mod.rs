@@ -87,6 +87,8 @@ pub(crate) struct Holding {
     pub(crate) claim: Option<Claim>,
     /// What is given back after each attempt.
     pub(crate) taken: Taken,
+    /// How many events the journal had lost when the run began, where that matters.
+    pub(crate) lost_before: u64,
 }
 
 /// What is held during one attempt only. Fields are dropped in the order of declaration.
@@ -103,10 +105,24 @@ impl Taken {
     }
 }
 
+/// Whether a rule is to be asked about the run: a look that waits for nothing and changes nothing.
+pub(crate) fn has_a_say(rule: Rule, run: &Arc<Run>, holding: Option<&Holding>) -> bool {
+    match rule {
+        Rule::CacheLookUp => {
+            cache::is_asked(run) || (persist::sought(run).is_some() && !holding.is_some_and(|holding| holding.sought))
+        }
+        Rule::Claim => holding.is_some_and(|holding| holding.key.is_some()),
+        Rule::FlowPaused => flow_paused::asked(run).is_some(),
+        Rule::JournalRoom => !run.scope.orchestrator.journal.has_room(),
+        Rule::FlowCapacity => run.scope.capacity.is_some(),
+        Rule::Slots => slots::may_be_asked(run),
+        Rule::Worker => !run.def.is_async && run.visible,
+    }
+}
+
 /// Asks one rule.
 pub(crate) async fn apply(rule: Rule, run: &Arc<Run>, call: &mut dyn Call, holding: &mut Holding) -> Verdict {
-    // The common case of a rule that has nothing to say costs no future; the others are boxed, to keep waiting runs
-    // small.
+    // Each is boxed, so that a run that waits for one has no room for all.
     match rule {
         Rule::CacheLookUp => {
             if let Some(identity) = persist::sought(run).filter(|_| !holding.sought)

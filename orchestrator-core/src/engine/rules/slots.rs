@@ -10,6 +10,18 @@ use crate::error::{Cause, FailureKind, TaskError};
 use crate::run::Run;
 use crate::state::StateName;
 
+/// Whether the run may ask for a slot.
+pub(super) fn may_be_asked(run: &Run) -> bool {
+    if run.is_flow() || !run.visible {
+        return false;
+    }
+    let named = match run.overrides.get().and_then(|options| options.concurrency.as_ref()) {
+        Some(named) => !named.is_empty(),
+        None => !run.def.concurrency.is_empty(),
+    };
+    named || (!run.info.tags.is_empty() && run.scope.orchestrator.limits.may_be_by_tag())
+}
+
 /// What the run asks for; an error if it asks for what is not there.
 pub(super) fn asked(run: &Arc<Run>) -> Result<Wants, TaskError> {
     let limits = &run.scope.orchestrator.limits;
