@@ -18,7 +18,7 @@ pub(crate) fn checks(expansion: &Expansion<'_>) -> TokenStream {
     let hidden = hidden_result(expansion);
     quote! {
         // Naming `body` here keeps it from being reported as unused beside the function itself.
-        #[allow(dead_code, unused_qualifications, clippy::all, clippy::pedantic, clippy::nursery)]
+        #[allow(dead_code)]
         fn __checks #impl_generics () #clause {
             let _ = #ident::body #turbofish;
             #values
@@ -85,7 +85,6 @@ fn hidden_result(expansion: &Expansion<'_>) -> Option<TokenStream> {
         "this return type is a Result behind an alias: end the alias's name in Result, or write Result<..> here";
     Some(quote_spanned! {generated(output.span)=>
         const _: () = {
-            #[allow(unused_imports)]
             use #p::ProbeDefault as _;
             ::core::assert!(!#p::Probe::<#declared>::IS_RESULT, #message);
         };

@@ -139,10 +139,8 @@ impl Expansion<'_> {
         let entry = self.entry();
         let hooks = hooks::of_results(self);
         quote! {
-            #[allow(dead_code)]
             #definition
             static __DEF: #p::Def = #def;
-            #[allow(unused_imports, unused_qualifications, clippy::all, clippy::pedantic, clippy::nursery)]
             impl #impl_generics #p::Body for __Body #types #clause {
                 type Args = #types_of_args;
                 type Output = #succeeds;
@@ -331,7 +329,6 @@ impl Expansion<'_> {
 
                 #maps
             }
-            #[allow(unused_qualifications)]
             impl #p::Configurable for #ident {
                 fn overrides(&mut self) -> &mut #p::Overrides { &mut self.__overrides }
                 fn def() -> &'static #p::Def { &__DEF }
@@ -360,7 +357,6 @@ impl Expansion<'_> {
             }
         });
         Some(quote! {
-            #[allow(unused_qualifications, clippy::all, clippy::pedantic, clippy::nursery)]
             impl #p::Function<#args, #succeeds, #fails> for #ident { #retries }
         })
     }

@@ -79,7 +79,6 @@ fn call(root: &Root, span: Span, outcome: TokenStream) -> TokenStream {
     let p = root.at(span);
     quote_spanned! {span=>
         {
-            #[allow(unused_imports)]
             use #p::{HookKindAsync as _, HookKindSync as _};
             let outcome = #outcome;
             (&&#p::probe_of(&outcome)).hook_kind().run(outcome)
@@ -95,7 +94,6 @@ fn is_async(root: &Root, path: &Path, references: usize) -> TokenStream {
         if references == 2 { quote_spanned!(span=> probe_hook) } else { quote_spanned!(span=> probe_result_hook) };
     quote_spanned! {span=>
         {
-            #[allow(unused_imports)]
             use #p::{HookKindAsync as _, HookKindSync as _};
             (&&#p::#probe(#path)).hook_kind().is_async()
         }
