@@ -137,7 +137,9 @@ impl Sample {
         for error in lists.iter().flatten() {
             assert_eq!(error.kind(), BackendErrorKind::Corrupt, "{error}");
             let text = error.to_string();
-            let named = [task.to_string(), flow.to_string()].iter().any(|id| text.contains(id));
+            // The id that is there now may be another one.
+            let names = [task.to_string(), flow.to_string(), ", task run ".to_owned(), ", flow run ".to_owned()];
+            let named = names.iter().any(|name| text.contains(name));
             assert!(named || text.contains("whose id cannot be read"), "which run is it? {text}");
         }
         errors.extend(lists);
