@@ -322,6 +322,8 @@ async fn up_to_which_size_a_result_is_in_the_database_can_be_said() {
 #[tokio::test]
 async fn a_url_that_names_no_store_is_refused() {
     let folder = tempfile::tempdir().unwrap();
+    // Who looks makes no database.
+    Orchestrator::builder().home(folder.path()).build().await.unwrap().shutdown().await.unwrap();
     for (url, said) in [
         (
             "ftp://somewhere",
