@@ -23,6 +23,8 @@ use crate::observe::Observer;
 
 /// Events that may wait for the backend before runs that have not begun wait for room.
 const HIGH_WATER: usize = 1 << 16;
+/// So many events of flow runs that were lost are given to the backend again with the next batch.
+const MOST_AGAIN: usize = 1024;
 /// Events that make a batch worth storing at once.
 const BATCH: usize = 4096;
 /// How long a smaller batch gathers.
@@ -49,6 +51,9 @@ struct Shared {
     /// Told of what is settled.
     fresh: Arc<Fresh>,
     queue: Mutex<Queue>,
+    /// What was lost of flow runs. It is part of the next batch: where it still cannot be stored, neither is what belongs to
+    /// them, so that no store has the runs of a flow run without that one.
+    again: Mutex<Vec<Event>>,
     /// The room of the batch that was stored last, for the next one.
     spare: Mutex<Vec<Event>>,
     /// Wakes the writer.
@@ -127,6 +132,7 @@ impl Journal {
             observers,
             fresh,
             queue: Mutex::default(),
+            again: Mutex::default(),
             spare: Mutex::default(),
             work: Condvar::new(),
             done: Condvar::new(),
@@ -389,6 +395,12 @@ impl Shared {
                 queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
             if queue.events.is_empty() && queue.waiting == 0 {
+                if !lock(&self.again).is_empty() {
+                    drop(queue);
+                    self.store_all();
+                    lock(&self.again).clear();
+                    continue;
+                }
                 queue.finished = true;
                 self.done.notify_all();
                 return;
@@ -431,9 +443,16 @@ impl Shared {
             let awaited = (std::mem::take(&mut queue.waiting) > 0).then(|| std::mem::take(&mut queue.awaited));
             (spare, awaited, queue.pushed)
         };
+        let again = std::mem::take(&mut *lock(&self.again));
+        let known_as_lost = again.len();
+        batch.splice(..0, again);
         let stored = if batch.is_empty() { Ok(()) } else { self.store(&mut batch) };
         if let Err(error) = &stored {
-            self.give_up(&batch, error);
+            self.give_up(&batch[known_as_lost..], error);
+            if error.is_transient() {
+                *lock(&self.again) =
+                    batch.iter().filter(|event| event.is_of_flow()).take(MOST_AGAIN).cloned().collect();
+            }
         }
         // What is in it are values of the user's, too.
         panics::contain("a destructor", || batch.clear());
@@ -508,6 +527,9 @@ impl Shared {
     /// Reports a loss: loudly the first time, and counted always.
     fn give_up(&self, batch: &[Event], error: &BackendError) {
         let lost = batch.len() as u64;
+        if lost == 0 {
+            return;
+        }
         let before = self.lost.fetch_add(lost, Ordering::Relaxed);
         let why = self.loss.get_or_init(|| error.to_string());
         // What becomes of the runs of a process that was found to be gone is told where they are ended.

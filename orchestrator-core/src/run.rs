@@ -993,6 +993,12 @@ pub(crate) struct Wakes {
 }
 
 impl Wakes {
+    /// Whether tasks are woken, and not only runs launched.
+    pub(crate) fn are_for_tasks(&self) -> bool {
+        let is_task = |waiter: &Waiter| matches!(waiter, Waiter::Task(_) | Waiter::Group(..));
+        self.waiters.iter().any(is_task) || self.parent.as_ref().is_some_and(|parent| parent.flag(AWAITS_CHILDREN))
+    }
+
     pub(crate) fn wake(self) {
         let Self { waiters, completed, parent } = self;
         waiters.for_each(|waiter| {

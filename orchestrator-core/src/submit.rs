@@ -455,6 +455,8 @@ pub(crate) fn go_on(
         (def.persist.unwrap_or(outer.persist), KeptBefore::of(record.id)),
         Arc::default(),
     );
+    // What the store remembers of its results may be older than what another process has added.
+    panics::shield(|| orchestrator.backend.let_go_of_results(record.id));
     scope.kept.may_be_there();
     let _ = scope.parameters.set(record.parameters.clone());
     if let Some(started) = record.start_time {

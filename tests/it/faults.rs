@@ -356,6 +356,42 @@ async fn a_store_that_is_busy_is_not_asked_all_the_time() {
     slot.await.unwrap().unwrap();
 }
 
+#[flow]
+async fn plain(n: u64) -> Result<u64, TaskError> {
+    doubled(n).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_lost_of_a_flow_run_is_stored_when_there_is_room_again() {
+    for ends in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Faulty::open(folder.path(), 1);
+        let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+        store.full.store(true, Ordering::SeqCst);
+        let (id, doubled_by) = orchestrator
+            .scope(async {
+                let run = plain(4);
+                (run.run_id(), run.await.unwrap())
+            })
+            .await;
+        assert_eq!(doubled_by, 8);
+        let lost = orchestrator.lost_events();
+        assert!(lost > 0);
+        orchestrator.states(id).await.unwrap_err();
+        store.full.store(false, Ordering::SeqCst);
+        // With the next batch, or at the latest when the orchestrator ends.
+        if !ends {
+            orchestrator.scope(async { plain(5).await.unwrap() }).await;
+        }
+        assert_eq!(orchestrator.lost_events(), lost);
+        orchestrator.shutdown().await.unwrap_err();
+        let states: Vec<_> = orchestrator.states(id).await.unwrap().into_iter().map(|state| state.name).collect();
+        assert_eq!(states, ["Pending", "Running", "Completed"]);
+        let run = orchestrator.flow_run(id).await.unwrap();
+        assert_eq!(run.parameters, serde_json::json!({ "n": 4 }));
+    }
+}
+
 static GATE: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
 
 #[task(concurrency = "narrow")]

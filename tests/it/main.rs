@@ -25,6 +25,7 @@ mod hooks;
 mod interrupted;
 mod journal;
 mod kit;
+mod launcher;
 mod leaks;
 mod limits;
 mod macros;

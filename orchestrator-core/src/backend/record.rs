@@ -173,6 +173,16 @@ pub enum Event {
 }
 
 impl Event {
+    /// Whether it tells of a flow run itself, and not of what is part of one.
+    pub(crate) fn is_of_flow(&self) -> bool {
+        match self {
+            Self::Run(event) => event.run.id.as_flow().is_some(),
+            Self::Renamed { run, .. } | Self::Upstream { run, .. } => run.as_flow().is_some(),
+            Self::Parameters { .. } | Self::Paused { .. } => true,
+            Self::Log(_) | Self::Cached(_) | Self::Persisted(_) | Self::Discarded { .. } => false,
+        }
+    }
+
     /// The name of the object that it refers to in the result store.
     pub(crate) fn object(&self) -> Option<&str> {
         match self {

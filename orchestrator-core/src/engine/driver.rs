@@ -156,7 +156,7 @@ impl Driver {
     fn give_up(&mut self, panicked: bool) {
         let Some(run) = self.run.take() else { return };
         // What winds down a run ends it when it is dropped.
-        self.stage = Stage::Over;
+        panics::let_go(std::mem::replace(&mut self.stage, Stage::Over));
         panics::let_go(self.course.take());
         if !run.has_ended() {
             drop(Watch::over_lost(run, panicked));

@@ -4,9 +4,11 @@
 //! and a *starter*, a tokio task, takes one after the other and polls it. A run that is not over by then becomes a task of
 //! its own.
 //!
-//! While there are runs in the queue, a starter is on its way that has not begun: whatever the body does that is being
-//! polled, be it that it blocks its thread, the others go on. Two are on their way where two runs wait, because the one
-//! that was spawned last stays with its worker until that is free, while the other may be taken by any worker.
+//! While runs wait in the queue, a starter is on its way that has not begun and that any worker may take: whatever the body
+//! does that is being polled, be it that it blocks its thread, the others go on. What a worker spawned last stays with it
+//! (tokio's LIFO slot), so a second starter is spawned to push the first one out, and nobody counts on the second. One run
+//! alone gets one starter, as if it were a task of its own. For the same reason a starter leaves what is in the queue to
+//! another one as soon as a run has become a task or has woken one.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -22,7 +24,7 @@ use tokio::runtime::Handle;
 use super::Call;
 use super::driver::Driver;
 use super::panics;
-use crate::run::Run;
+use crate::run::{Run, Wakes};
 use crate::sync::{self, AtomicUsize, Mutex, MutexGuard};
 
 /// How many runs a starter polls before it makes room for other tasks of its worker.
@@ -30,25 +32,39 @@ const SLICE: usize = 32;
 /// How long it polls before it does so.
 const SLICE_TIME: Duration = Duration::from_micros(200);
 
-sync::thread_local! {
-    /// The launcher whose starter is at work on this thread, as an address, and whether it is done with the body of the
-    /// run that it polls: then it takes up the next one at once.
-    static STARTER: RefCell<(usize, bool)> = const { RefCell::new((0, false)) };
+/// What the starter does that is at work on a thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct AtWork {
+    /// Its launcher, as an address.
+    launcher: usize,
+    /// Whether it is done with the body of the run that it polls, and takes up the next one at once.
+    goes_on: bool,
+    /// Whether a task was woken, which now waits in the slot of this worker.
+    woke: bool,
 }
 
-/// Does what follows on the end of a run, and may launch others. No code of a body runs here.
-pub(super) fn after_the_body<R>(work: impl FnOnce() -> R) -> R {
-    let before = STARTER.with_borrow_mut(|(_, done)| std::mem::replace(done, true));
-    let done = work();
-    STARTER.with_borrow_mut(|starter| starter.1 = before);
-    done
+const NOBODY: AtWork = AtWork { launcher: 0, goes_on: false, woke: false };
+
+sync::thread_local! {
+    static STARTER: RefCell<AtWork> = const { RefCell::new(NOBODY) };
+}
+
+/// Tells those who waited for a run that has ended, which may launch others. No code of a body runs here.
+pub(super) fn after_the_body(wakes: Wakes) {
+    let wakes_tasks = wakes.are_for_tasks();
+    STARTER.with_borrow_mut(|starter| {
+        starter.goes_on = !wakes_tasks;
+        starter.woke |= wakes_tasks;
+    });
+    wakes.wake();
+    STARTER.with_borrow_mut(|starter| starter.goes_on = false);
 }
 
 /// The way into one runtime.
 pub(crate) struct Launcher {
     handle: Handle,
     queue: Mutex<VecDeque<Launched>>,
-    /// How many starters have not begun.
+    /// How many starters have not begun that any worker may take.
     coming: AtomicUsize,
 }
 
@@ -78,11 +94,14 @@ impl Launcher {
             queue.len()
         };
         // One run is for the starter of this thread, if that looks into the queue next.
-        let is_next = STARTER.with_borrow(|starter| *starter == (self.address(), true));
+        let is_next = STARTER.with_borrow(|starter| starter.goes_on && starter.launcher == self.address());
         let waiting = if is_next { waiting - 1 } else { waiting };
         // A starter counts itself down before it looks into the queue: either it is seen here, or it sees the run.
-        if self.coming.load(Ordering::SeqCst) < waiting.min(2) {
-            self.send_for_starter();
+        match waiting {
+            0 => {}
+            _ if self.coming.load(Ordering::SeqCst) > 0 => {}
+            1 => self.send(false),
+            _ => self.send_for_starter(),
         }
     }
 
@@ -90,9 +109,17 @@ impl Launcher {
         std::ptr::from_ref(self).addr()
     }
 
+    /// Sends for one that any worker may take.
     fn send_for_starter(self: &Arc<Self>) {
-        self.coming.fetch_add(1, Ordering::SeqCst);
-        sync::spawn(&self.handle, Starter(Some(Arc::clone(self))));
+        self.send(true);
+        self.send(false);
+    }
+
+    fn send(self: &Arc<Self>, counted: bool) {
+        if counted {
+            self.coming.fetch_add(1, Ordering::SeqCst);
+        }
+        sync::spawn(&self.handle, Starter { launcher: Some(Arc::clone(self)), counted });
     }
 
     /// The next run, and whether there are others.
@@ -110,10 +137,16 @@ impl Launcher {
                 self.send_for_starter();
             }
             let mut driver = Driver::new(run, call);
+            // Whoever was woken, or became a task, is in the slot of this worker, from which nobody else takes it: it must
+            // not wait for the next body to let go of the thread.
+            let mut is_over = false;
             if Pin::new(&mut driver).poll(cx).is_pending() {
                 sync::spawn(&self.handle, driver);
+                is_over = true;
             }
-            if polled >= SLICE || began.elapsed() > SLICE_TIME || !tokio::task::coop::has_budget_remaining() {
+            is_over |= STARTER.with_borrow_mut(|starter| std::mem::take(&mut starter.woke));
+            let is_long = || polled >= SLICE || began.elapsed() > SLICE_TIME;
+            if is_over || is_long() || !tokio::task::coop::has_budget_remaining() {
                 if self.coming.load(Ordering::SeqCst) == 0 && !self.queue().is_empty() {
                     self.send_for_starter();
                 }
@@ -124,18 +157,47 @@ impl Launcher {
 }
 
 /// A task that polls runs for the first time.
-struct Starter(Option<Arc<Launcher>>);
+struct Starter {
+    /// Taken when it begins.
+    launcher: Option<Arc<Launcher>>,
+    /// Whether it is among those that are counted on.
+    counted: bool,
+}
+
+impl Starter {
+    fn begin(&mut self) -> Option<Arc<Launcher>> {
+        let launcher = self.launcher.take()?;
+        if self.counted {
+            launcher.coming.fetch_sub(1, Ordering::SeqCst);
+        }
+        Some(launcher)
+    }
+}
+
+/// Says that the starter of a launcher is at work on this thread, until it is dropped.
+struct Said(AtWork);
+
+impl Said {
+    fn of(launcher: &Launcher) -> Self {
+        let here = AtWork { launcher: launcher.address(), ..NOBODY };
+        Self(STARTER.with_borrow_mut(|starter| std::mem::replace(starter, here)))
+    }
+}
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        STARTER.with_borrow_mut(|starter| *starter = self.0);
+    }
+}
 
 impl Future for Starter {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(launcher) = self.0.take() {
-            launcher.coming.fetch_sub(1, Ordering::SeqCst);
-            let here = (launcher.address(), false);
-            let around = STARTER.with_borrow_mut(|starter| std::mem::replace(starter, here));
+        if let Some(launcher) = self.begin() {
+            let at_work = Said::of(&launcher);
             launcher.start(cx);
-            STARTER.with_borrow_mut(|starter| *starter = around);
+            drop(at_work);
         }
         Poll::Ready(())
     }
@@ -144,8 +206,7 @@ impl Future for Starter {
 impl Drop for Starter {
     /// Where it has not begun, the runtime is gone, and with it all that is in the queue.
     fn drop(&mut self) {
-        let Some(launcher) = self.0.take() else { return };
-        launcher.coming.fetch_sub(1, Ordering::SeqCst);
+        let Some(launcher) = self.begin() else { return };
         while let Some((Launched { run, call }, _)) = launcher.next() {
             panics::let_go(Driver::new(run, call));
         }

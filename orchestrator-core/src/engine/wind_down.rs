@@ -146,11 +146,13 @@ pub(crate) struct Watch {
 
 /// Tells everybody of the end of a run.
 fn finish(run: Arc<Run>, outcome: Outcome) {
-    if run.parent.is_none() {
-        run.scope.kept.let_go();
-    }
+    let kept = run.parent.is_none().then(|| Arc::clone(&run.scope.kept));
     let wakes = run.end(outcome);
-    launcher::after_the_body(|| wakes.wake());
+    if let Some(kept) = kept {
+        // A method of the store, which may be somebody else's.
+        panics::shield(|| kept.let_go());
+    }
+    launcher::after_the_body(wakes);
 }
 
 impl Watch {
@@ -228,8 +230,12 @@ impl End {
 
     /// Enters the terminal state, and ends the run.
     pub(super) fn end(self, run: Arc<Run>) {
-        run.conclude(self.state, self.message, self.outcome.as_ref().err());
-        finish(run, self.outcome);
+        let mut watch = Watch::over(run);
+        if let Some(run) = &watch.run {
+            run.conclude(self.state, self.message, self.outcome.as_ref().err());
+        }
+        watch.outcome = Some(self.outcome);
+        watch.end();
     }
 
     /// Sends a result that is to be kept, if there is nothing else to be done; gives back what says when it is stored, and

@@ -1,0 +1,132 @@
+//! Runs get their first poll whatever other bodies do with their threads.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use orchestrator::prelude::*;
+use tokio::runtime::Runtime;
+
+fn runtime(workers: usize) -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().unwrap()
+}
+
+/// Blocks the thread until that is so; `false` if it takes far too long.
+fn blocks_until(is_so: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
+}
+
+#[test]
+fn bodies_that_wait_for_each_other_by_blocking_meet_if_there_are_threads() {
+    static INSIDE: AtomicUsize = AtomicUsize::new(0);
+    #[task]
+    async fn meets(n: u64) -> bool {
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+        let _ = n;
+        blocks_until(|| INSIDE.load(Ordering::SeqCst) >= 3)
+    }
+    #[flow]
+    async fn three() -> Result<Vec<bool>, TaskError> {
+        tokio::task::yield_now().await;
+        meets::map(0..3_u64).await
+    }
+    let (runtime, orchestrator) = (runtime(6), Orchestrator::in_memory());
+    for _ in 0..20 {
+        INSIDE.store(0, Ordering::SeqCst);
+        assert_eq!(runtime.block_on(orchestrator.scope(async { three().await.unwrap() })), [true; 3]);
+    }
+}
+
+#[test]
+fn runs_go_on_while_the_body_that_called_them_blocks_its_thread() {
+    static DONE: AtomicUsize = AtomicUsize::new(0);
+    #[task]
+    async fn quick(n: usize) -> usize {
+        DONE.fetch_add(1, Ordering::SeqCst);
+        n
+    }
+    #[flow]
+    async fn calls_and_blocks(width: usize) -> Result<bool, TaskError> {
+        tokio::task::yield_now().await;
+        let all = quick::map(0..width);
+        // What was spawned last may stay with this thread, as with tokio's own tasks.
+        let went_on = blocks_until(|| DONE.load(Ordering::SeqCst) + 1 >= width);
+        all.await?;
+        Ok(went_on)
+    }
+    let (runtime, orchestrator) = (runtime(3), Orchestrator::in_memory());
+    for width in [2, 3, 40, 2000] {
+        DONE.store(0, Ordering::SeqCst);
+        assert!(runtime.block_on(orchestrator.scope(async { calls_and_blocks(width).await.unwrap() })), "{width} runs");
+    }
+}
+
+#[test]
+fn steps_go_on_beside_a_body_that_computes() {
+    static OVER: AtomicBool = AtomicBool::new(false);
+    #[task]
+    async fn step(n: u64) -> u64 {
+        tokio::task::yield_now().await;
+        n + 1
+    }
+    #[flow]
+    async fn steps() -> Result<u64, TaskError> {
+        let mut n = 0;
+        for _ in 0..500 {
+            n = step(n).await?;
+        }
+        OVER.store(true, Ordering::SeqCst);
+        Ok(n)
+    }
+    #[flow]
+    async fn computes() -> Result<bool, TaskError> {
+        let (a, b) = (step(1), step(2));
+        let went_on = blocks_until(|| OVER.load(Ordering::SeqCst));
+        a.await?;
+        b.await?;
+        Ok(went_on)
+    }
+    #[flow]
+    async fn both() -> Result<bool, orchestrator::FlowError> {
+        let (steps, computes) = (steps(), computes());
+        steps.await?;
+        computes.await
+    }
+    let (runtime, orchestrator) = (runtime(4), Orchestrator::in_memory());
+    for _ in 0..10 {
+        OVER.store(false, Ordering::SeqCst);
+        assert!(runtime.block_on(orchestrator.scope(async { both().await.unwrap() })));
+    }
+}
+
+#[test]
+fn a_destructor_that_panics_keeps_no_run_from_ending_with_its_runtime() {
+    #[derive(Clone)]
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("a destructor panics");
+        }
+    }
+    #[task(retries = 1, retry_delay_secs = 3600)]
+    async fn fails(_argument: &Panics) -> Result<u64, String> {
+        Err("no".to_owned())
+    }
+    let (first, orchestrator) = (runtime(2), Orchestrator::in_memory());
+    let run = first.block_on(orchestrator.scope(async {
+        let run = fails(Panics);
+        while run.state().name != "AwaitingRetry" {
+            tokio::task::yield_now().await;
+        }
+        run
+    }));
+    drop(first);
+    let state = runtime(1).block_on(async { tokio::time::timeout(Duration::from_secs(20), run.wait()).await });
+    assert_eq!(state.expect("it ends").name, "Crashed");
+}
