@@ -56,7 +56,13 @@ pub(super) async fn set(orchestrator: &Orchestrator, wanted: Wanted, json: bool)
     let limit = orchestrator.limits().await?.into_iter().find(|limit| limit.name == name);
     match limit {
         Some(limit) if json => print::json(&LimitJson::from(limit)),
-        Some(_) | None => print::out(&format!("limit '{}' has {slots} slots\n", one_line(&name))),
+        limit => {
+            let decay = limit.as_ref().and_then(|limit| limit.slot_decay);
+            let back = decay.map(|decay| format!(", of which {decay} come back each second")).unwrap_or_default();
+            let inactive = limit.is_some_and(|limit| !limit.active);
+            let open = if inactive { "; it is not active, and lets everybody pass" } else { "" };
+            print::out(&format!("limit '{}' has {slots} slots{back}{open}\n", one_line(&name)))
+        }
     }
 }
 

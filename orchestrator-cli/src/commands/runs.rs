@@ -40,7 +40,7 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
         return print::json(&runs.into_iter().map(RunJson::from).collect::<Vec<_>>());
     }
     if runs.is_empty() {
-        let inside = !wanted.all && !orchestrator.flow_runs(&query.limit(1)).await?.is_empty();
+        let inside = !wanted.all && wanted.limit > 0 && !orchestrator.flow_runs(&query.limit(1)).await?.is_empty();
         print::note(if inside { "no flow runs but those that other runs called: see --all" } else { "no flow runs" });
         return Ok(());
     }

@@ -395,6 +395,10 @@ impl Table {
                 let what = if slots == 1 { "a slot".to_owned() } else { format!("{slots} slots") };
                 match entry.setting.slots {
                     0 => format!("{what} of limit '{name}', which has none"),
+                    // How many others have taken, the store has not been asked yet.
+                    slots if self.desk.is_some() && entry.taken() == 0 => {
+                        format!("{what} of limit '{name}' ({slots} in all)")
+                    }
                     slots => format!("{what} of limit '{name}' ({} of {slots} taken)", entry.taken()),
                 }
             })

@@ -280,7 +280,7 @@ fn object(parameters: Value, flow: Flow) -> Result<Map<String, Value>, Error> {
 }
 
 fn unknown(name: &str) -> Error {
-    let mut known: Vec<_> = Flow::all().map(|flow| flow.function()).collect();
+    let mut known: Vec<_> = Flow::all().map(|flow| flow.def.name).collect();
     known.sort_unstable();
     known.dedup();
     let names = Flow::all().flat_map(|flow| [flow.function(), flow.def.name, flow.def.key]);
