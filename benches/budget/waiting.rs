@@ -158,8 +158,8 @@ fn handed_over(rounds: usize) -> Vec<f64> {
     for round in 0..rounds {
         let (from, to) = (round % 2, (round + 1) % 2);
         tell(&mut traders[to], "take");
-        // Any moment between two looks.
-        thread::sleep(Duration::from_micros(40_000 + 997 * (round as u64 % 31)));
+        // Any moment between two looks, when they are at their rarest.
+        thread::sleep(Duration::from_micros(200_000 + 997 * (round as u64 % 31)));
         let freed = Instant::now();
         tell(&mut traders[from], "free");
         let (taker, taken) = hears.recv().expect("it takes the slot");

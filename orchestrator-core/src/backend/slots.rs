@@ -60,7 +60,9 @@ pub trait SlotLeases {
     /// If the store cannot be read, or if the owner has ended.
     fn look(&self, owner: OwnerNo, now: Timestamp) -> Result<SlotNews, BackendError>;
 
-    /// A number that changes when somebody else has changed the store; cheap to ask for.
+    /// A number that changes when somebody has changed what [`look`](Self::look) and
+    /// [`claimed`](super::ClaimLeases::claimed) say; what time alone changes does not count. It is asked for all the
+    /// time: it should be cheap to ask for, and stay as it is while others write their histories.
     ///
     /// # Errors
     ///

@@ -14,6 +14,7 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("claims of those that have ended are free", ended),
     ("an owner that claims a key again has the last claim", renewed),
     ("no claim is given to one that has ended", fenced),
+    ("the version changes with claims", version),
 ];
 
 const KEY: CacheKey = CacheKey([7; 32]);
@@ -94,5 +95,17 @@ fn fenced(backend: &Arc<dyn StateBackend>) {
         let refused = shared.claim(one, &[], &[ask(KEY, 1)], at(1)).expect_err("it has left");
         assert_eq!(refused.kind(), BackendErrorKind::Fenced);
         assert_eq!(shared.claimed(one, &[KEY]).expect_err("it has left").kind(), BackendErrorKind::Fenced);
+    });
+}
+
+fn version(backend: &Arc<dyn StateBackend>) {
+    with(backend, |shared| {
+        let one = join(shared, &PROCESS);
+        let version = || shared.version().expect("ask for the version");
+        let before = version();
+        claim(shared, one, 1);
+        let claimed = version();
+        over(shared, one, 1);
+        assert!(claimed != before && version() != claimed);
     });
 }

@@ -29,7 +29,7 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("who waits for a limit that is not there waits", unknown),
     ("those that an owner keeps back count as waiting", backlog),
     ("how a request stands is told", standing),
-    ("the version changes when others change something", version),
+    ("the version changes with limits, slots and owners", version),
     ("threads never hold more than there are", threads),
 ];
 
@@ -343,12 +343,33 @@ fn standing(backend: &Arc<dyn StateBackend>) {
 }
 
 fn version(backend: &Arc<dyn StateBackend>) {
-    two(backend, |shared, _, _| {
-        let before = shared.version().expect("ask for the version");
-        assert_eq!(shared.version().expect("ask for the version"), before);
-        backend.append(&[]).expect("store nothing");
-        shared.leave(join(shared, another(8)), at(5)).expect("leave");
-        assert_ne!(shared.version().expect("ask for the version"), before);
+    two(backend, |shared, one, other| {
+        let mut before = shared.version().expect("ask for the version");
+        let mut changed = |what: &str| {
+            let now = shared.version().expect("ask for the version");
+            assert_ne!(now, before, "{what}");
+            assert_eq!(shared.version().expect("ask for the version"), now);
+            before = now;
+        };
+        shared.declare_limit("a", HELD, at(0)).expect("declare a limit");
+        changed("a limit is created");
+        set(shared, "a", LimitSetting { slots: 1, ..HELD });
+        changed("a limit is set");
+        asks(shared, one, vec![ask(1, 1, &[("a", 1)])]);
+        changed("slots are taken");
+        asks(shared, other, vec![ask(1, 2, &[("a", 1)])]);
+        changed("a request waits");
+        ends(shared, other, &[1]);
+        changed("a request is given up");
+        ends(shared, one, &[1]);
+        changed("slots are given back");
+        shared.remove_limit("a").expect("remove a limit");
+        changed("a limit is removed");
+        shared.leave(one, at(5)).expect("leave");
+        changed("an owner leaves");
+        let gone = shared.owner(other).expect("look for an owner").expect("an owner that joined is known");
+        shared.expel(&gone, at(5), "it is gone").expect("end an owner");
+        changed("an owner is gone");
     });
 }
 

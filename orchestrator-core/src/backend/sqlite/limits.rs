@@ -128,7 +128,7 @@ impl SlotLeases for SqliteBackend {
     }
 
     fn version(&self) -> Result<u64, BackendError> {
-        self.seen_version()
+        self.lease_version()
     }
 
     fn waits_of(&self, run: RunId) -> Result<Vec<SlotWait>, BackendError> {

@@ -15,6 +15,7 @@
 //!   it is. `unreferenced`, `interrupted`: which objects in the result store may go, and whose are to be looked through.
 //! - `slot_limit`: what limits are set to. `slot_holder`, `slot_wait`, `slot_backlog`: who holds slots and who waits for
 //!   them. `cache_claim`: who computes a cached result. All of these count while their owner is present in `process`.
+//!   `lease_version`: a number that each change of them raises, so that those who wait need not look at them all.
 //! - `request`: what orchestrators want of each other's runs, until it was done.
 //! - `log`, `cache`.
 //! - `removal`, `upkeep`: what is being removed, and by whom.

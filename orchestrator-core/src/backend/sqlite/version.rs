@@ -1,5 +1,5 @@
-//! Whether somebody else has changed the file. Whoever waits for others asks that all the time, so it costs next to
-//! nothing as long as nobody writes.
+//! Whether somebody has changed what is leased. Whoever waits for others asks that all the time, so it costs next to
+//! nothing as long as nobody writes, and little while others write history.
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
@@ -70,8 +70,8 @@ fn number(_found: &Metadata) -> Option<u64> {
 }
 
 impl SqliteBackend {
-    /// A number that changes when somebody else has written to the file.
-    pub(super) fn seen_version(&self) -> Result<u64, BackendError> {
+    /// A number that grows with every change of what those look at who wait; the file's triggers see to that.
+    pub(super) fn lease_version(&self) -> Result<u64, BackendError> {
         // Before the file is asked: what is written in between changes the looks.
         let looks = Looks::of(&self.seen.log);
         if let Some((known, version)) = &*lock(&self.seen.version)
@@ -81,9 +81,8 @@ impl SqliteBackend {
         }
         let doing = || format!("look for changes in the database {}", self.path.display());
         let version = self.lease(doing, |connection| {
-            let version =
-                connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get::<_, i64>(0))?;
-            Ok(Lease::Given(version.cast_unsigned()))
+            let version = connection.prepare_cached("SELECT no FROM lease_version")?.query_row([], |row| row.get(0));
+            version.map(|version: i64| Lease::Given(version.cast_unsigned()))
         })?;
         *lock(&self.seen.version) = looks.filter(Looks::is_settled).map(|looks| (looks, version));
         Ok(version)

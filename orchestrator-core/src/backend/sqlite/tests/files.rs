@@ -1,6 +1,7 @@
 //! Files: new ones, other people's, and those that several use at a time.
 
 use super::*;
+use crate::backend::{CacheCare as _, LimitSetting, Ownership as _, SlotLeases as _};
 
 #[test]
 fn everything_is_there_when_opened_again() {
@@ -159,21 +160,49 @@ fn a_change_by_somebody_else_is_seen_however_the_log_looks() {
     let path = folder.path().join("history.db");
     let (one, other) = (open(&path), open(&path));
     let log = std::fs::File::options().write(true).open(folder.path().join("history.db-wal")).expect("the log");
-    let changed = || other.append(&[run(new_task().into())]).expect("append");
+    let setting = LimitSetting { slots: 1, decay: None, active: true };
+    let changed = || other.set_limit("one", setting, Timestamp::from_micros(1)).expect("set a limit");
     let long_ago = std::time::SystemTime::now() - Duration::from_secs(60);
-    let mut before = one.seen_version().expect("look");
+    let mut before = one.lease_version().expect("look");
     for round in 0..3 {
         changed();
         // Just written to: it may look the same after the next write.
-        let version = one.seen_version().expect("look");
+        let version = one.lease_version().expect("look");
         assert!(version != before && !one.seen.is_known(), "round {round}");
-        assert_eq!(one.seen_version().expect("look"), version);
+        assert_eq!(one.lease_version().expect("look"), version);
         // Nobody has written to it for a while: its looks will tell.
         log.set_modified(long_ago).expect("change its time");
-        assert_eq!(one.seen_version().expect("look"), version);
+        assert_eq!(one.lease_version().expect("look"), version);
         assert!(one.seen.is_known(), "round {round}");
         before = version;
     }
+}
+
+#[test]
+fn history_leaves_what_those_look_at_who_wait() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let (one, other) = (open(&path), open(&path));
+    let (task, flow) = (new_task(), new_flow());
+    let line = LogRecord {
+        run: task.into(),
+        at: Timestamp::from_micros(1),
+        level: "INFO",
+        target: String::new(),
+        message: String::new(),
+    };
+    let process = Process { host: "machine".to_owned(), pid: 1, namespace: 2, started: 1, session: 1 };
+    let owner = other.join(&process, Timestamp::from_micros(1)).expect("join");
+    let before = one.lease_version().expect("look");
+    let cached = Event::Cached(Box::new(cached(1, None, encoded(b"x"))));
+    let persisted = Event::Persisted(Box::new(kept(flow, 1, encoded(b"x"))));
+    let history = [run(flow.into()), run(task.into()), Event::Log(line), cached, persisted];
+    other.append_as(owner, &history).expect("append");
+    other.renew(owner, Timestamp::from_micros(2)).expect("renew");
+    other.clear_cache(None).expect("remove what is cached");
+    assert_eq!(one.lease_version().expect("look"), before);
+    other.leave(owner, Timestamp::from_micros(3)).expect("leave");
+    assert_ne!(one.lease_version().expect("look"), before);
 }
 
 #[test]

@@ -56,3 +56,23 @@ CREATE TABLE slot_backlog (
     waiting INTEGER NOT NULL,
     PRIMARY KEY (slot_limit, owner)
 ) STRICT, WITHOUT ROWID;
+
+-- Grows with every change of what those look at who wait: limits, slots, claims, and who has ended. History leaves it as
+-- it is, so that they are not kept busy by it.
+CREATE TABLE lease_version (
+    no INTEGER NOT NULL
+) STRICT;
+INSERT INTO lease_version (no) VALUES (0);
+CREATE TRIGGER slot_limit_added AFTER INSERT ON slot_limit BEGIN UPDATE lease_version SET no = no + 1; END;
+CREATE TRIGGER slot_limit_changed AFTER UPDATE ON slot_limit BEGIN UPDATE lease_version SET no = no + 1; END;
+CREATE TRIGGER slot_limit_deleted AFTER DELETE ON slot_limit BEGIN UPDATE lease_version SET no = no + 1; END;
+CREATE TRIGGER slot_holder_added AFTER INSERT ON slot_holder BEGIN UPDATE lease_version SET no = no + 1; END;
+CREATE TRIGGER slot_holder_changed AFTER UPDATE ON slot_holder BEGIN UPDATE lease_version SET no = no + 1; END;
+CREATE TRIGGER slot_holder_deleted AFTER DELETE ON slot_holder BEGIN UPDATE lease_version SET no = no + 1; END;
+CREATE TRIGGER slot_wait_added AFTER INSERT ON slot_wait BEGIN UPDATE lease_version SET no = no + 1; END;
+CREATE TRIGGER slot_wait_changed AFTER UPDATE ON slot_wait BEGIN UPDATE lease_version SET no = no + 1; END;
+CREATE TRIGGER slot_wait_deleted AFTER DELETE ON slot_wait BEGIN UPDATE lease_version SET no = no + 1; END;
+CREATE TRIGGER cache_claim_added AFTER INSERT ON cache_claim BEGIN UPDATE lease_version SET no = no + 1; END;
+CREATE TRIGGER cache_claim_changed AFTER UPDATE ON cache_claim BEGIN UPDATE lease_version SET no = no + 1; END;
+CREATE TRIGGER cache_claim_deleted AFTER DELETE ON cache_claim BEGIN UPDATE lease_version SET no = no + 1; END;
+CREATE TRIGGER process_ended AFTER UPDATE OF ended ON process BEGIN UPDATE lease_version SET no = no + 1; END;
