@@ -40,7 +40,7 @@ impl Stage {
 
 /// How often the broker looks for changes while somebody waits: at first, and when that was in vain for a while. To be
 /// woken costs more than to look.
-const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(8), Duration::from_millis(25)];
+const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(8), Duration::from_millis(20)];
 
 /// How often it looks whether those are gone who keep others waiting.
 const LOOK_FOR_GONE: Duration = Duration::from_millis(250);
