@@ -135,10 +135,8 @@ impl ResultIndex for MemoryBackend {
 
 impl EventStore for MemoryBackend {
     fn append(&self, batch: &[Event]) -> Result<(), BackendError> {
-        let history: Vec<_> = batch.iter().filter_map(|event| self.take_up(event)).cloned().collect();
-        if !history.is_empty() {
-            self.recent().push(history);
-        }
+        let mut history = batch.iter().filter_map(|event| self.take_up(event)).cloned().collect();
+        self.recent().take(&mut history);
         Ok(())
     }
 

@@ -157,7 +157,7 @@ fn finish(run: Arc<Run>, outcome: Outcome) {
 
 impl Watch {
     pub(super) const fn over(run: Arc<Run>) -> Self {
-        Self { run: Some(run), outcome: None, panicked: false }
+        Self::over_lost(run, false)
     }
 
     /// Over a run whose driver has gone away.

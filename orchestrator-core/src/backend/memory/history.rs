@@ -21,13 +21,6 @@ pub(super) struct Recent {
 const TOGETHER: usize = 4096;
 
 impl Recent {
-    pub(super) fn push(&mut self, mut batch: Vec<Event>) {
-        match self.batches.last_mut() {
-            Some(last) if last.len() + batch.len() <= TOGETHER => last.append(&mut batch),
-            _ => self.batches.push(batch),
-        }
-    }
-
     /// Takes what is in the batch; a small one is left its room.
     pub(super) fn take(&mut self, batch: &mut Vec<Event>) {
         if batch.is_empty() {

@@ -63,6 +63,10 @@ fn run(id: RunId) -> Event {
     Event::Run(RunEvent { run: Arc::new(info), first_seq: 0, transitions, run_count: 1, cache: None })
 }
 
+fn line(run: TaskRunId, message: String) -> LogRecord {
+    LogRecord { run: run.into(), at: Timestamp::from_micros(1), level: "INFO", target: String::new(), message }
+}
+
 fn new_task() -> TaskRunId {
     TaskRunId::new(Timestamp::from_micros(1_000))
 }

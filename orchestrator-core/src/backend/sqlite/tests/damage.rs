@@ -88,13 +88,7 @@ fn sample() -> Sample {
     let backend = open(&path);
     let Event::Run(child) = run(task.into()) else { unreachable!("it is a run's event") };
     let info = RunInfo { flow_run: Some(flow), parent: Some(flow.into()), ..RunInfo::clone(&child.run) };
-    let line = LogRecord {
-        run: task.into(),
-        at: Timestamp::from_micros(1),
-        level: "INFO",
-        target: String::new(),
-        message: String::new(),
-    };
+    let line = line(task, String::new());
     let event = RunEvent { run: Arc::new(info), ..child };
     backend
         .append(&[

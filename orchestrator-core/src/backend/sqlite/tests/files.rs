@@ -184,13 +184,7 @@ fn history_leaves_what_those_look_at_who_wait() {
     let path = folder.path().join("history.db");
     let (one, other) = (open(&path), open(&path));
     let (task, flow) = (new_task(), new_flow());
-    let line = LogRecord {
-        run: task.into(),
-        at: Timestamp::from_micros(1),
-        level: "INFO",
-        target: String::new(),
-        message: String::new(),
-    };
+    let line = line(task, String::new());
     let process = Process { host: "machine".to_owned(), pid: 1, namespace: 2, started: 1, session: 1 };
     let owner = other.join(&process, Timestamp::from_micros(1)).expect("join");
     let before = one.lease_version().expect("look");

@@ -43,9 +43,7 @@ fn functions_first_met_in_a_failed_batch_are_stored_later() {
     let options = SqliteOptions::new().max_bytes(200_000);
     let backend = SqliteBackend::open_with(folder.path().join("history.db"), options).expect("open");
     let id = new_task();
-    let message = "x".repeat(1_000_000);
-    let line =
-        LogRecord { run: id.into(), at: Timestamp::from_micros(1), level: "INFO", target: String::new(), message };
+    let line = line(id, "x".repeat(1_000_000));
     let error = backend.append(&[run(id.into()), Event::Log(line)]).expect_err("no room");
     assert_eq!(error.kind(), BackendErrorKind::Full);
     backend.append(&[run(id.into())]).expect("append");
