@@ -284,9 +284,6 @@ fn go_on(inner: &Arc<Inner>, runtime: &Handle, runs: &[(FlowRunId, u32)]) {
         }
         match gone_on {
             Ok(ByItself::GoesOn { parameters, run }) => {
-                if *times > 0 {
-                    warn_again(&run, *times);
-                }
                 lock(&inner.recovery.gone_on).push(GoneOn { parameters, run });
                 if inner.recovery.over.load(Ordering::SeqCst) {
                     interrupt(inner);
@@ -311,17 +308,6 @@ fn go_on(inner: &Arc<Inner>, runtime: &Handle, runs: &[(FlowRunId, u32)]) {
         }
         drop(hold);
     }
-}
-
-/// Says of a run that went on by itself before, and got no further, how the program does without it.
-fn warn_again(run: &Run, times: u32) {
-    tracing::warn!(
-        target: "orchestrator",
-        "flow run '{}' goes on by itself again, though it has crashed {} times in a row without getting further. If it is \
-         what ends the program, `ORCHESTRATOR_RESUME_CRASHED=false` lets everything else run",
-        run.name(),
-        times + 1,
-    );
 }
 
 /// Calls in the background the hooks that nobody has called.

@@ -220,8 +220,22 @@ pub(crate) fn by_itself(inner: &Arc<Inner>, handle: &Handle, id: FlowRunId, time
         panics::let_go(call);
         return Ok(ByItself::LeftToOthers);
     }
+    if times > 0 {
+        // Before the body may end the program again.
+        warn_again(&record.name, times);
+    }
     let run = submit::go_on(inner, handle.clone(), (flow.def, call), &record, resumed);
     Ok(ByItself::GoesOn { parameters: record.parameters, run })
+}
+
+/// Says of a run that went on by itself before, and got no further, how the program does without it.
+fn warn_again(name: &str, times: u32) {
+    tracing::warn!(
+        target: "orchestrator",
+        "flow run '{name}' goes on by itself again, though it has crashed {} times in a row without getting further. If it \
+         is what ends the program, `ORCHESTRATOR_RESUME_CRASHED=false` lets everything else run",
+        times + 1,
+    );
 }
 
 fn cannot(record: &FlowRun, why: &dyn std::fmt::Display) -> Error {
