@@ -357,8 +357,11 @@ impl Run {
 
     /// Enters a state that is not terminal.
     pub(crate) fn enter(&self, name: StateName, message: Option<Arc<str>>) {
+        self.enter_at(name, message, self.scope.orchestrator.clock.now());
+    }
+
+    fn enter_at(&self, name: StateName, message: Option<Arc<str>>, at: Timestamp) {
         debug_assert!(!name.kind().is_terminal(), "terminal states are entered by `end`");
-        let at = self.scope.orchestrator.clock.now();
         self.record(name, message, at, None);
     }
 
@@ -369,14 +372,14 @@ impl Run {
         }
     }
 
-    /// Counts an attempt and enters its state.
-    pub(crate) fn begin_attempt(&self, name: StateName, message: Option<Arc<str>>) {
+    /// Counts an attempt and enters its state, now if no other moment is given.
+    pub(crate) fn begin_attempt(&self, name: StateName, message: Option<Arc<str>>, at: Option<Timestamp>) {
         self.run_count.fetch_add(1, Ordering::AcqRel);
         self.reopen();
         if name == StateName::Running && self.is_resumed() {
             self.show_resumed();
         } else {
-            self.enter(name, message);
+            self.enter_at(name, message, at.unwrap_or_else(|| self.scope.orchestrator.clock.now()));
         }
     }
 
@@ -699,12 +702,13 @@ impl Run {
 
     // --- ending ---
 
-    /// Enters the terminal state.
-    pub(crate) fn conclude(&self, name: StateName, message: Option<Arc<str>>, error: Option<&TaskError>) {
+    /// Enters the terminal state; gives back when.
+    pub(crate) fn conclude(&self, name: StateName, message: Option<Arc<str>>, error: Option<&TaskError>) -> Timestamp {
         debug_assert!(name.kind().is_terminal(), "only terminal states end a run");
         let at = self.scope.orchestrator.clock.now();
         self.record(name, message, at, error);
         self.flush();
+        at
     }
 
     /// Says that what the run did was undone; it has completed, and nobody drives it any more.
@@ -750,10 +754,11 @@ impl Run {
     /// Takes the run out of the table in which it stands; gives back who waits for it because of that.
     fn leave(self: &Arc<Self>, failed: bool) -> Option<Arc<Self>> {
         loop {
-            let above = self.above().cloned();
+            let above = self.above();
             // Whoever detaches the run meanwhile moves it from one table to another.
-            if self.siblings_of(above.as_ref()).child_ended(self, above.is_some(), failed) {
-                return above;
+            if self.siblings_of(above).child_ended(self, above.is_some(), failed) {
+                // A parent that begins to wait after this look finds the run gone.
+                return above.filter(|parent| parent.flag(AWAITS_CHILDREN)).cloned();
             }
         }
     }
@@ -989,6 +994,7 @@ pub(crate) struct Entered {
 pub(crate) struct Wakes {
     waiters: Waiters,
     completed: bool,
+    /// What started the run, if it waits for those that it started.
     parent: Option<Arc<Run>>,
 }
 
@@ -996,7 +1002,7 @@ impl Wakes {
     /// Whether tasks are woken, and not only runs launched.
     pub(crate) fn are_for_tasks(&self) -> bool {
         let is_task = |waiter: &Waiter| matches!(waiter, Waiter::Task(_) | Waiter::Group(..));
-        self.waiters.iter().any(is_task) || self.parent.as_ref().is_some_and(|parent| parent.flag(AWAITS_CHILDREN))
+        self.waiters.iter().any(is_task) || self.parent.is_some()
     }
 
     pub(crate) fn wake(self) {

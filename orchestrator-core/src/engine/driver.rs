@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::Call;
 use super::attempt::{self, Body, Ended, children_ended, closed, unless_cancelled};
 use super::inputs::prepare;
+use super::launcher;
 use super::machine::{Decision, Event, Machine, jittered};
 use super::panics::{self, Contained};
 use super::rules::{self, Holding, Rule, Taken, Verdict};
@@ -128,6 +129,8 @@ impl Driver {
             *stage = match next {
                 Next::Body(body) => Stage::Body(body),
                 Next::Wait(wait) => {
+                    // What follows takes its time.
+                    let _ = launcher::last_end();
                     let course = held.take().expect("it was here just now");
                     Stage::Waiting(Box::pin(course.wait(Arc::clone(run), wait)))
                 }
@@ -353,7 +356,7 @@ impl Course {
         // Without a delay in between, nothing else tells why there is another attempt.
         let again = (state == StateName::Retrying && !self.delayed).then(|| self.after_failure().into());
         self.delayed = false;
-        run.begin_attempt(state, again);
+        run.begin_attempt(state, again, launcher::last_end());
         if run.is_flow() {
             // The history has a flow run before it has anything that is part of it.
             run.flush();

@@ -9,6 +9,9 @@
 //! (tokio's LIFO slot), so a second starter is spawned to push the first one out, and nobody counts on the second. One run
 //! alone gets one starter, as if it were a task of its own. For the same reason a starter leaves what is in the queue to
 //! another one as soon as a run has become a task or has woken one.
+//!
+//! A starter that finds the queue empty lingers for some microseconds: as long as it does, what is launched needs no other,
+//! and no worker is put to sleep and woken again for each run of a burst.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -24,6 +27,7 @@ use tokio::runtime::Handle;
 use super::Call;
 use super::driver::Driver;
 use super::panics;
+use crate::clock::Timestamp;
 use crate::run::{Run, Wakes};
 use crate::sync::{self, AtomicUsize, Mutex, MutexGuard};
 
@@ -31,6 +35,8 @@ use crate::sync::{self, AtomicUsize, Mutex, MutexGuard};
 const SLICE: usize = 32;
 /// How long it polls before it does so.
 const SLICE_TIME: Duration = Duration::from_micros(200);
+/// How often a starter looks for another run before it ends: a few microseconds.
+const LINGER: usize = 128;
 
 /// What the starter does that is at work on a thread.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,9 +47,11 @@ struct AtWork {
     goes_on: bool,
     /// Whether a task was woken, which now waits in the slot of this worker.
     woke: bool,
+    /// When the last run ended, if nothing but the engine has been at work since.
+    ended: Option<Timestamp>,
 }
 
-const NOBODY: AtWork = AtWork { launcher: 0, goes_on: false, woke: false };
+const NOBODY: AtWork = AtWork { launcher: 0, goes_on: false, woke: false, ended: None };
 
 sync::thread_local! {
     static STARTER: RefCell<AtWork> = const { RefCell::new(NOBODY) };
@@ -60,12 +68,31 @@ pub(super) fn after_the_body(wakes: Wakes) {
     STARTER.with_borrow_mut(|starter| starter.goes_on = false);
 }
 
+/// Says that a run has ended, with nothing left to do for it: the next one begins at that moment.
+pub(super) fn ended_at(moment: Timestamp) {
+    STARTER.with_borrow_mut(|starter| starter.ended = (starter.launcher != 0).then_some(moment));
+}
+
+/// When the run before ended, if what follows comes right after it, told once: a look at the clock costs as much as a
+/// twentieth of a run.
+pub(super) fn last_end() -> Option<Timestamp> {
+    STARTER.with_borrow_mut(|starter| starter.ended.take())
+}
+
 /// The way into one runtime.
 pub(crate) struct Launcher {
     handle: Handle,
+    /// Whether others launch runs while a starter is at work.
+    has_others: bool,
     queue: Mutex<VecDeque<Launched>>,
+    /// How many runs are in the queue, for a look without the lock.
+    length: AtomicUsize,
     /// How many starters have not begun that any worker may take.
     coming: AtomicUsize,
+    /// How many others have not begun.
+    alone: AtomicUsize,
+    /// How many starters look for another run.
+    lingering: AtomicUsize,
 }
 
 struct Launched {
@@ -75,7 +102,16 @@ struct Launched {
 
 impl Launcher {
     pub(crate) fn new(handle: Handle) -> Arc<Self> {
-        Arc::new(Self { handle, queue: Mutex::default(), coming: AtomicUsize::new(0) })
+        let has_others = handle.metrics().num_workers() > 1;
+        Arc::new(Self {
+            handle,
+            has_others,
+            queue: Mutex::default(),
+            length: AtomicUsize::new(0),
+            coming: AtomicUsize::new(0),
+            alone: AtomicUsize::new(0),
+            lingering: AtomicUsize::new(0),
+        })
     }
 
     pub(crate) const fn handle(&self) -> &Handle {
@@ -91,6 +127,7 @@ impl Launcher {
         let waiting = {
             let mut queue = self.queue();
             queue.push_back(Launched { run, call });
+            self.length.store(queue.len(), Ordering::Relaxed);
             queue.len()
         };
         // One run is for the starter of this thread, if that looks into the queue next.
@@ -99,8 +136,8 @@ impl Launcher {
         // A starter counts itself down before it looks into the queue: either it is seen here, or it sees the run.
         match waiting {
             0 => {}
-            _ if self.coming.load(Ordering::SeqCst) > 0 => {}
-            1 => self.send(false),
+            _ if self.lingering.load(Ordering::SeqCst) > 0 || self.coming.load(Ordering::SeqCst) > 0 => {}
+            1 if self.alone.load(Ordering::SeqCst) == 0 => self.send(false),
             _ => self.send_for_starter(),
         }
     }
@@ -116,23 +153,42 @@ impl Launcher {
     }
 
     fn send(self: &Arc<Self>, counted: bool) {
-        if counted {
-            self.coming.fetch_add(1, Ordering::SeqCst);
-        }
+        self.count(counted).fetch_add(1, Ordering::SeqCst);
         sync::spawn(&self.handle, Starter { launcher: Some(Arc::clone(self)), counted });
+    }
+
+    /// Of starters that have not begun.
+    const fn count(&self, counted: bool) -> &AtomicUsize {
+        if counted { &self.coming } else { &self.alone }
     }
 
     /// The next run, and whether there are others.
     fn next(&self) -> Option<(Launched, bool)> {
         let mut queue = self.queue();
         let next = queue.pop_front()?;
+        self.length.store(queue.len(), Ordering::Relaxed);
         Some((next, !queue.is_empty()))
     }
 
+    /// The next run, if one comes soon.
+    fn next_soon(&self) -> Option<(Launched, bool)> {
+        if !self.has_others {
+            return None;
+        }
+        self.lingering.fetch_add(1, Ordering::SeqCst);
+        let mut looks = 0..LINGER;
+        while looks.next().is_some() && self.length.load(Ordering::Relaxed) == 0 {
+            std::hint::spin_loop();
+        }
+        self.lingering.fetch_sub(1, Ordering::SeqCst);
+        // Who launched a run until now counts on this look.
+        self.next()
+    }
+
     fn start(self: &Arc<Self>, cx: &mut Context<'_>) {
-        let began = Instant::now();
+        let (began, mut first_end) = (Instant::now(), None);
         for polled in 1.. {
-            let Some((Launched { run, call }, others)) = self.next() else { return };
+            let Some((Launched { run, call }, others)) = self.next().or_else(|| self.next_soon()) else { return };
             if others && self.coming.load(Ordering::SeqCst) == 0 {
                 self.send_for_starter();
             }
@@ -144,8 +200,13 @@ impl Launcher {
                 sync::spawn(&self.handle, driver);
                 is_over = true;
             }
-            is_over |= STARTER.with_borrow_mut(|starter| std::mem::take(&mut starter.woke));
-            let is_long = || polled >= SLICE || began.elapsed() > SLICE_TIME;
+            let AtWork { woke, ended, .. } = STARTER.with_borrow(|starter| *starter);
+            is_over |= woke;
+            let mut is_long = || match ended {
+                _ if polled >= SLICE => true,
+                Some(ended) => ended.since(*first_end.get_or_insert(ended)) > SLICE_TIME,
+                None => began.elapsed() > SLICE_TIME,
+            };
             if is_over || is_long() || !tokio::task::coop::has_budget_remaining() {
                 if self.coming.load(Ordering::SeqCst) == 0 && !self.queue().is_empty() {
                     self.send_for_starter();
@@ -167,9 +228,7 @@ struct Starter {
 impl Starter {
     fn begin(&mut self) -> Option<Arc<Launcher>> {
         let launcher = self.launcher.take()?;
-        if self.counted {
-            launcher.coming.fetch_sub(1, Ordering::SeqCst);
-        }
+        launcher.count(self.counted).fetch_sub(1, Ordering::SeqCst);
         Some(launcher)
     }
 }

@@ -232,7 +232,7 @@ impl End {
     pub(super) fn end(self, run: Arc<Run>) {
         let mut watch = Watch::over(run);
         if let Some(run) = &watch.run {
-            run.conclude(self.state, self.message, self.outcome.as_ref().err());
+            launcher::ended_at(run.conclude(self.state, self.message, self.outcome.as_ref().err()));
         }
         watch.outcome = Some(self.outcome);
         watch.end();
