@@ -158,14 +158,14 @@ impl RunContext {
     /// The display name of the task or flow; empty outside of a run.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.run.as_ref().map_or("", |run| run.info.function)
+        self.run.as_ref().map_or("", |run| run.info.function())
     }
 
     /// The display name of the flow; empty outside of a flow.
     #[must_use]
     pub fn flow_name(&self) -> &'static str {
         let flow = self.run.as_ref().and_then(|run| run.origins().find(|run| run.is_flow()));
-        flow.map_or("", |flow| flow.info.function)
+        flow.map_or("", |flow| flow.info.function())
     }
 
     /// The run's tags, sorted.

@@ -38,7 +38,7 @@ pub(crate) fn is_told(name: StateName) -> bool {
 
 pub(crate) fn tell(run: &Run, event: &Observed<'_>) {
     let flow = run.is_flow();
-    let function = event.run.function;
+    let function = event.run.function();
     let said = event.transition.message.as_deref().unwrap_or_default();
     match event.transition.name {
         StateName::Running if flow && !said.is_empty() => say!(info, run, event, "Goes on: {said}"),

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::backend::memory::MemoryBackend;
-use crate::backend::record::{FlowRun, FlowRunQuery, LogLine, Process, TaskRun};
+use crate::backend::record::{FlowRun, FlowRunQuery, LogLine, Process, SharedList, TaskRun};
 use crate::backend::{BackendError, StateBackend};
 use crate::builder::OrchestratorBuilder;
 use crate::cache::{Flights, Fresh, Reader};
@@ -480,7 +480,7 @@ impl Inner {
             Arc::clone(self),
             handle.map(Launcher::new),
             None,
-            Arc::default(),
+            SharedList::default(),
             None,
             (self.defaults.persist, Arc::default()),
             counts,

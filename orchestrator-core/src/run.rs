@@ -38,7 +38,7 @@ pub(crate) type Outcome = Result<Erased, TaskError>;
 
 /// One run of a task or flow.
 pub struct Run {
-    pub(crate) info: Arc<RunInfo>,
+    pub(crate) info: RunInfo,
     pub(crate) def: &'static Def,
     pub(crate) overrides: Overrides,
     pub(crate) scope: Arc<Scope>,
@@ -176,7 +176,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Run {
-    pub(crate) fn new(info: Arc<RunInfo>, origin: Origin, call: Box<dyn Call>) -> Arc<Self> {
+    pub(crate) fn new(info: RunInfo, origin: Origin, call: Box<dyn Call>) -> Arc<Self> {
         let Origin { def, overrides, scope, parent, transaction, identified, visible, created, resumed } = origin;
         let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def.is_async);
         let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
@@ -301,7 +301,7 @@ impl Run {
 
     /// The error that says why this run did not complete.
     pub(crate) fn error(&self, kind: FailureKind, cause: Cause) -> TaskError {
-        let run = FailedRun { id: self.info.id, name: self.name(), function: self.info.function };
+        let run = FailedRun { id: self.info.id, name: self.name(), function: self.info.function() };
         TaskError::new(kind, self.visible.then_some(run), cause)
     }
 
@@ -533,7 +533,7 @@ impl Run {
         let cache = cell.looked.clone();
         drop(cell);
         let run_count = self.run_count();
-        Event::Run(RunEvent { run: Arc::clone(&self.info), first_seq, transitions, run_count, cache })
+        Event::Run(RunEvent { run: self.info.clone(), first_seq, transitions, run_count, cache })
     }
 
     /// The event that says that the run completed, while the run itself does not say so before it is

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use crate::backend::record::CacheKey;
+use crate::backend::record::{CacheKey, SharedList};
 use crate::clock::Timestamp;
 use crate::def::Def;
 use crate::engine::Launcher;
@@ -22,7 +22,7 @@ pub(crate) struct Scope {
     /// The flow run that the scope belongs to; `None` outside of flows.
     pub(crate) flow: Option<FlowRunId>,
     /// The flow's tags, which its tasks inherit.
-    pub(crate) tags: Arc<[Box<str>]>,
+    pub(crate) tags: SharedList<Box<str>>,
     /// The flow's parameters, once they are recorded.
     pub(crate) parameters: OnceLock<serde_json::Value>,
     /// When the body of a flow run that was resumed was first started.
@@ -50,7 +50,7 @@ impl Scope {
         orchestrator: Arc<Inner>,
         launcher: Option<Arc<Launcher>>,
         flow: Option<FlowRunId>,
-        tags: Arc<[Box<str>]>,
+        tags: SharedList<Box<str>>,
         capacity: Option<usize>,
         (persist, kept): (bool, Arc<KeptBefore>),
         counts: Arc<Counts>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use crate::backend::record::{Event, FlowRun, RunInfo};
+use crate::backend::record::{Event, FlowRun, RunInfo, SharedList};
 use crate::body::{ArgEncoder, ArgError, Attempt, Body, BodyFailure, Codec, Erased};
 use crate::clock::Timestamp;
 use crate::context::Place;
@@ -403,7 +403,7 @@ fn make(
                 Arc::clone(orchestrator),
                 outer.launcher.clone(),
                 Some(id),
-                Arc::clone(&tags),
+                tags.clone(),
                 def.max_concurrent_tasks,
                 (options.and_then(|options| options.persist).or(def.persist).unwrap_or(outer.persist), kept),
                 Arc::default(),
@@ -413,23 +413,20 @@ fn make(
     };
     let info = RunInfo {
         id,
-        key: def.key,
-        function: def.name,
+        def,
         given_name: options.and_then(|options| options.run_name.clone()).or(given_name),
         index,
         parent: parent.as_ref().map(|parent| parent.id()),
         flow_run: outer.flow,
-        version: def.version,
         tags,
         upstream: ids(upstreams),
         process: orchestrator.process,
-        on_crash: def.on_crash(),
     };
     let within = (&*outer, parent.as_ref());
     let identified = visible.then(|| Identified::of(def, options, &*call, within, manner == Manner::Call)).flatten();
     let scope = scope.unwrap_or(outer);
     Run::new(
-        Arc::new(info),
+        info,
         Origin { def, overrides, scope, parent, transaction, identified, visible, created, resumed: None },
         call,
     )
@@ -444,13 +441,13 @@ pub(crate) fn go_on(
     resumed: Resumed,
 ) -> Arc<Run> {
     let created = Timestamp::from_micros(record.created.timestamp_micros());
-    let tags: Arc<[Box<str>]> = record.tags.iter().map(|tag| tag.as_str().into()).collect();
+    let tags: SharedList<Box<str>> = record.tags.iter().map(|tag| tag.as_str().into()).collect();
     let outer = orchestrator.root_scope(Some(handle));
     let scope = Scope::new(
         Arc::clone(orchestrator),
         outer.launcher.clone(),
         Some(record.id),
-        Arc::clone(&tags),
+        tags.clone(),
         def.max_concurrent_tasks,
         (def.persist.unwrap_or(outer.persist), KeptBefore::of(record.id)),
         Arc::default(),
@@ -464,17 +461,14 @@ pub(crate) fn go_on(
     }
     let info = RunInfo {
         id: record.id.into(),
-        key: def.key,
-        function: def.name,
+        def,
         given_name: Some(record.name.as_str().into()),
         index: 0,
         parent: None,
         flow_run: None,
-        version: def.version,
         tags,
         upstream: record.upstream.clone().into(),
         process: orchestrator.process,
-        on_crash: def.on_crash(),
     };
     let origin = Origin {
         def,
@@ -487,7 +481,7 @@ pub(crate) fn go_on(
         created,
         resumed: Some(resumed),
     };
-    let run = Run::new(Arc::new(info), origin, call);
+    let run = Run::new(info, origin, call);
     if run.adopt() {
         run.upstream_ended();
         launch(&run);
@@ -502,9 +496,9 @@ pub(crate) fn go_on(
 }
 
 /// The tags of a run: its own and those of the flow, sorted.
-fn tags(def: &'static Def, changed: Option<&[String]>, scope: &Scope) -> Arc<[Box<str>]> {
+fn tags(def: &'static Def, changed: Option<&[String]>, scope: &Scope) -> SharedList<Box<str>> {
     if changed.map_or(def.tags.is_empty(), <[_]>::is_empty) {
-        return Arc::clone(&scope.tags);
+        return scope.tags.clone();
     }
     let mut tags: Vec<Box<str>> = scope.tags.to_vec();
     match changed {
@@ -527,7 +521,7 @@ fn upstreams(call: &dyn Call) -> Vec<Arc<Run>> {
     all
 }
 
-fn ids(upstreams: &[Arc<Run>]) -> Box<[RunId]> {
+fn ids(upstreams: &[Arc<Run>]) -> SharedList<RunId> {
     upstreams.iter().filter(|run| run.visible).map(|run| run.id()).collect()
 }
 

@@ -1,15 +1,15 @@
 //! Flow runs that crashed: whether they go on by themselves, and what their attempts called.
 
 use orchestrator_core::StateName::{AwaitingRetry, Cached, Completed, Crashed, Pending, Retrying, Running};
-use orchestrator_core::backend::record::{OnCrash, RunInfo};
+use orchestrator_core::backend::record::RunInfo;
 
 use super::world::{World, fetch, flow, flow_id, went};
 
 /// A run of a flow that goes on by itself `budget` times in a row, did so once, and has crashed again.
 fn crashed(world: &World, n: u128, name: &str, budget: u32) -> RunInfo {
-    let run = RunInfo { on_crash: OnCrash { hooks: false, budget: Some(budget) }, ..flow(n, name) };
     // Of a flow of its own: what a crash may cost is known of flows, not of runs.
-    let run = RunInfo { key: if budget == 1 { "etl::once" } else { "etl::often" }, function: "etl", ..run };
+    let key = if budget == 1 { "etl::once" } else { "etl::often" };
+    let run = flow(n, name).declared(|def| (def.name, def.key, def.crash_budget) = ("etl", key, Some(budget)));
     let states = [(Pending, 0), (Running, 10), (Crashed, 1_000), (Running, 2_000), (Crashed, 3_000)];
     world.give(&[went(&run, &states, Some("its process 4711 on machine went away"), 2)]);
     let by_hand = rusqlite::Connection::open(world.database()).expect("open");

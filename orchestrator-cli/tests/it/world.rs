@@ -1,13 +1,14 @@
 //! A database whose ids and times are known, and the program that looks at it.
 
 use std::ops::Deref;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use orchestrator_core::backend::EventStore as _;
 use orchestrator_core::backend::record::{
-    CacheKey, CacheRecord, CachedValue, EncodedValue, Event, LogRecord, OnCrash, Process, RunEvent, RunInfo,
+    CacheKey, CacheRecord, CachedValue, EncodedValue, Event, LogRecord, Process, RunEvent, RunInfo, SharedList,
 };
 use orchestrator_core::backend::sqlite::SqliteBackend;
+use orchestrator_core::def::Def;
 use orchestrator_core::{FlowRunId, RunId, StateName, TaskRunId, Timestamp, Transition};
 use uuid::Uuid;
 
@@ -65,31 +66,31 @@ pub(crate) fn task_id(n: u128) -> TaskRunId {
     TaskRunId::from_uuid(uuid(n))
 }
 
-pub(crate) fn info(id: RunId, key: &'static str, function: &'static str) -> RunInfo {
+static GITHUB_STARS: Def = Def::flow("github-stars", "repo_stars::github_stars");
+static FETCH: Def = Def::task("fetch", "repo_stars::fetch");
+
+fn info(id: RunId, def: &'static Def) -> RunInfo {
     RunInfo {
         id,
-        key,
-        function,
+        def,
         given_name: None,
         index: 0,
         parent: None,
         flow_run: None,
-        version: None,
-        tags: Arc::from([]),
-        upstream: Box::new([]),
+        tags: SharedList::default(),
+        upstream: SharedList::default(),
         process: &PROCESS,
-        on_crash: OnCrash::default(),
     }
 }
 
 /// A flow run of a name.
 pub(crate) fn flow(n: u128, name: &str) -> RunInfo {
-    RunInfo { given_name: Some(name.into()), ..info(flow_id(n).into(), "repo_stars::github_stars", "github-stars") }
+    RunInfo { given_name: Some(name.into()), ..info(flow_id(n).into(), &GITHUB_STARS) }
 }
 
 /// A task run of a flow run.
 pub(crate) fn fetch(n: u128, flow: &RunInfo, index: u32) -> RunInfo {
-    let run = info(task_id(n).into(), "repo_stars::fetch", "fetch");
+    let run = info(task_id(n).into(), &FETCH);
     RunInfo { index, parent: Some(flow.id), flow_run: flow.id.as_flow(), ..run }
 }
 
@@ -102,7 +103,7 @@ pub(crate) fn went(run: &RunInfo, states: &[(StateName, i64)], message: Option<&
         message: message.filter(|_| n == last).map(Into::into),
     });
     let transitions = transitions.collect();
-    Event::Run(RunEvent { run: Arc::new(run.clone()), first_seq: 0, transitions, run_count, cache: None })
+    Event::Run(RunEvent { run: run.clone(), first_seq: 0, transitions, run_count, cache: None })
 }
 
 pub(crate) fn said(run: &RunInfo, millis: i64, level: &'static str, message: &str) -> Event {
@@ -125,15 +126,11 @@ fn cached(key: u8, task_key: &'static str, expires: Option<i64>, bytes: usize) -
 /// A flow run that failed, with a subflow and a task run of every kind; one that completed; one that goes on.
 pub(crate) fn events() -> Vec<Event> {
     use StateName::{AwaitingRetry, Completed, Failed, NotReady, Pending, Retrying, Running};
-    let otter =
-        RunInfo { version: Some("2"), tags: Arc::from(["nightly".into(), "stars".into()]), ..flow(1, "brave-otter") };
+    let otter = RunInfo { tags: ["nightly".into(), "stars".into()].into(), ..flow(1, "brave-otter") };
+    let otter = otter.declared(|def| def.version = Some("2"));
     let (good, bad) = (fetch(2, &otter, 0), fetch(3, &otter, 1));
-    let total = RunInfo {
-        upstream: Box::new([good.id, bad.id]),
-        key: "repo_stars::total",
-        function: "total",
-        ..fetch(4, &otter, 0)
-    };
+    let total = RunInfo { upstream: [good.id, bad.id].into(), ..fetch(4, &otter, 0) };
+    let total = total.declared(|def| (def.name, def.key) = ("total", "repo_stars::total"));
     let inner = RunInfo { parent: Some(otter.id), flow_run: otter.id.as_flow(), ..flow(5, "quiet-crane") };
     let inside = fetch(6, &inner, 0);
     let (heron, waiting) = (flow(7, "calm-heron"), flow(8, "odd\u{1b}[2Jname"));

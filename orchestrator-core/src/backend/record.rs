@@ -5,6 +5,8 @@
 
 mod look;
 mod query;
+mod shared;
+mod transitions;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -12,29 +14,28 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use chrono::{DateTime, Utc};
-use smallvec::SmallVec;
-
 use crate::clock::Timestamp;
+use crate::def::Def;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::{State, Transition};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
 pub use look::{CacheLook, CacheReason};
 pub use query::{CacheEntry, CacheQuery, TaskRunQuery};
+pub use shared::SharedList;
+pub use transitions::Transitions;
 
 /// The version of the stored form that this library writes.
 pub const FORMAT_VERSION: u32 = 3;
 
 /// The identity of a run: what is known when it is submitted, and never changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RunInfo {
     /// The run's id; its kind says whether this is a flow run or a task run.
     pub id: RunId,
-    /// Where the function stands: its module path and name.
-    pub key: &'static str,
-    /// The task's or flow's display name.
-    pub function: &'static str,
+    /// The task or flow.
+    pub def: &'static Def,
     /// The name given to the run at submission, if it differs from `function-index`.
     pub given_name: Option<Arc<str>>,
     /// How many runs of this function the enclosing flow run had before.
@@ -43,16 +44,12 @@ pub struct RunInfo {
     pub parent: Option<RunId>,
     /// The flow run that this run belongs to: for a flow run the enclosing one.
     pub flow_run: Option<FlowRunId>,
-    /// The version that the function declares.
-    pub version: Option<&'static str>,
     /// The run's tags, sorted.
-    pub tags: Arc<[Box<str>]>,
+    pub tags: SharedList<Box<str>>,
     /// The runs whose results this run takes or waits for, in argument order, each once.
-    pub upstream: Box<[RunId]>,
+    pub upstream: SharedList<RunId>,
     /// The machine and process that the run belongs to.
     pub process: &'static Process,
-    /// What is to be done if the run crashes with its process.
-    pub on_crash: OnCrash,
 }
 
 /// What is to be done if a run crashes with its process.
@@ -100,8 +97,40 @@ impl RunInfo {
     pub fn name(&self) -> String {
         match &self.given_name {
             Some(name) => (**name).to_owned(),
-            None => format!("{}-{}", self.function, self.index),
+            None => format!("{}-{}", self.function(), self.index),
         }
+    }
+
+    /// The same run of a function that is declared otherwise. The declaration is never let go of: for tests of backends.
+    #[must_use]
+    pub fn declared(self, change: impl FnOnce(&mut Def)) -> Self {
+        let mut def = *self.def;
+        change(&mut def);
+        Self { def: Box::leak(Box::new(def)), ..self }
+    }
+
+    /// Where the function stands: its module path and name.
+    #[must_use]
+    pub const fn key(&self) -> &'static str {
+        self.def.key
+    }
+
+    /// The task's or flow's display name.
+    #[must_use]
+    pub const fn function(&self) -> &'static str {
+        self.def.name
+    }
+
+    /// The version that the function declares.
+    #[must_use]
+    pub const fn version(&self) -> Option<&'static str> {
+        self.def.version
+    }
+
+    /// What is to be done if the run crashes with its process.
+    #[must_use]
+    pub const fn on_crash(&self) -> OnCrash {
+        self.def.on_crash()
     }
 }
 
@@ -145,7 +174,7 @@ pub enum Event {
         /// The run.
         run: RunId,
         /// All of its upstream runs, in argument order, each once.
-        upstream: Box<[RunId]>,
+        upstream: SharedList<RunId>,
     },
     /// A flow run waits for somebody to let it on: sent before it enters Paused, and again when the pause that is next
     /// to be resumed is another one. Of no account once the run is in another state.
@@ -236,11 +265,11 @@ pub enum Resumer {
 #[derive(Debug, Clone)]
 pub struct RunEvent {
     /// The run.
-    pub run: Arc<RunInfo>,
+    pub run: RunInfo,
     /// How many transitions of this run were sent before; 0 tells the backend that the run is new.
     pub first_seq: u32,
     /// The new transitions, oldest first.
-    pub transitions: SmallVec<[Transition; 3]>,
+    pub transitions: Transitions,
     /// How often the body had been started after the last of them.
     pub run_count: u32,
     /// What the run had found in the cache by then; `None` if it had not looked.
@@ -524,14 +553,14 @@ impl TaskRun {
         Self {
             id: info.id.as_task().expect("a task run has a task run's id"),
             name,
-            task_name: info.function.to_owned(),
-            task_key: info.key.to_owned(),
+            task_name: info.function().to_owned(),
+            task_key: info.key().to_owned(),
             state,
             run_count,
             upstream: upstream.to_vec(),
             parent: info.parent,
             flow_run_id: info.flow_run,
-            version: info.version.map(str::to_owned),
+            version: info.version().map(str::to_owned),
             tags: info.tags.iter().map(|tag| (**tag).to_owned()).collect(),
             cache: None,
             host: info.process.host.clone(),
@@ -557,13 +586,13 @@ impl FlowRun {
         Self {
             id: info.id.as_flow().expect("a flow run has a flow run's id"),
             name,
-            flow_name: info.function.to_owned(),
-            flow_key: info.key.to_owned(),
+            flow_name: info.function().to_owned(),
+            flow_key: info.key().to_owned(),
             state,
             run_count,
             upstream: upstream.to_vec(),
             parent: info.parent,
-            version: info.version.map(str::to_owned),
+            version: info.version().map(str::to_owned),
             tags: info.tags.iter().map(|tag| (**tag).to_owned()).collect(),
             parameters,
             pause: None,

@@ -1,7 +1,6 @@
 //! The states of a run: the present one, and those that the journal has not been given.
 
-use smallvec::SmallVec;
-
+use crate::backend::record::Transitions;
 use crate::clock::Timestamp;
 use crate::state::{StateName, StateType, Transition};
 
@@ -23,7 +22,7 @@ pub(super) struct Track {
 /// States that have something to say, or are too many.
 struct Long {
     current: Transition,
-    staged: SmallVec<[Transition; 3]>,
+    staged: Vec<Transition>,
 }
 
 const NEVER: Timestamp = Timestamp::from_micros(i64::MIN);
@@ -41,7 +40,7 @@ impl Track {
             long: None,
         };
         if current.message.is_some() {
-            let staged = if given > 0 { SmallVec::new() } else { SmallVec::from_iter([current.clone()]) };
+            let staged = if given > 0 { Vec::new() } else { vec![current.clone()] };
             track.long = Some(Box::new(Long { current, staged }));
         }
         track
@@ -123,19 +122,20 @@ impl Track {
 
     /// What the journal has not been given, and `further` if there is another state to tell of, with the number of the
     /// first.
-    pub(super) fn take_staged(&mut self, further: Option<Transition>) -> (u32, SmallVec<[Transition; 3]>) {
-        let mut staged = match &mut self.long {
-            Some(long) => std::mem::take(&mut long.staged),
+    pub(super) fn take_staged(&mut self, further: Option<Transition>) -> (u32, Transitions) {
+        let staged = match &mut self.long {
+            Some(long) => std::mem::take(&mut long.staged).into_iter().chain(further).collect(),
             None => {
-                let first = usize::from(self.given);
-                let staged = (first..=self.last()).map(|place| self.plain(place)).collect();
-                let last = self.last();
+                let (first, last) = (usize::from(self.given), self.last());
+                let mut staged = Transitions::plain(&self.names[first..=last], &self.at[first..=last]);
                 (self.at[0], self.names[0]) = (self.at[last], self.names[last]);
                 (self.count, self.given) = (1, true);
+                if let Some(further) = further {
+                    staged.push(further);
+                }
                 staged
             }
         };
-        staged.extend(further);
         let first_seq = self.next_seq;
         self.next_seq += u32::try_from(staged.len()).expect("a run has fewer than four billion states");
         (first_seq, staged)
@@ -189,14 +189,14 @@ mod tests {
                     Step::Take => {
                         let (seq, staged) = track.take_staged(None);
                         prop_assert_eq!(seq as usize, given.len());
-                        given.extend(staged);
+                        given.extend(staged.iter());
                         prop_assert_eq!(&given, &expected);
                         prop_assert!(!track.has_staged());
                     }
                     Step::Propose(name) => {
                         let proposed = transition(name, at, false);
                         let before = track.current();
-                        given.extend(track.take_staged(Some(proposed.clone())).1);
+                        given.extend(track.take_staged(Some(proposed.clone())).1.iter());
                         prop_assert_eq!(track.current(), before);
                         track.reveal(proposed.clone());
                         expected.push(proposed);

@@ -72,7 +72,7 @@ impl Summary {
     fn text(&self, event: &Observed<'_>, tally: &Tally, losses: &Losses) -> String {
         let state = event.transition.name;
         let name = one_line(event.name);
-        let mut text = format!("Flow run '{name}' ({}) ", one_line(event.run.function));
+        let mut text = format!("Flow run '{name}' ({}) ", one_line(event.run.function()));
         text.push_str(&self.paint.state(state, state));
         if let Some(duration) = event.duration {
             let _ = write!(text, " in {}", short(duration));

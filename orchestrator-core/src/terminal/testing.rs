@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::screen::Screen;
-use crate::backend::record::{Process, RunInfo};
+use crate::backend::record::{Process, RunInfo, SharedList};
 use crate::clock::Timestamp;
+use crate::def::Def;
 use crate::error::TaskError;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::observe::{Observed, Observer};
@@ -60,20 +61,18 @@ impl Actor {
     }
 
     fn new(id: RunId, name: &str, within: Option<&Self>) -> Self {
+        static FUNCTION: Def = Def::task("function", "tests::function");
         static PROCESS: Process = Process { host: String::new(), pid: 1, namespace: 2, started: 1, session: 0 };
         let info = RunInfo {
             id,
-            key: "tests::function",
-            function: "function",
+            def: &FUNCTION,
             given_name: None,
             index: 0,
             parent: within.map(|run| run.info.id),
             flow_run: within.and_then(|run| run.info.id.as_flow().or(run.info.flow_run)),
-            version: None,
-            tags: Arc::new([]),
-            upstream: Box::new([]),
+            tags: SharedList::default(),
+            upstream: SharedList::default(),
             process: &PROCESS,
-            on_crash: crate::backend::record::OnCrash::default(),
         };
         Self { info, name: name.to_owned() }
     }

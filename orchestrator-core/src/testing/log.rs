@@ -204,7 +204,7 @@ impl Seen {
         // The index counts within the flow run, like that of a task.
         let random = (run.as_flow().is_some() && !event.named).then(|| event.name.to_owned());
         let shown = match random {
-            Some(_) => format!("{}-{}", event.run.function, event.run.index),
+            Some(_) => format!("{}-{}", event.run.function(), event.run.index),
             None => event.name.to_owned(),
         };
         let happened = Happened { run, state: event.transition.name, message: event.transition.message.clone() };

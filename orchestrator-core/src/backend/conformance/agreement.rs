@@ -62,8 +62,9 @@ fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
 fn runs() -> Vec<RunInfo> {
     let outer = flow(0);
     let inner = RunInfo { parent: Some(outer.id), flow_run: outer.id.as_flow(), ..flow(1) };
-    let tagged = RunInfo { tags: Arc::from(["x".into()]), upstream: Box::new([inner.id]), ..task_of(&outer, 2) };
-    let named = RunInfo { given_name: Some("named".into()), version: Some("1"), ..task_of(&inner, 3) };
+    let tagged = RunInfo { tags: ["x".into()].into(), upstream: [inner.id].into(), ..task_of(&outer, 2) };
+    let named =
+        RunInfo { given_name: Some("named".into()), ..task_of(&inner, 3) }.declared(|def| def.version = Some("1"));
     vec![tagged, named, task_of(&inner, 4), task_of(&outer, 5), task(6), outer, inner]
 }
 

@@ -6,8 +6,9 @@ use std::thread;
 use super::Case;
 use super::ownership::{another, join, with};
 use super::sample::{Ask, PROCESS, at, event, flow, success, task, task_of};
-use crate::backend::record::{Event, OnCrash, Process, Resumer, RunInfo, TakeOver};
+use crate::backend::record::{Event, Process, Resumer, RunInfo, TakeOver};
 use crate::backend::{BackendErrorKind, Crash, OwnerNo, Shared, StateBackend};
+use crate::hook::{Hook, HookReturn, Hooks};
 use crate::state::{StateName, Transition};
 
 pub(super) const CASES: &[(&str, Case)] = &[
@@ -17,8 +18,16 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("flow runs that are not to go on by themselves do not", does_not_go_on),
 ];
 
-const HOOKS: OnCrash = OnCrash { hooks: true, budget: None };
-const RESUME: OnCrash = OnCrash { hooks: false, budget: Some(3) };
+static HOOKED: Hooks =
+    Hooks { on_crashed: &[Hook::of_task("tells", |_, _| HookReturn::Done(Ok(())), || false)], ..Hooks::NONE };
+
+fn with_hooks(run: RunInfo) -> RunInfo {
+    run.declared(|def| def.hooks = &HOOKED)
+}
+
+fn goes_on_by_itself(run: RunInfo) -> RunInfo {
+    run.declared(|def| def.crash_budget = Some(3))
+}
 
 fn begun(run: &RunInfo) -> Event {
     event(run, 0, &[(StateName::Pending, 0), (StateName::Running, 1)])
@@ -32,13 +41,14 @@ fn expel(shared: &dyn Shared, no: OwnerNo) {
 fn hooks_wait(backend: &Arc<dyn StateBackend>) {
     with(backend, |shared| {
         let no = join(shared, &PROCESS);
-        let hooked = RunInfo { on_crash: HOOKS, key: "pipeline::tells", function: "tells", ..flow(0) };
-        let told = RunInfo { on_crash: HOOKS, key: "pipeline::told", function: "told", ..task_of(&hooked, 1) };
+        let hooked = with_hooks(flow(0)).declared(|def| (def.name, def.key) = ("tells", "pipeline::tells"));
+        let told = with_hooks(task_of(&hooked, 1)).declared(|def| (def.name, def.key) = ("told", "pipeline::told"));
         let ended = RunInfo { id: task(2).id, ..told.clone() };
         backend.give(&[begun(&hooked), begun(&told), success(&ended, 2), begun(&task_of(&hooked, 3))]);
         assert_eq!(shared.uncalled().expect("look for crashes"), []);
         expel(shared, no);
-        let crash = |run: &RunInfo| Crash { run: run.id, key: run.key.to_owned(), function: run.function.to_owned() };
+        let crash =
+            |run: &RunInfo| Crash { run: run.id, key: run.key().to_owned(), function: run.function().to_owned() };
         let mut found = shared.uncalled().expect("look for crashes");
         found.sort_by_key(|crash| crash.key.clone());
         assert_eq!(found, [crash(&hooked), crash(&told)]);
@@ -48,7 +58,7 @@ fn hooks_wait(backend: &Arc<dyn StateBackend>) {
 fn hooks_are_given_once(backend: &Arc<dyn StateBackend>) {
     with(backend, |shared| {
         let (no, next) = (join(shared, &PROCESS), join(shared, another(7)));
-        let run = RunInfo { on_crash: HOOKS, ..task(0) };
+        let run = with_hooks(task(0));
         backend.give(&[begun(&run)]);
         assert!(!shared.take_hooks(next, run.id).expect("ask for hooks"), "it has not crashed");
         expel(shared, no);
@@ -75,9 +85,9 @@ fn take_over(backend: &dyn StateBackend, run: &RunInfo, process: &'static Proces
 
 fn goes_on(backend: &Arc<dyn StateBackend>) {
     with(backend, |shared| {
-        let run = RunInfo { on_crash: RESUME, ..flow(0) };
+        let run = goes_on_by_itself(flow(0));
         let id = run.id.as_flow().expect("the id of a flow run");
-        let crashed = || shared.crashed(run.key).expect("look for crashes");
+        let crashed = || shared.crashed(run.key()).expect("look for crashes");
         let no = join(shared, &PROCESS);
         backend.give(&[begun(&run)]);
         assert_eq!(crashed(), [], "it is there");
@@ -106,10 +116,10 @@ fn does_not_go_on(backend: &Arc<dyn StateBackend>) {
     with(backend, |shared| {
         let no = join(shared, &PROCESS);
         let plain = flow(0);
-        let inside = RunInfo { on_crash: RESUME, parent: Some(plain.id), flow_run: plain.id.as_flow(), ..flow(1) };
+        let inside = RunInfo { parent: Some(plain.id), flow_run: plain.id.as_flow(), ..goes_on_by_itself(flow(1)) };
         backend.give(&[begun(&plain), begun(&inside)]);
         expel(shared, no);
-        assert_eq!(shared.crashed(plain.key).expect("look for crashes"), []);
+        assert_eq!(shared.crashed(plain.key()).expect("look for crashes"), []);
         join(shared, another(1));
         assert!(!take_over(&**backend, &plain, another(1), Resumer::Itself { budget: 3 }));
         assert!(take_over(&**backend, &plain, another(1), Resumer::Somebody { on_crash: false }));

@@ -35,11 +35,11 @@ fn a_task_run_comes_back(backend: &Arc<dyn StateBackend>) {
     let run = RunInfo {
         given_name: Some("load of today".into()),
         index: 7,
-        version: Some("2.1"),
-        tags: Arc::from(["daily".into(), "eu".into()]),
-        upstream: Box::new([other.id, outer.id]),
+        tags: ["daily".into(), "eu".into()].into(),
+        upstream: [other.id, outer.id].into(),
         ..task_of(&outer, 10)
     };
+    let run = run.declared(|def| def.version = Some("2.1"));
     backend.give(&[success(&run, 10)]);
     let read = backend.task(&run);
     assert_eq!(RunId::Task(read.id), run.id);
@@ -65,11 +65,11 @@ fn a_flow_run_comes_back(backend: &Arc<dyn StateBackend>) {
     let run = RunInfo {
         index: 3,
         parent: Some(caller.id),
-        version: Some("1"),
-        tags: Arc::from(["nightly".into()]),
-        upstream: Box::new([caller.id]),
+        tags: ["nightly".into()].into(),
+        upstream: [caller.id].into(),
         ..flow(10)
     };
+    let run = run.declared(|def| def.version = Some("1"));
     backend.give(&[event(&run, 0, &[(StateName::Pending, 10), (StateName::Running, 15)])]);
     let read = backend.flow(&run);
     assert_eq!(RunId::Flow(read.id), run.id);
@@ -175,7 +175,8 @@ fn names(backend: &Arc<dyn StateBackend>) {
 
 fn upstream(backend: &Arc<dyn StateBackend>) {
     let others: Vec<RunId> = (0..50).rev().map(|n| if n % 3 == 0 { flow(n).id } else { task(n).id }).collect();
-    let replaced = |run: &RunInfo, upstream: &[RunId]| Event::Upstream { run: run.id, upstream: upstream.into() };
+    let replaced =
+        |run: &RunInfo, upstream: &[RunId]| Event::Upstream { run: run.id, upstream: upstream.to_vec().into() };
     let run = RunInfo { upstream: others.clone().into(), ..task(100) };
     backend.give(&[success(&run, 100)]);
     assert_eq!(backend.task(&run).upstream, others);
@@ -239,7 +240,7 @@ fn texts(backend: &Arc<dyn StateBackend>) {
     let long = "ä".repeat(100_000);
     for text in ["", " ", "\0", "a\0b", "\"quoted\" \\ 'single'", "line\nline\r\n\t", "日本語 🦀 e\u{301}", &long]
     {
-        let run = RunInfo { given_name: Some(text.into()), tags: Arc::from([text.into(), "x".into()]), ..task(0) };
+        let run = RunInfo { given_name: Some(text.into()), tags: [text.into(), "x".into()].into(), ..task(0) };
         let states = [StateName::Pending, StateName::Failed];
         let states = states.map(|name| Transition { name, at: at(name as i64), message: Some(text.into()) });
         let line =
@@ -267,17 +268,17 @@ fn functions_and_processes(backend: &Arc<dyn StateBackend>) {
     }));
     let runs = [
         task(0),
-        RunInfo { key: "other::load", ..task(1) },
-        RunInfo { function: "LOAD", ..task(2) },
-        RunInfo { version: Some(""), ..task(3) },
-        RunInfo { version: Some("2"), ..task(4) },
+        task(1).declared(|def| def.key = "other::load"),
+        task(2).declared(|def| def.name = "LOAD"),
+        task(3).declared(|def| def.version = Some("")),
+        task(4).declared(|def| def.version = Some("2")),
         RunInfo { process: elsewhere, ..task(5) },
     ];
     backend.give(&runs.clone().map(|run| success(&run, 0)));
     for run in &runs {
         let read = backend.task(run);
-        assert_eq!((&*read.task_key, &*read.task_name), (run.key, run.function));
-        assert_eq!(read.version.as_deref(), run.version);
+        assert_eq!((&*read.task_key, &*read.task_name), (run.key(), run.function()));
+        assert_eq!(read.version.as_deref(), run.version());
         assert_eq!((&*read.host, read.pid), (&*run.process.host, run.process.pid));
     }
 }

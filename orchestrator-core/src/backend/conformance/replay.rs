@@ -26,7 +26,7 @@ fn a_batch_again(backend: &Arc<dyn StateBackend>) {
         success(&first, 1),
         event(&second, 0, &[(Pending, 2)]),
         Event::Renamed { run: second.id, name: "second".into() },
-        Event::Upstream { run: second.id, upstream: Box::new([first.id]) },
+        Event::Upstream { run: second.id, upstream: [first.id].into() },
         event(&second, 1, &[(Running, 3), (Completed, 4)]),
         event(&outer, 2, &[(Completed, 5)]),
         Event::Cached(Box::new(cached(1, 4, None, b"value"))),

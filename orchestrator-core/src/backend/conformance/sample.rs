@@ -7,14 +7,18 @@ use bytes::Bytes;
 use crate::backend::StateBackend;
 use crate::backend::record::{
     CacheKey, CacheLook, CacheRecord, CachedValue, EncodedValue, Event, FlowRun, LogRecord, Process, ResultRecord,
-    RunEvent, RunInfo, TaskRun,
+    RunEvent, RunInfo, SharedList, TaskRun,
 };
 use crate::clock::Timestamp;
+use crate::def::Def;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::{State, StateName, Transition};
 
 pub(super) static PROCESS: LazyLock<Process> =
     LazyLock::new(|| Process { host: "machine".to_owned(), pid: 4711, namespace: 2, started: 1, session: 0 });
+
+static LOAD: Def = Def::task("load", "pipeline::load");
+static NIGHTLY: Def = Def::flow("nightly", "pipeline::nightly");
 
 /// A moment, so many microseconds after the time at which all cases begin.
 pub(super) fn at(micros: i64) -> Timestamp {
@@ -22,7 +26,7 @@ pub(super) fn at(micros: i64) -> Timestamp {
 }
 
 pub(super) fn flow(created: i64) -> RunInfo {
-    RunInfo { function: "nightly", key: "pipeline::nightly", ..run(FlowRunId::new(at(created)).into()) }
+    RunInfo { def: &NIGHTLY, ..run(FlowRunId::new(at(created)).into()) }
 }
 
 pub(super) fn task(created: i64) -> RunInfo {
@@ -37,17 +41,14 @@ pub(super) fn task_of(flow: &RunInfo, created: i64) -> RunInfo {
 fn run(id: RunId) -> RunInfo {
     RunInfo {
         id,
-        key: "pipeline::load",
-        function: "load",
+        def: &LOAD,
         given_name: None,
         index: 0,
         parent: None,
         flow_run: None,
-        version: None,
-        tags: Arc::from([]),
-        upstream: Box::new([]),
+        tags: SharedList::default(),
+        upstream: SharedList::default(),
         process: &PROCESS,
-        on_crash: crate::backend::record::OnCrash::default(),
     }
 }
 
@@ -69,7 +70,7 @@ pub(super) fn counted(
     run_count: u32,
 ) -> Event {
     let transitions = transitions.into_iter().collect();
-    Event::Run(RunEvent { run: Arc::new(run.clone()), first_seq, transitions, run_count, cache: None })
+    Event::Run(RunEvent { run: run.clone(), first_seq, transitions, run_count, cache: None })
 }
 
 /// The same event of a run that has looked into the cache.

@@ -71,7 +71,7 @@ fn by_name(backend: &Arc<dyn StateBackend>) {
 fn task_runs(backend: &Arc<dyn StateBackend>) {
     let (outer, other) = (flow(0), flow(1));
     let (first, second) = (task_of(&outer, 10), RunInfo { index: 1, ..task_of(&outer, 20) });
-    let saved = RunInfo { function: "save", key: "pipeline::save", ..task_of(&other, 30) };
+    let saved = task_of(&other, 30).declared(|def| (def.name, def.key) = ("save", "pipeline::save"));
     let alone = RunInfo { index: 1, ..task(40) };
     backend.give(&[success(&outer, 0), success(&other, 1), success(&first, 10)]);
     backend.give(&[event(&second, 0, &[(StateName::TimedOut, 20)]), event(&saved, 0, &[(StateName::Running, 30)])]);

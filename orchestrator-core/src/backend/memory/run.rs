@@ -4,22 +4,22 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use dashmap::mapref::entry::Entry;
-use smallvec::SmallVec;
 
 use crate::backend::record::{
-    CacheLook, FlowRun, FlowRunQuery, Pause, RunEvent, RunInfo, TakeOver, TaskRun, TaskRunQuery, Times,
+    CacheLook, FlowRun, FlowRunQuery, Pause, RunEvent, RunInfo, SharedList, TakeOver, TaskRun, TaskRunQuery, Times,
+    Transitions,
 };
 use crate::backend::{BackendError, BackendErrorKind};
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId};
-use crate::state::{State, StateName, StateType, Transition};
+use crate::state::{State, StateName, StateType};
 
 /// What is known of a run.
 #[derive(Debug, Default)]
 pub(super) struct Run {
     /// Absent as long as only an amendment has arrived: such a run is not shown to anyone.
-    info: Option<Arc<RunInfo>>,
-    transitions: SmallVec<[Transition; 3]>,
+    info: Option<RunInfo>,
+    transitions: Transitions,
     /// The sequence number of the transition that is to come next.
     next_seq: u32,
     run_count: u32,
@@ -31,7 +31,7 @@ pub(super) struct Run {
 #[derive(Debug, Default)]
 pub(super) struct Amendment {
     pub(super) name: Option<Arc<str>>,
-    pub(super) upstream: Option<Box<[RunId]>>,
+    pub(super) upstream: Option<SharedList<RunId>>,
     pub(super) parameters: Option<Box<str>>,
     pub(super) pause: Option<Arc<Pause>>,
     /// Comes with the states.
@@ -52,7 +52,7 @@ impl Run {
         match entry {
             Entry::Vacant(place) => {
                 let run = Self {
-                    info: Some(Arc::clone(&event.run)),
+                    info: Some(event.run.clone()),
                     transitions: event.transitions.clone(),
                     next_seq: end_seq(event),
                     run_count: event.run_count,
@@ -67,10 +67,10 @@ impl Run {
 
     fn go_on(&mut self, event: &RunEvent) -> Arrival {
         let arrival = if self.info.is_some() { Arrival::Known } else { Arrival::New };
-        self.info.get_or_insert_with(|| Arc::clone(&event.run));
+        self.info.get_or_insert_with(|| event.run.clone());
         if self.next_seq < end_seq(event) {
             let stored = self.next_seq.saturating_sub(event.first_seq) as usize;
-            self.transitions.extend(event.transitions.iter().skip(stored).cloned());
+            self.transitions.extend(event.transitions.iter().skip(stored));
             self.next_seq = end_seq(event);
             self.run_count = event.run_count;
             self.looked(event);
@@ -88,7 +88,7 @@ impl Run {
     pub(super) fn take_over(&mut self, take_over: &TakeOver) -> bool {
         let ended = self.transitions.last().is_some_and(|last| last.name.kind().is_terminal());
         let (true, Some(info)) = (ended && self.next_seq == take_over.seq, &mut self.info) else { return false };
-        *info = Arc::new(RunInfo { process: take_over.process, ..RunInfo::clone(info) });
+        info.process = take_over.process;
         self.transitions.push(take_over.running.clone());
         self.next_seq += 1;
         self.run_count += 1;
@@ -100,7 +100,7 @@ impl Run {
         else {
             return false;
         };
-        query.flow_name().is_none_or(|name| info.function == name)
+        query.flow_name().is_none_or(|name| info.function() == name)
             && query.state_type().is_none_or(|kind| last.name.kind() == kind)
             && query.period().is_none_or(|period| now.since(first.at) <= period)
             && query.enclosing().is_none_or(|flow_run| info.flow_run == Some(flow_run))
@@ -114,7 +114,7 @@ impl Run {
             return false;
         };
         query.flow_run().is_none_or(|flow_run| info.flow_run == Some(flow_run))
-            && query.wanted_name().is_none_or(|name| info.function == name || self.name(info) == name)
+            && query.wanted_name().is_none_or(|name| info.function() == name || self.name(info) == name)
             && query.state_type().is_none_or(|kind| last.name.kind() == kind)
             && query.period().is_none_or(|period| now.since(first.at) <= period)
     }
@@ -142,7 +142,7 @@ impl Run {
     }
 
     pub(super) fn states(&self) -> Vec<State> {
-        self.transitions.iter().map(State::from).collect()
+        self.transitions.iter().map(|transition| State::from(&transition)).collect()
     }
 
     fn name(&self, info: &RunInfo) -> String {
@@ -175,7 +175,7 @@ impl Run {
 
     pub(super) fn to_task_run(&self) -> Option<TaskRun> {
         let (info, first, last) = (self.info.as_ref()?, self.transitions.first()?, self.transitions.last()?);
-        let (state, times) = (State::from(last), self.times(first.at));
+        let (state, times) = (State::from(&last), self.times(first.at));
         let run = TaskRun::of(info, self.name(info), &self.upstream(info), state, self.run_count, times);
         let cache = self.amendment.as_ref().and_then(|amendment| amendment.cache.as_deref()).cloned();
         Some(TaskRun { cache, ..run })
@@ -190,7 +190,7 @@ impl Run {
                 return Some(Err(BackendError::new(BackendErrorKind::Corrupt, doing).because(error)));
             }
         };
-        let (state, times) = (State::from(last), self.times(first.at));
+        let (state, times) = (State::from(&last), self.times(first.at));
         let run = FlowRun::of(info, self.name(info), &self.upstream(info), state, self.run_count, times, parameters);
         Some(Ok(FlowRun { pause: self.pause(), ..run }))
     }

@@ -18,7 +18,7 @@ use crate::state::{State, StateName, Transition};
 const REFERENCE: usize = 17;
 
 /// Writes states in place of what `text` was.
-pub(super) fn pack(transitions: &[Transition], text: &mut String) {
+pub(super) fn pack(transitions: impl IntoIterator<Item = Transition>, text: &mut String) {
     text.clear();
     for Transition { name, at, message } in transitions {
         text.push_str("[\"");
@@ -26,7 +26,7 @@ pub(super) fn pack(transitions: &[Transition], text: &mut String) {
         // Writing to a string cannot fail.
         let _ = write!(text, "\",{}", at.as_micros());
         if let Some(message) = message {
-            let _ = write!(text, ",{}", serde_json::Value::from(&**message));
+            let _ = write!(text, ",{}", serde_json::Value::from(&*message));
         }
         text.push_str("]\n");
     }

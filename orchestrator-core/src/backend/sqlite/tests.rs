@@ -11,16 +11,16 @@ use std::sync::Arc;
 use std::thread;
 
 use rusqlite::Connection;
-use smallvec::smallvec;
 use tempfile::TempDir;
 
 use super::*;
 use crate::backend::record::{
     CacheKey, CacheRecord, CachedValue, EncodedValue, FORMAT_VERSION, FlowRunQuery, LogRecord, Pause, Process,
-    ResultRecord, RunEvent, RunInfo,
+    ResultRecord, RunEvent, RunInfo, SharedList,
 };
 use crate::backend::{CacheIndex as _, ResultIndex as _, RunHistory as _, conformance};
 use crate::clock::Timestamp;
+use crate::def::Def;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::{StateName, Transition};
 
@@ -44,23 +44,21 @@ fn by_hand(path: &Path, sql: &str) {
 fn run(id: RunId) -> Event {
     let process: &'static Process =
         Box::leak(Box::new(Process { host: "machine".to_owned(), pid: 1, namespace: 2, started: 1, session: 0 }));
+    static FUNCTION: Def = Def::task("b", "a::b");
     let at = Timestamp::from_micros(1_000);
     let info = RunInfo {
         id,
-        key: "a::b",
-        function: "b",
+        def: &FUNCTION,
         given_name: None,
         index: 0,
         parent: None,
         flow_run: None,
-        version: None,
-        tags: Arc::from([]),
-        upstream: Box::new([]),
+        tags: SharedList::default(),
+        upstream: SharedList::default(),
         process,
-        on_crash: crate::backend::record::OnCrash::default(),
     };
-    let transitions = smallvec![Transition { name: StateName::Completed, at, message: None }];
-    Event::Run(RunEvent { run: Arc::new(info), first_seq: 0, transitions, run_count: 1, cache: None })
+    let transitions = [Transition { name: StateName::Completed, at, message: None }].into_iter().collect();
+    Event::Run(RunEvent { run: info, first_seq: 0, transitions, run_count: 1, cache: None })
 }
 
 fn line(run: TaskRunId, message: String) -> LogRecord {

@@ -1,6 +1,5 @@
 //! Appends batches of events, one transaction each.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, Transaction, TransactionBehavior, params};
@@ -101,7 +100,7 @@ impl Writer {
             return Ok(None);
         }
         let mut text = String::new();
-        pack(std::slice::from_ref(running), &mut text);
+        pack([running.clone()], &mut text);
         let in_row = *seq < STATES_IN_ROW;
         let id = run.as_uuid().into_bytes();
         let update = "UPDATE flow_run SET
@@ -195,9 +194,9 @@ impl<'t> RunTable<'t> {
         let (Some(first), Some(last)) = (event.transitions.first(), event.transitions.last()) else {
             return Ok(true);
         };
-        let info = &*event.run;
-        let times = Times::of(&event.transitions);
-        pack(&event.transitions, &mut self.text);
+        let info = &event.run;
+        let times = Times::of(event.transitions.iter());
+        pack(event.transitions.iter(), &mut self.text);
         let changes = self.insert.execute(params![
             info.id.as_uuid().as_bytes(),
             numbers.function(info, self.transaction)?,
@@ -228,7 +227,7 @@ impl<'t> RunTable<'t> {
     /// Puts down that the run is to go on by itself if it crashes: few are.
     fn on_crash(&self, info: &RunInfo) -> rusqlite::Result<()> {
         let RunId::Flow(id) = info.id else { return Ok(()) };
-        if info.on_crash.budget.is_none() || info.parent.is_some() {
+        if info.on_crash().budget.is_none() || info.parent.is_some() {
             return Ok(());
         }
         let update = "UPDATE flow_run SET resumed = 0 WHERE id = ?1";
@@ -258,12 +257,11 @@ impl<'t> RunTable<'t> {
     /// Adds the transitions from `next_seq` on, if that is where the stored ones end.
     fn add(&mut self, event: &RunEvent, next_seq: u32) -> rusqlite::Result<bool> {
         let stored = next_seq.saturating_sub(event.first_seq) as usize;
-        let Some(new @ [.., last]) = event.transitions.get(stored..) else {
-            return Ok(false);
-        };
-        pack(new, &mut self.text);
+        let new = || event.transitions.iter().skip(stored);
+        let Some(last) = new().last() else { return Ok(false) };
+        pack(new(), &mut self.text);
         let in_row = next_seq < STATES_IN_ROW;
-        let times = Times::of(new);
+        let times = Times::of(new());
         let id = event.run.id.as_uuid().into_bytes();
         let changes = self.update.execute(params![
             id,
@@ -276,7 +274,7 @@ impl<'t> RunTable<'t> {
             last.message,
             times.start,
             times.end,
-            new.iter().all(|transition| transition.name.kind().is_terminal()),
+            new().all(|transition| transition.name.kind().is_terminal()),
         ])?;
         if changes > 0 && !in_row {
             let insert = "INSERT INTO history (run, first_seq, states) VALUES (?1, ?2, ?3)";
@@ -296,7 +294,7 @@ struct Times {
 }
 
 impl Times {
-    fn of(transitions: &[Transition]) -> Self {
+    fn of(transitions: impl Iterator<Item = Transition>) -> Self {
         let (mut start, mut end) = (None, None);
         for Transition { name, at, .. } in transitions {
             if name.kind() == StateType::Running {
@@ -312,17 +310,19 @@ impl Times {
 /// The numbers under which functions and processes are in the file.
 #[derive(Debug, Default)]
 struct Numbers {
-    functions: HashMap<(&'static str, &'static str, Option<&'static str>), i64>,
-    processes: HashMap<&'static Process, i64>,
+    /// By the address of what is declared.
+    functions: foldhash::HashMap<usize, i64>,
+    /// By their addresses.
+    processes: foldhash::HashMap<usize, i64>,
 }
 
 impl Numbers {
     fn function(&mut self, info: &RunInfo, transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
-        let function = (info.key, info.function, info.version);
-        if let Some(number) = self.functions.get(&function) {
+        let address = std::ptr::from_ref(info.def).addr();
+        if let Some(number) = self.functions.get(&address) {
             return Ok(*number);
         }
-        let values = params![info.key, info.function, info.version];
+        let values = params![info.key(), info.function(), info.version()];
         let select = "SELECT no FROM function WHERE key = ?1 AND name = ?2 AND version IS ?3";
         let number = match transaction.query_row(select, values, |row| row.get(0)).optional()? {
             Some(number) => number,
@@ -331,16 +331,17 @@ impl Numbers {
                 transaction.last_insert_rowid()
             }
         };
-        let OnCrash { hooks, budget } = info.on_crash;
+        let OnCrash { hooks, budget } = info.on_crash();
         let update = "UPDATE function SET on_crashed = ?2, crash_budget = ?3
             WHERE no = ?1 AND (on_crashed <> ?2 OR crash_budget IS NOT ?3)";
         transaction.execute(update, params![number, hooks, budget])?;
-        self.functions.insert(function, number);
+        self.functions.insert(address, number);
         Ok(number)
     }
 
     fn process(&mut self, process: &'static Process, transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
-        if let Some(number) = self.processes.get(process) {
+        let address = std::ptr::from_ref(process).addr();
+        if let Some(number) = self.processes.get(&address) {
             return Ok(*number);
         }
         let Process { host, pid, namespace, started, session } = process;
@@ -351,7 +352,7 @@ impl Numbers {
         let select = "SELECT no FROM process
             WHERE host = ?1 AND pid = ?2 AND namespace = ?3 AND started = ?4 AND session = ?5";
         let number = transaction.query_row(select, values, |row| row.get(0))?;
-        self.processes.insert(process, number);
+        self.processes.insert(address, number);
         Ok(number)
     }
 }

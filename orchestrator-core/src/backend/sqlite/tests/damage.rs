@@ -87,9 +87,9 @@ fn sample() -> Sample {
 
     let backend = open(&path);
     let Event::Run(child) = run(task.into()) else { unreachable!("it is a run's event") };
-    let info = RunInfo { flow_run: Some(flow), parent: Some(flow.into()), ..RunInfo::clone(&child.run) };
+    let info = RunInfo { flow_run: Some(flow), parent: Some(flow.into()), ..child.run.clone() };
     let line = line(task, String::new());
-    let event = RunEvent { run: Arc::new(info), ..child };
+    let event = RunEvent { run: info, ..child };
     backend
         .append(&[
             run(flow.into()),
@@ -201,7 +201,7 @@ proptest! {
             .map(|(message, name)| Transition { name, at: Timestamp::from_micros(at.into()), message: message.map(Into::into) })
             .collect();
         let mut text = String::new();
-        packed::pack(&transitions, &mut text);
+        packed::pack(transitions.iter().cloned(), &mut text);
         let states = States::column_result(ValueRef::Text(text.as_bytes())).expect("our own text").0;
         prop_assert_eq!(states, transitions.iter().map(crate::state::State::from).collect::<Vec<_>>());
     }

@@ -1,7 +1,5 @@
 //! What is removed, what stays, and what the file's size is then.
 
-use smallvec::SmallVec;
-
 use super::*;
 use crate::backend::maintenance::{Finding, Maintenance as _, Removal, Removed};
 use crate::backend::record::LogRecord;
@@ -16,13 +14,13 @@ fn at(micros: i64) -> Timestamp {
 /// A run as it is submitted, at that moment, by that parent.
 fn made(id: RunId, parent: Option<RunId>, flow_run: Option<FlowRunId>) -> RunInfo {
     let Event::Run(event) = run(id) else { unreachable!("it is a run's event") };
-    RunInfo { parent, flow_run, ..RunInfo::clone(&event.run) }
+    RunInfo { parent, flow_run, ..event.run }
 }
 
 fn states(info: &RunInfo, states: &[(StateName, i64)]) -> Event {
-    let transitions: SmallVec<_> =
+    let transitions =
         states.iter().map(|(name, micros)| Transition { name: *name, at: at(*micros), message: None }).collect();
-    Event::Run(RunEvent { run: Arc::new(info.clone()), first_seq: 0, transitions, run_count: 1, cache: None })
+    Event::Run(RunEvent { run: info.clone(), first_seq: 0, transitions, run_count: 1, cache: None })
 }
 
 fn completed(info: &RunInfo, created: i64) -> Event {

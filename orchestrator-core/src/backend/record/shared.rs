@@ -1,0 +1,52 @@
+//! Lists that are mostly empty.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// A list that is mostly empty, and cheap to clone if it is not.
+pub struct SharedList<T>(Option<Arc<[T]>>);
+
+impl<T> Default for SharedList<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Clone for SharedList<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Deref for SharedList<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for SharedList<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T> From<Vec<T>> for SharedList<T> {
+    fn from(list: Vec<T>) -> Self {
+        Self((!list.is_empty()).then(|| list.into()))
+    }
+}
+
+impl<T, const N: usize> From<[T; N]> for SharedList<T> {
+    fn from(list: [T; N]) -> Self {
+        Self((N > 0).then(|| list.into()))
+    }
+}
+
+impl<T> FromIterator<T> for SharedList<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(list: I) -> Self {
+        list.into_iter().collect::<Vec<_>>().into()
+    }
+}
