@@ -51,10 +51,10 @@ use crate::terminal::short;
 ///
 /// Dropping the future leaves the queue; nothing is held. One that is kept but not polled, as after a `select!` by
 /// reference, keeps its place, and everybody behind it waits until it is polled or dropped.
-pub fn concurrency<S: Into<String>>(limits: impl IntoNames<S>, slots: u32) -> Acquiring {
+pub fn concurrency<S: AsRef<str>>(limits: impl IntoNames<S>, slots: u32) -> Acquiring {
     let mut wants = Wants::new();
     for name in limits.into_names() {
-        wants.add(&name.into(), slots);
+        wants.add(name.as_ref(), slots);
     }
     Acquiring::new(wants)
 }

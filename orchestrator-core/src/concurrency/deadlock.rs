@@ -10,6 +10,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
+use smol_str::SmolStr;
+
 use super::table::{Beneath, Holder, Request, Table};
 use crate::backend::SlotClass;
 use crate::run::Run;
@@ -61,7 +63,7 @@ enum Order {
 fn reduce<'a>(table: &Table, mut left: Vec<&'a Request>, beneath: &mut Beneath, order: Order) -> Vec<&'a Request> {
     loop {
         let mut kept = Kept::new(table, beneath);
-        let mut closed: HashSet<&Arc<str>> = HashSet::new();
+        let mut closed: HashSet<&SmolStr> = HashSet::new();
         let (free, stuck): (Vec<&Request>, Vec<&Request>) = left.into_iter().partition(|request| {
             let turn = order == Order::Waived || request.wants.iter().all(|(name, _)| !closed.contains(name));
             let free = turn && kept.leaves_room_for(request);
@@ -82,7 +84,7 @@ fn reduce<'a>(table: &Table, mut left: Vec<&'a Request>, beneath: &mut Beneath, 
 struct Kept<'a> {
     table: &'a Table,
     beneath: &'a Beneath,
-    slots: HashMap<Arc<str>, u32>,
+    slots: HashMap<SmolStr, u32>,
 }
 
 impl<'a> Kept<'a> {
@@ -100,13 +102,13 @@ impl<'a> Kept<'a> {
         })
     }
 
-    fn of(&mut self, name: &Arc<str>) -> u32 {
+    fn of(&mut self, name: &SmolStr) -> u32 {
         if let Some(known) = self.slots.get(name) {
             return *known;
         }
         let waits = |holder: &&Holder| holder.run.as_ref().is_some_and(|run| self.beneath.any(run));
         let kept = self.table.holders(name).filter(waits).map(|holder| holder.slots).fold(0, u32::saturating_add);
-        self.slots.insert(Arc::clone(name), kept);
+        self.slots.insert(name.clone(), kept);
         kept
     }
 }

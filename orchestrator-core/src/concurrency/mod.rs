@@ -18,6 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 
 use crate::backend::{BackendError, LimitRecord, LimitSetting, OwnerNo, SlotPlace, SlotStanding};
 use crate::clock::Clock;
@@ -58,7 +59,7 @@ impl std::fmt::Debug for Limits {
 
 /// The slots that one request asks for: each limit once.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Wants(SmallVec<[(Arc<str>, u32); 2]>);
+pub(crate) struct Wants(SmallVec<[(SmolStr, u32); 2]>);
 
 impl Wants {
     pub(crate) fn new() -> Self {
@@ -77,11 +78,11 @@ impl Wants {
     }
 
     /// What is asked for, if it is one limit.
-    fn alone(&self) -> Option<(&Arc<str>, u32)> {
+    fn alone(&self) -> Option<(&SmolStr, u32)> {
         if let [(name, slots)] = &self.0[..] { Some((name, *slots)) } else { None }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, u32)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&SmolStr, u32)> {
         self.0.iter().map(|(name, slots)| (name, *slots))
     }
 }
@@ -168,7 +169,7 @@ impl Limits {
     }
 
     /// Looks at the limits of the store, and creates these unless they are there.
-    pub(crate) async fn look(&self, declared: Vec<(Arc<str>, u32)>) -> Result<(), Error> {
+    pub(crate) async fn look(&self, declared: Vec<(SmolStr, u32)>) -> Result<(), Error> {
         let Some(broker) = &self.broker else { return Ok(()) };
         let setting = |slots| LimitSetting { slots, decay: None, active: true };
         broker.look(declared.into_iter().map(|(name, slots)| (name, setting(slots))).collect()).await?;

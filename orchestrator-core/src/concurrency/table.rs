@@ -10,6 +10,7 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use slab::Slab;
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 
 use super::deadlock::{self, Outlook};
 use super::shared::{Desk, Stage};
@@ -22,7 +23,7 @@ use crate::sync::AtomicWaker;
 
 #[derive(Default)]
 pub(super) struct Table {
-    pub(super) limits: HashMap<Arc<str>, Entry, RandomState>,
+    pub(super) limits: HashMap<SmolStr, Entry, RandomState>,
     /// Everybody who waits, by ticket.
     pub(super) requests: BTreeMap<u64, Request>,
     pub(super) beneath: Beneath,
@@ -73,7 +74,7 @@ pub(super) type Place = (SlotClass, u64);
 pub(super) struct Beneath(HashMap<usize, u32, RandomState>);
 
 /// The holders of the slots of one request: limit and place among its holders.
-pub(super) type Parts = SmallVec<[(Arc<str>, usize); 2]>;
+pub(super) type Parts = SmallVec<[(SmolStr, usize); 2]>;
 
 /// The longest time that is slept at once for a slot to come back.
 const LONG: Duration = Duration::from_secs(86_400);
@@ -111,7 +112,7 @@ impl Outside {
 
 /// How a request stands with one limit that keeps it waiting.
 pub(super) struct Standing {
-    pub(super) limit: Arc<str>,
+    pub(super) limit: SmolStr,
     pub(super) wanted: u32,
     pub(super) slots: u32,
     pub(super) taken: u32,
@@ -280,7 +281,7 @@ impl Table {
         if !(fits && is_free && entry.free_in(slots, now) == Some(Duration::ZERO)) {
             return None;
         }
-        Some(SmallVec::from_iter([(Arc::clone(name), entry.take(slots, run, now))]))
+        Some(SmallVec::from_iter([(name.clone(), entry.take(slots, run, now))]))
     }
 
     /// Serves a request that has to wait for nobody.
@@ -301,9 +302,9 @@ impl Table {
 
     pub(super) fn take(&mut self, wants: &Wants, run: Option<&Arc<Run>>, now: Timestamp) -> (Parts, Outside) {
         let promoted = run.filter(|run| !run.holds_slots()).map(|run| self.promote(run)).unwrap_or_default();
-        let take = |(name, slots): (&Arc<str>, u32)| {
+        let take = |(name, slots): (&SmolStr, u32)| {
             let entry = self.limits.get_mut(name).expect(CHECKED);
-            (Arc::clone(name), entry.take(slots, run, now))
+            (name.clone(), entry.take(slots, run, now))
         };
         (wants.iter().map(take).collect(), Outside { wake: promoted, ..Outside::default() })
     }
@@ -422,7 +423,7 @@ impl Table {
             holders.sort_unstable_by_key(|holder| holder.since);
             let holders = holders.into_iter().take(most_holders);
             standings.push(Standing {
-                limit: Arc::clone(name),
+                limit: name.clone(),
                 wanted,
                 slots,
                 taken: entry.taken(),
@@ -516,7 +517,7 @@ impl Table {
     fn next_after(&self, ticket: u64) -> Vec<Arc<AtomicWaker>> {
         let request = &self.requests[&ticket];
         let after = (Bound::Excluded(request.place), Bound::Unbounded);
-        let next = |(name, _): (&Arc<str>, u32)| self.limits[name].queue.range(after).next();
+        let next = |(name, _): (&SmolStr, u32)| self.limits[name].queue.range(after).next();
         let next = request.wants.iter().filter_map(next);
         next.map(|(_, other)| Arc::clone(&self.requests[other].waker)).collect()
     }
@@ -555,7 +556,7 @@ impl Table {
     }
 
     /// Gives slots back; those who are first in the queues for them are to be woken.
-    pub(super) fn release(&mut self, parts: &[(Arc<str>, usize)]) -> Outside {
+    pub(super) fn release(&mut self, parts: &[(SmolStr, usize)]) -> Outside {
         let mut outside = Outside::default();
         for (name, place) in parts {
             let entry = self.limits.get_mut(name).expect(CHECKED);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use smol_str::SmolStr;
 use tokio::sync::oneshot;
 
 use super::desk::{Desk, Orders};
@@ -118,7 +119,7 @@ impl Broker {
     /// Looks at the limits of the store, after these have been created that are not there.
     pub(in super::super) fn look(
         &self,
-        declared: Vec<(Arc<str>, LimitSetting)>,
+        declared: Vec<(SmolStr, LimitSetting)>,
     ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
         self.start();
@@ -186,7 +187,7 @@ struct Work {
     /// and again.
     failing: bool,
     /// What the store was told of the requests that stand in this process.
-    backlog: HashMap<Arc<str>, usize>,
+    backlog: HashMap<SmolStr, usize>,
     claims_over: Vec<(CacheKey, u64, u64)>,
     landings: HashMap<CacheKey, Vec<oneshot::Sender<Result<(), Error>>>>,
     version: Option<u64>,
@@ -316,7 +317,7 @@ impl Work {
         }
     }
 
-    fn declare(&mut self, declared: Vec<(Arc<str>, LimitSetting)>) -> Result<(), Error> {
+    fn declare(&mut self, declared: Vec<(SmolStr, LimitSetting)>) -> Result<(), Error> {
         declared
             .into_iter()
             .try_for_each(|(name, setting)| self.call(|store, _, now| store.declare_limit(&name, setting, now)))
@@ -345,7 +346,7 @@ impl Work {
         match news {
             Ok(news) => {
                 self.asked.extend(trade.asks.iter().map(|ask| (ask.ticket, false)));
-                self.backlog.extend(trade.backlog);
+                self.backlog.extend(trade.backlog.into_iter().map(|(name, waiting)| (SmolStr::from(name), waiting)));
                 self.tell(&news);
                 self.looked.set();
                 Ok(())
@@ -392,10 +393,10 @@ impl Work {
 
     /// The numbers of requests that stand in this process which the store does not know.
     fn grown_backlog(&self) -> Vec<(Arc<str>, usize)> {
-        let known = |name: &Arc<str>| self.backlog.get(name).copied().unwrap_or(0);
+        let known = |name: &SmolStr| self.backlog.get(name).copied().unwrap_or(0);
         let table = self.limits.lock();
         let grown = table.backlog().filter(|(name, waiting)| known(name) != *waiting);
-        grown.map(|(name, waiting)| (Arc::clone(name), waiting)).collect()
+        grown.map(|(name, waiting)| (Arc::from(name.as_str()), waiting)).collect()
     }
 
     /// Gives back claims that the journal has settled, and asks for others.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use smol_str::SmolStr;
 use tokio::sync::oneshot;
 
 use super::gate::above;
@@ -35,7 +36,7 @@ pub(super) struct Orders {
     /// Who wants to know when a key is not claimed by others any more.
     pub(super) landings: HashMap<CacheKey, Vec<Answer<()>>>,
     /// Limits that are to be there.
-    pub(super) declared: Vec<(Arc<str>, LimitSetting)>,
+    pub(super) declared: Vec<(SmolStr, LimitSetting)>,
     /// Who waits for a look at the limits.
     pub(super) looks: Vec<Answer<()>>,
     pub(super) questions: Vec<Question>,

@@ -7,6 +7,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use smol_str::SmolStr;
+
 use super::super::table::{CHECKED, Entry, Grant, Outside, Place, Request, Table};
 use super::{Stage, shut_down};
 use crate::backend::{SlotClass, SlotNews, SlotRequest};
@@ -79,7 +81,7 @@ impl Table {
                 since: request.since,
                 run: request.run.as_ref().map(|run| (run.id(), run.name())),
                 above: above(request.run.as_ref()),
-                wants: request.wants.iter().map(|(name, slots)| (Arc::clone(name), slots)).collect(),
+                wants: request.wants.iter().map(|(name, slots)| (Arc::from(name.as_str()), slots)).collect(),
             });
             if !accepted {
                 request.stage = Stage::Failed(shut_down());
@@ -158,7 +160,7 @@ impl Table {
             }
         }
         let known = |name: &str| news.limits.binary_search_by(|(other, ..)| (**other).cmp(name)).is_ok();
-        let removed: Vec<Arc<str>> =
+        let removed: Vec<SmolStr> =
             self.limits.keys().filter(|name| self.knows(name) && !known(name)).cloned().collect();
         for name in removed {
             outside.wake.extend(self.remove(&name).wake);
@@ -167,7 +169,7 @@ impl Table {
     }
 
     /// How many requests have not been asked for yet, by limit.
-    pub(super) fn backlog(&self) -> impl Iterator<Item = (&Arc<str>, usize)> {
+    pub(super) fn backlog(&self) -> impl Iterator<Item = (&SmolStr, usize)> {
         self.limits.iter().map(|(name, entry)| (name, entry.queue.len()))
     }
 

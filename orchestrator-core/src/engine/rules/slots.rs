@@ -64,7 +64,7 @@ pub(super) async fn look(run: &Arc<Run>) -> Option<Verdict> {
         Some(_) => Vec::new(),
         None => {
             let declared = run.def.concurrency.iter().filter_map(|want| want.declare.map(|slots| (want.limit, slots)));
-            declared.map(|(limit, slots)| (Arc::from(limit), slots)).collect()
+            declared.map(|(limit, slots)| (limit.into(), slots)).collect()
         }
     };
     match unless_cancelled(run, run.scope.orchestrator.limits.look(declared)).await {
