@@ -1,7 +1,9 @@
 //! The JSON that `--json` prints. Its names are part of what programs rely on: they are lower case, and stay.
 
 use chrono::{DateTime, Utc};
-use orchestrator_core::{CacheEntry, CacheLook, CrashBudget, FlowRun, Limit, LogLine, RunId, State, TaskRun};
+use orchestrator_core::{
+    CacheEntry, CacheLook, CrashBudget, Elsewhere, FlowRun, Limit, LogLine, RunId, State, TaskRun,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -50,8 +52,26 @@ pub(crate) struct RunJson {
     start_time: Option<DateTime<Utc>>,
     end_time: Option<DateTime<Utc>>,
     duration_secs: Option<f64>,
+    /// If its process cannot be seen from here, and may be gone.
+    silent: Option<SilentJson>,
     #[serde(flatten)]
     rest: Rest,
+}
+
+/// That nothing is heard of the process of a run that has not ended.
+#[derive(Debug, Serialize)]
+pub(crate) struct SilentJson {
+    heard: Option<DateTime<Utc>>,
+    lease_over: DateTime<Utc>,
+}
+
+impl RunJson {
+    /// With what is known of whether its process is there.
+    pub(crate) fn of(run: impl Into<Self>, elsewhere: Option<&Elsewhere>) -> Self {
+        let silent = elsewhere
+            .and_then(|elsewhere| Some(SilentJson { heard: elsewhere.heard, lease_over: elsewhere.lease_over? }));
+        Self { silent, ..run.into() }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -146,6 +166,7 @@ macro_rules! run_json {
             start_time: $run.start_time,
             end_time: $run.end_time,
             duration_secs: time::taken($run.start_time, $run.end_time).map(|taken| taken.as_secs_f64()),
+            silent: None,
             rest: $rest,
         }
     };

@@ -222,18 +222,18 @@ fn refused(id: RunId, record: &Record, answer: Answer) -> Error {
 }
 
 /// When to look again.
-struct Pace {
+pub(crate) struct Pace {
     next: Duration,
     looked: Instant,
 }
 
 impl Pace {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { next: LOOK_EVERY[0], looked: Instant::now() }
     }
 
     /// Waits a moment; sees to it that those come to an end who are gone.
-    async fn step(&mut self, orchestrator: &Orchestrator) -> Result<(), Error> {
+    pub(crate) async fn step(&mut self, orchestrator: &Orchestrator) -> Result<(), Error> {
         tokio::time::sleep(self.next).await;
         self.next = (self.next * 2).min(LOOK_EVERY[1]);
         if self.looked.elapsed() >= LOOK_FOR_GONE {

@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Local, Utc};
 
-use crate::backend::Owner;
 use crate::backend::record::{CrashBudget, Pause, Process};
-use crate::clock::Timestamp;
+use crate::backend::{BackendError, Owner, StateBackend};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::Error;
 use crate::id::RunId;
-use crate::orchestrator::Orchestrator;
+use crate::orchestrator::{Inner, Orchestrator};
 use crate::process::{Fate, fate};
 use crate::run::{Run, Waits};
 use crate::state::{State, StateType};
@@ -52,14 +52,37 @@ pub struct Elsewhere {
     pub heard: Option<DateTime<Utc>>,
     /// If its process is stopped (SIGSTOP, a debugger): when it is taken for gone, unless it goes on before.
     pub stopped_until: Option<DateTime<Utc>>,
+    /// If it cannot be seen from here, on another machine or in another container, and its lease is over: since when. It
+    /// may be gone.
+    pub lease_over: Option<DateTime<Utc>>,
+    /// When it is known in that case whether it is gone, at the latest: to those who look until then, such as
+    /// [`Orchestrator::resume`] and [`Orchestrator::cancel`].
+    pub known_at: Option<DateTime<Utc>>,
 }
 
 impl Elsewhere {
-    fn of(host: String, pid: u32, owner: Option<Owner>) -> Self {
-        let stopped = |owner: &&Owner| fate(&owner.process) == Fate::Stopped;
-        let stopped_until = owner.as_ref().filter(stopped).and_then(|owner| owner.lease_until);
-        let heard = owner.and_then(|owner| owner.heard).map(Timestamp::to_datetime);
-        Self { host, pid, heard, stopped_until: stopped_until.map(Timestamp::to_datetime) }
+    fn of(inner: &Inner, host: String, pid: u32, owner: Option<Owner>) -> Self {
+        let mut elsewhere = Self { host, pid, heard: None, stopped_until: None, lease_over: None, known_at: None };
+        let Some(owner) = owner else { return elsewhere };
+        elsewhere.heard = owner.heard.map(Timestamp::to_datetime);
+        if fate(&owner.process) == Fate::Stopped {
+            elsewhere.stopped_until = owner.lease_until.map(Timestamp::to_datetime);
+        }
+        if let Some(silence) = inner.keeper.as_ref().and_then(|keeper| keeper.lookout().silence(&owner)) {
+            elsewhere.lease_over = Some(silence.since.to_datetime());
+            elsewhere.known_at = Some(SystemClock.now().after(silence.known_in).to_datetime());
+        }
+        elsewhere
+    }
+
+    /// Whose an active run is, if it is another orchestrator's; blocks.
+    pub(crate) fn of_run(backend: &dyn StateBackend, inner: &Inner, run: RunId) -> Result<Option<Self>, BackendError> {
+        let owner = backend.shared().map_or(Ok(None), |shared| shared.owner_of(run))?;
+        let own = inner.keeper.as_ref().and_then(|keeper| keeper.membership().owner());
+        Ok(owner.filter(|owner| owner.ended.is_none() && own != Some(owner.no)).map(|owner| {
+            let (host, pid) = (owner.process.host.clone(), owner.process.pid);
+            Self::of(inner, host, pid, Some(owner))
+        }))
     }
 }
 
@@ -226,11 +249,23 @@ impl Orchestrator {
         }
         let found = self.ask(move |backend, inner| {
             let owner = backend.shared().map_or(Ok(None), |shared| shared.owner_of(run_id))?;
-            Ok((recorded::why(backend, &run, inner.clock.now())?, owner, run))
+            let why = recorded::why(backend, &run, inner.clock.now())?;
+            Ok((why, Elsewhere::of(inner, run.host.clone(), run.pid, owner), run))
         });
-        let (why, owner, Recorded { name, state, host, pid, .. }) = found.await?;
-        let elsewhere = Some(Elsewhere::of(host, pid, owner));
+        let (why, elsewhere, Recorded { name, state, .. }) = found.await?;
+        let elsewhere = Some(elsewhere);
         Ok(Explanation { run_id, name, state, why, elsewhere, on_crash })
+    }
+
+    /// Whose a run is that has not ended, if it is another process's, or another orchestrator's of this one; with what is
+    /// known of whether that is still there.
+    ///
+    /// # Errors
+    ///
+    /// If the backend cannot be read.
+    pub async fn whereabouts(&self, run_id: impl Into<RunId>) -> Result<Option<Elsewhere>, Error> {
+        let run_id = run_id.into();
+        self.ask(move |backend, inner| Elsewhere::of_run(backend, inner, run_id)).await
     }
 }
 
@@ -374,12 +409,16 @@ impl fmt::Display for Explanation {
 
 impl fmt::Display for Elsewhere {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, pid, heard, stopped_until } = self;
+        let Self { host, pid, heard, stopped_until, lease_over, known_at: _ } = self;
         let own = crate::process::this_process();
         if own.pid == *pid && own.host == *host {
             f.write_str("another orchestrator of this process")?;
         } else {
             write!(f, "process {pid} on {host}")?;
+        }
+        if let Some(over) = lease_over {
+            let heard = clock(heard.unwrap_or(*over));
+            return write!(f, ", which has not been heard of since {heard} (its lease is over since {})", clock(*over));
         }
         if let Some(heard) = heard {
             write!(f, ", last heard of at {}", clock(*heard))?;
@@ -480,7 +519,7 @@ pub(crate) fn joined(parts: impl Iterator<Item = String>) -> String {
 }
 
 /// The time of day here, as log lines have it; with the date if that is not today.
-fn clock(time: DateTime<Utc>) -> impl fmt::Display {
+pub(crate) fn clock(time: DateTime<Utc>) -> impl fmt::Display {
     let (time, now) = (time.with_timezone(&Local), Local::now());
     time.format(if time.date_naive() == now.date_naive() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" })
 }

@@ -140,6 +140,11 @@ impl Recovery {
         run
     }
 
+    /// Whether a run is going on by itself, or is about to, and nobody has asked for it yet.
+    pub(crate) fn sees_to(&self, id: FlowRunId) -> bool {
+        lock(&self.unasked).contains(&id)
+    }
+
     /// Whether a run is not to be cancelled with the others, because it is interrupted.
     pub(crate) fn interrupts(&self, run: &Run) -> bool {
         self.over.load(Ordering::SeqCst) && run.id().as_flow().is_some_and(|id| lock(&self.unasked).contains(&id))

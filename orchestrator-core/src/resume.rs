@@ -7,18 +7,22 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use chrono::Utc;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
 use crate::backend::record::{FlowRun, Resumer, TakeOver};
 use crate::backend::{BackendError, StateBackend};
 use crate::clock::{Clock, Timestamp};
+use crate::elsewhere::Pace;
 use crate::engine::machine::may_follow;
 use crate::engine::{Call, panics};
 use crate::error::{Error, ErrorKind};
+use crate::explain::{Elsewhere, clock};
 use crate::future::StartedFlow;
 use crate::id::{FlowRunId, RunId};
 use crate::orchestrator::{Inner, Orchestrator};
+use crate::process::this_process;
 use crate::registry::Flow;
 use crate::results::Sweeper;
 use crate::run::{Hold, Resumed, Run};
@@ -41,6 +45,9 @@ impl Orchestrator {
     /// are not on record, but for its name and tags: those of the attribute hold.
     ///
     /// A flow run that went on by itself after a crash, because its flow has `on_crash = "resume"`, is waited for.
+    ///
+    /// A flow run whose process cannot be seen from here, because it was on another machine or in another container, and
+    /// whose lease is over, may have crashed: this waits until that is known, some 10 seconds, and says so in the log.
     ///
     /// A flow run that is Paused in this process, and waits for no input, is let on as by
     /// [`resume_paused`](Self::resume_paused).
@@ -116,6 +123,16 @@ impl IntoFuture for Resume {
     }
 }
 
+/// Says why it takes a while to know whether a run can be resumed.
+fn tell_whom_it_waits_for(run: &FlowRun, elsewhere: &Elsewhere) {
+    let wait = elsewhere.known_at.map_or(0, |at| (at - Utc::now()).num_seconds().max(0) + 1);
+    let (name, state) = (&run.name, &run.state.name);
+    tracing::warn!(
+        target: "orchestrator",
+        "flow run '{name}' is {state} in {elsewhere}. Waiting to know whether that is gone, for {wait} s at most",
+    );
+}
+
 fn refused(said: String) -> Error {
     Error::new(ErrorKind::NotResumable(said))
 }
@@ -123,19 +140,28 @@ fn refused(said: String) -> Error {
 async fn resume(orchestrator: &Orchestrator, id: FlowRunId) -> Result<StartedFlow, Error> {
     // A shutdown waits until it goes on, or nothing is taken over any more.
     let _hold = Hold::on_orchestrator(orchestrator.inner());
-    if orchestrator.inner().roots.is_closed() {
-        return Err(refused(format!("flow run {id} cannot be resumed: {}", orchestrator.inner().why_closed())));
-    }
-    if let Some(run) = orchestrator.inner().recovery.answer(id.into()) {
-        return Ok(started(run));
-    }
-    if let Some(run) = orchestrator.inner().active_run(id.into()) {
-        return active(orchestrator, run).await;
-    }
-    let Some(found) = orchestrator.ask(move |backend, inner| look(backend, inner, id)).await? else {
-        return Err(Error::new(ErrorKind::NotFound(format!("there is no flow run {id}"))));
+    let (mut pace, mut told) = (Pace::new(), false);
+    let Ready { flow, call, record, take_over, resumed } = loop {
+        if orchestrator.inner().roots.is_closed() {
+            return Err(refused(format!("flow run {id} cannot be resumed: {}", orchestrator.inner().why_closed())));
+        }
+        if let Some(run) = orchestrator.inner().recovery.answer(id.into()) {
+            return Ok(started(run));
+        }
+        if let Some(run) = orchestrator.inner().active_run(id.into()) {
+            return active(orchestrator, run).await;
+        }
+        let Some(found) = orchestrator.ask(move |backend, inner| look(backend, inner, id)).await? else {
+            return Err(Error::new(ErrorKind::NotFound(format!("there is no flow run {id}"))));
+        };
+        match found.waits_for() {
+            Some(_) if std::mem::replace(&mut told, true) => {}
+            Some(elsewhere) => tell_whom_it_waits_for(&found.record, elsewhere),
+            None if orchestrator.inner().recovery.sees_to(id) => {}
+            None => break found.ready(orchestrator.inner(), None)?,
+        }
+        pace.step(orchestrator).await?;
     };
-    let Ready { flow, call, record, take_over, resumed } = found.ready(orchestrator.inner(), None)?;
     if !orchestrator.ask(move |backend, _| backend.take_over(&take_over)).await? {
         let run = orchestrator.flow_run(id).await?;
         let said = match run.state.kind.is_terminal() {
@@ -258,6 +284,8 @@ struct Found {
     states: Vec<State>,
     /// The name and id of the run that it is part of at the end.
     root: Option<(String, RunId)>,
+    /// Whose it is, if it has not ended.
+    elsewhere: Option<Elsewhere>,
 }
 
 fn look(backend: &dyn StateBackend, inner: &Inner, id: FlowRunId) -> Result<Option<Found>, BackendError> {
@@ -282,7 +310,8 @@ fn look(backend: &dyn StateBackend, inner: &Inner, id: FlowRunId) -> Result<Opti
         root = Some((name, above));
         parent = next;
     }
-    Ok(Some(Found { record, states, root }))
+    let elsewhere = if record.state.is_terminal() { None } else { Elsewhere::of_run(backend, inner, id.into())? };
+    Ok(Some(Found { record, states, root, elsewhere }))
 }
 
 /// All that is needed to let a run go on.
@@ -320,9 +349,15 @@ impl Found {
         Ok(Ready { flow, call, record, take_over, resumed })
     }
 
+    /// Who may be gone, so that the run can be resumed as soon as that is known.
+    fn waits_for(&self) -> Option<&Elsewhere> {
+        let silent = self.elsewhere.as_ref().filter(|elsewhere| elsewhere.lease_over.is_some());
+        silent.filter(|_| self.root.is_none() && Flow::of_run(&self.record).is_ok())
+    }
+
     /// Why such a run cannot be resumed.
     fn why_not(&self) -> Option<String> {
-        let Self { record, root, .. } = self;
+        let Self { record, root, elsewhere, .. } = self;
         let FlowRun { name, state, host, pid, .. } = record;
         if let Some((root, id)) = root {
             return Some(match id {
@@ -340,11 +375,17 @@ impl Found {
             return Some(format!("flow run '{name}' has completed: there is nothing to resume"));
         }
         if !state.is_terminal() {
-            let how = if state.kind == StateType::Paused { "; `resume_paused` lets it on" } else { "" };
-            return Some(format!(
-                "flow run '{name}' cannot be resumed: it is {} in process {pid} on {host}{how}",
-                state.name
-            ));
+            let mut said =
+                format!("flow run '{name}' cannot be resumed: it is {} in process {pid} on {host}", state.name);
+            if let Some(heard) = elsewhere.as_ref().filter(|_| *host != this_process().host).and_then(|of| of.heard) {
+                let heard = clock(heard);
+                said +=
+                    &format!(", last heard of at {heard}; if that is gone, it can be resumed when its lease is over");
+            }
+            if state.kind == StateType::Paused {
+                said += "; `resume_paused` lets it on";
+            }
+            return Some(said);
         }
         let known = StateName::parse(&state.name).is_some_and(|name| may_follow(name, StateName::Running));
         (!known).then(|| format!("flow run '{name}' cannot be resumed: {NEVER_BEGAN}"))

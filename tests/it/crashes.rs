@@ -388,3 +388,36 @@ async fn hooks_of_a_killed_process_are_called_once() {
     assert!(notes[0].starts_with("is_told Crashed its process ") && notes[0].ends_with(" went away"), "{notes:?}");
     assert_eq!(notes[1..], ["told_too-0 Crashed", "told_too-0 later"]);
 }
+
+/// Says of the only process that has not ended that it is on another machine, and until when its lease is.
+fn move_away(folder: &Path, lease_until: i64) {
+    let by_hand = rusqlite::Connection::open(folder.join("orchestrator.db")).unwrap();
+    let update = "UPDATE process SET host = 'elsewhere', heard = ?1 - 30000000, lease_until = ?1
+        WHERE no = (SELECT min(no) FROM process WHERE ended IS NULL)";
+    assert_eq!(by_hand.execute(update, [lease_until]).unwrap(), 1);
+}
+
+#[tokio::test]
+async fn whoever_resumes_a_run_of_a_process_that_is_not_heard_of_waits_until_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = killed(folder.path(), "goes_on");
+    let now = || chrono::Utc::now().timestamp_micros();
+    move_away(folder.path(), now() - 60_000_000);
+    let orchestrator = open(folder.path()).await;
+    let looks = orchestrator.whereabouts(id).await.unwrap().unwrap();
+    assert!(looks.lease_over.is_some_and(|over| looks.known_at.is_some_and(|known| known > over)), "{looks:?}");
+    let resuming = tokio::spawn(orchestrator.resume(id).start());
+    for _ in 0..10 {
+        assert_eq!(orchestrator.flow_run(id).await.unwrap().state.name, "Running");
+    }
+    assert!(!resuming.is_finished());
+    move_away(folder.path(), now() + 3_600_000_000);
+    let refused = soon(resuming).await.unwrap().unwrap_err();
+    assert!(refused.is_not_resumable(), "{refused}");
+    let said = refused.to_string();
+    assert!(said.contains(" on elsewhere, last heard of at "), "{said}");
+    assert!(said.ends_with("; if that is gone, it can be resumed when its lease is over"), "{said}");
+    let looks = orchestrator.whereabouts(id).await.unwrap().unwrap();
+    assert_eq!((looks.lease_over, looks.known_at), (None, None));
+    soon(orchestrator.shutdown()).await.unwrap();
+}

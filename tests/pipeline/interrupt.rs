@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a paused run of another process is let on", paused),
     ("a run whose process was killed has crashed, and is resumed", killed),
     ("a flow that goes on by itself does so when it is run again, and for no other command", going_on),
+    ("a run whose machine went away is told from others, and resumed or given up as soon as that is known", unseen),
     ("a limit that is in use is not removed unasked", limit_in_use),
     ("what runs is watched", watched),
 ];
@@ -146,6 +147,57 @@ fn going_on() {
     world.tell(&command);
     assert_eq!(world.json(&["runs", "show", &id])["state"], json!("Completed"));
     assert_eq!(world.json(&["runs", "ls"]).as_array().map(Vec::len), Some(2), "the call was that run");
+}
+
+/// A world in which a run had begun on another machine, which nobody has heard of for a while; gives its name and id.
+fn silent() -> (World, String, String) {
+    let world = World::new();
+    let begun = world.path("begun");
+    let mut command = world.command(&["run", "patient", "--param", &format!("begun={}", begun.display())]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run the program");
+    until(|| begun.exists() && world.newest()["state"] == json!("Running"));
+    let newest = world.newest();
+    signal(&child, "KILL");
+    end(child);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_secs();
+    let seconds = |ago: u64| i64::try_from((now - ago) * 1_000_000).expect("a time");
+    let update = "UPDATE process SET host = 'elsewhere', heard = ?1, lease_until = ?2 WHERE ended IS NULL";
+    let by_hand = rusqlite::Connection::open(world.database()).expect("open the database");
+    assert_eq!(by_hand.execute(update, [seconds(90), seconds(60)]).expect("update"), 1);
+    let text = |of: &str| newest[of].as_str().expect("a text").to_owned();
+    (world, text("name"), text("id"))
+}
+
+fn unseen() {
+    let (world, name, _) = silent();
+    let mut cancel = world.command(&["runs", "cancel", &name]);
+    let cancel = cancel.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run the program");
+
+    let (other, other_name, id) = silent();
+    let listed = other.ask(&["runs", "ls"]);
+    assert!(listed.err.starts_with(&format!("'{other_name}' is Running in process ")), "{}", listed.err);
+    let said = " on elsewhere, which has not been heard of since ";
+    assert!(listed.err.contains(said) && listed.err.contains("(its lease is over since "), "{}", listed.err);
+    let shown = other.tell(&["runs", "show", &id]);
+    assert!(shown.contains("its process has not been heard of since "), "{shown}");
+    let explained = other.tell(&["runs", "explain", &id]);
+    assert!(explained.contains(said), "{explained}");
+    for silent in [&other.json(&["runs", "ls"])[0]["silent"], &other.json(&["runs", "show", &id])["silent"]] {
+        assert!(silent["heard"].is_string() && silent["lease_over"].is_string(), "{silent}");
+    }
+    assert!(other.json(&["runs", "explain", &id])["lease_over"].is_string());
+    std::fs::write(other.path("go"), "").expect("write a file");
+    let resumed = other.ask(&["resume", "--last"]);
+    assert_eq!(resumed.code, Some(0), "{}", resumed.err);
+    assert!(resumed.err.contains(said) && resumed.err.contains("Waiting to know whether that is gone"), "{resumed:?}");
+    assert_eq!(other.json(&["runs", "show", &id])["state"], json!("Completed"));
+    assert_eq!(other.json(&["runs", "ls"]).as_array().map(Vec::len), Some(1));
+
+    let answer = end(cancel);
+    assert_eq!((answer.code, answer.out.as_str()), (Some(2), ""), "{}", answer.err);
+    assert!(answer.err.contains(said) && answer.err.contains("Whether that is gone is known in "), "{}", answer.err);
+    let over = format!("flow run '{name}' is not active: it has ended as Crashed: its process ");
+    assert!(answer.err.contains(&over), "{}", answer.err);
 }
 
 fn limit_in_use() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use orchestrator_core::text::one_line;
 use orchestrator_core::{Error, Orchestrator, RunId};
 use tokio::task::JoinSet;
@@ -71,7 +72,10 @@ async fn cancel_one(orchestrator: &Orchestrator, id: RunId) -> Result<(), Error>
             (told, told_stopped) = (true, told_stopped || stopped);
             let name = one_line(&explained.name);
             let whose = one_line(&elsewhere.to_string());
-            print::note(&format!("waiting until {} '{name}' has ended; it belongs to {whose}", find::kind(id)));
+            let known = elsewhere.known_at.map(|at| (at - Utc::now()).num_seconds().max(0) + 1);
+            let known =
+                known.map(|wait| format!(". Whether that is gone is known in {wait} s at most")).unwrap_or_default();
+            print::note(&format!("waiting until {} '{name}' has ended; it belongs to {whose}{known}", find::kind(id)));
         }
     }
 }

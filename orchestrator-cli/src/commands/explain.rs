@@ -57,6 +57,9 @@ struct Details {
     /// Until when its process is waited for, if that is stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
     stopped_until: Option<DateTime<Utc>>,
+    /// Since when its lease is over, if its process cannot be seen from here and may be gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_over: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     on_crash: Option<CrashBudgetJson>,
 }
@@ -118,6 +121,7 @@ impl From<Explanation> for ExplanationJson {
         if let Some(elsewhere) = explanation.elsewhere {
             (details.host, details.pid) = (Some(elsewhere.host), Some(elsewhere.pid));
             (details.heard, details.stopped_until) = (elsewhere.heard, elsewhere.stopped_until);
+            details.lease_over = elsewhere.lease_over;
         }
         details.on_crash = explanation.on_crash.map(CrashBudgetJson::from);
         Self {

@@ -5,6 +5,7 @@ use orchestrator_core::{FlowRun, FlowRunQuery, Orchestrator, StartedFlow, StateT
 use serde_json::Value;
 
 use super::parameters::Typed;
+use super::runs;
 use crate::args::Globals;
 use crate::exit::{self, Trouble};
 use crate::json::RunJson;
@@ -35,7 +36,9 @@ pub(super) async fn rerun(globals: &Globals, text: &str) -> Result<u8, Trouble> 
 pub(super) async fn go_on(globals: &Globals, text: &str, input: Option<&str>) -> Result<u8, Trouble> {
     let looker = store::look(globals).await?;
     let run = looker.flow_run(find::flow_run(&looker, text).await?).await?;
-    if run.state.kind != StateType::Paused {
+    // One whose process may be gone may have to go on here.
+    let silent = input.is_none() && runs::silence(&looker, run.id.into(), &run.state).await?.is_some();
+    if silent || run.state.kind != StateType::Paused {
         drop(looker);
         if input.is_some() {
             let (name, state) = (one_line(&run.name), one_line(&run.state.name));
@@ -78,7 +81,7 @@ pub(super) async fn resume(globals: &Globals, text: Option<&str>) -> Result<u8, 
     outcome
 }
 
-/// The newest run of a flow of this program that ended without having completed.
+/// The newest run of a flow of this program that ended without having completed, or may have crashed.
 async fn last(orchestrator: &Orchestrator) -> Result<FlowRun, Trouble> {
     let known: Vec<&str> = orchestrator_core::flows().map(|flow| flow.key).collect();
     let mut newest: Option<FlowRun> = None;
@@ -87,8 +90,25 @@ async fn last(orchestrator: &Orchestrator) -> Result<FlowRun, Trouble> {
         let mut runs = runs.into_iter().filter(|run| run.parent.is_none() && known.contains(&run.flow_key.as_str()));
         newest = newest.into_iter().chain(runs.next()).max_by_key(|run| (run.created, run.id));
     }
+    // They may have crashed, which whoever resumes them waits to know.
+    for kind in ACTIVE {
+        let runs = orchestrator.flow_runs(&FlowRunQuery::new().state(kind).limit(LOOKED_AT)).await?;
+        for run in runs.into_iter().filter(|run| run.parent.is_none() && known.contains(&run.flow_key.as_str())) {
+            if newest.as_ref().is_some_and(|newest| (run.created, run.id) <= (newest.created, newest.id)) {
+                break;
+            }
+            if runs::silence(orchestrator, run.id.into(), &run.state).await?.is_some() {
+                newest = Some(run);
+                break;
+            }
+        }
+    }
     newest.ok_or_else(|| Trouble::not_found("no run of a flow of this program has failed, crashed or been cancelled"))
 }
+
+/// The states of runs that have not ended.
+const ACTIVE: [StateType; 5] =
+    [StateType::Scheduled, StateType::Pending, StateType::Running, StateType::Paused, StateType::Cancelling];
 
 /// So many runs are looked at in the search for the last one of this program.
 const LOOKED_AT: usize = 1_000;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use orchestrator_core::text::one_line;
-use orchestrator_core::{FlowRun, FlowRunQuery, Orchestrator, RunId, StateType, TaskRun};
+use orchestrator_core::{Elsewhere, FlowRun, FlowRunQuery, Orchestrator, RunId, State, StateType, TaskRun};
 
 use crate::exit::Trouble;
 use crate::find::{self, Run, short};
@@ -36,8 +36,13 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
         query = query.within(since);
     }
     let runs = orchestrator.flow_runs(&if wanted.all { query.clone() } else { query.clone().roots() }).await?;
+    let mut silent = Vec::new();
+    for run in &runs {
+        silent.push(silence(orchestrator, run.id.into(), &run.state).await?);
+    }
     if json {
-        return print::json(&runs.into_iter().map(RunJson::from).collect::<Vec<_>>());
+        let runs = runs.into_iter().zip(&silent).map(|(run, silent)| RunJson::of(run, silent.as_ref()));
+        return print::json(&runs.collect::<Vec<_>>());
     }
     if runs.is_empty() {
         let inside = !wanted.all && wanted.limit > 0 && !orchestrator.flow_runs(&query.limit(1)).await?.is_empty();
@@ -45,7 +50,7 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
         return Ok(());
     }
     let mut table = Table::new(&["ID", "NAME", "FLOW", "STATE", "CREATED", "DURATION"]);
-    for run in runs {
+    for run in &runs {
         table.row([
             short(run.id),
             one_line(&run.name),
@@ -55,16 +60,41 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
             time::short_or_dash(time::taken(run.start_time, run.end_time)),
         ]);
     }
-    table.print()
+    table.print()?;
+    for (run, silent) in runs.iter().zip(silent) {
+        if let Some(silent) = silent {
+            let (name, state) = (one_line(&run.name), one_line(&run.state.name));
+            print::note(&format!("'{name}' is {state} in {}, and may have crashed", one_line(&silent.to_string())));
+        }
+    }
+    Ok(())
+}
+
+/// Whose a run is, if it has not ended and nothing is heard of its process any more.
+pub(super) async fn silence(
+    orchestrator: &Orchestrator,
+    id: RunId,
+    state: &State,
+) -> Result<Option<Elsewhere>, Trouble> {
+    if state.is_terminal() {
+        return Ok(None);
+    }
+    Ok(orchestrator.whereabouts(id).await?.filter(|elsewhere| elsewhere.lease_over.is_some()))
 }
 
 pub(super) async fn show(orchestrator: &Orchestrator, text: &str, json: bool) -> Result<(), Trouble> {
     let run = Run::read(orchestrator, find::run(orchestrator, text).await?).await?;
+    let silent = silence(orchestrator, run.id(), run.state()).await?;
     if json {
-        return print::json(&RunJson::from(run));
+        return print::json(&RunJson::of(run, silent.as_ref()));
     }
     let mut facts = Facts::default();
     facts.add("id", run.id().to_string());
+    if let Some(Elsewhere { heard, lease_over: Some(over), .. }) = silent {
+        let (heard, over) = (time::exact(heard.unwrap_or(over)), time::exact(over));
+        facts
+            .add("silent", format!("its process has not been heard of since {heard} (its lease is over since {over})"));
+    }
     match &run {
         Run::Flow(run) => flow_facts(orchestrator, run, &mut facts).await?,
         Run::Task(run) => task_facts(orchestrator, run, &mut facts).await?,
@@ -128,7 +158,7 @@ async fn task_facts(orchestrator: &Orchestrator, run: &TaskRun, facts: &mut Fact
     reference_facts(orchestrator, parent, &run.upstream, facts).await
 }
 
-fn state_facts(state: &orchestrator_core::State, run_count: u32, facts: &mut Facts) {
+fn state_facts(state: &State, run_count: u32, facts: &mut Facts) {
     facts.add("state", print::state(state));
     if let Some(message) = &state.message {
         facts.add("message", print::lines(message));

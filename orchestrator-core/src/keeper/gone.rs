@@ -19,6 +19,15 @@ use crate::process::{Fate, fate};
 /// between two heartbeats. The clocks of machines that share a store may differ by as much.
 const SILENCE: Duration = Duration::from_secs(10);
 
+/// That nothing is heard of an orchestrator of which nobody here can say whether it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Silence {
+    /// When its lease was over.
+    pub(crate) since: Timestamp,
+    /// How long it takes at most to know, if it is looked at meanwhile.
+    pub(crate) known_in: Duration,
+}
+
 /// The last heartbeat of each orchestrator that cannot be seen from here, and when it was first seen.
 #[derive(Debug, Default)]
 pub(super) struct Watch(HashMap<OwnerNo, (Option<Timestamp>, Instant)>);
@@ -79,6 +88,21 @@ impl State {
             );
         }
         Ok(true)
+    }
+
+    /// If an orchestrator cannot be seen from here and its lease is over: since when, and how long it takes at most to
+    /// know whether it is gone, if it is looked at meanwhile.
+    pub(super) fn silence(&self, owner: &Owner) -> Option<Silence> {
+        let until = owner.lease_until.filter(|_| owner.ended.is_none() && self.membership.owner() != Some(owner.no))?;
+        let now = SystemClock.now();
+        if until >= now || fate(&owner.process) != Fate::Unknown {
+            return None;
+        }
+        let watched = self.watch.lock().unwrap_or_else(PoisonError::into_inner).silence(owner);
+        let by_its_length = longest_silence(owner, now)?.saturating_sub(watched);
+        // Once its lease is over for long enough, it is silent for long enough if it was so for the shorter time.
+        let by_the_clock = until.after(SILENCE).since(now).max(SILENCE.saturating_sub(watched));
+        Some(Silence { since: until, known_in: by_its_length.min(by_the_clock) })
     }
 
     /// Why an orchestrator's runs are nobody's any more, if so.

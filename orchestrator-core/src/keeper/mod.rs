@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::backend::record::Process;
-use crate::backend::{BackendError, OwnerNo, Shared, StateBackend};
+use crate::backend::{BackendError, Owner, OwnerNo, Shared, StateBackend};
 use crate::clock::{Clock, SystemClock};
 use crate::elsewhere::Server;
 use crate::engine::panics;
@@ -19,6 +19,7 @@ use crate::id::RunId;
 use crate::orchestrator::Inner;
 use crate::process::Session;
 use crate::recovery;
+pub(crate) use gone::Silence;
 use gone::Watch;
 pub(crate) use membership::Membership;
 
@@ -163,6 +164,11 @@ impl Lookout {
         if let Some(Err(error)) = looked {
             tracing::debug!(target: "orchestrator", "cannot look for the process of run {run}: {error}");
         }
+    }
+
+    /// If nobody here can say whether the owner of a run is gone, though its lease is over.
+    pub(crate) fn silence(&self, owner: &Owner) -> Option<Silence> {
+        panics::shield(|| self.0.silence(owner)).flatten()
     }
 
     /// Ends those who are gone.
