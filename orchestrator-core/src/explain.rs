@@ -179,6 +179,9 @@ pub struct LimitWait {
     pub slot_decay: Option<f64>,
     /// How many requests are served before this one.
     pub ahead: usize,
+    /// Whether that number is only about right: the request is kept back by another process, because others of its own
+    /// are before it, and the number was put together from their states.
+    pub is_about: bool,
     /// Who holds the slots, in the order in which they took them. Nobody does if they come back by time.
     pub holders: Vec<SlotHolder>,
 }
@@ -458,10 +461,11 @@ impl fmt::Display for LimitWait {
         if let Some(decay) = self.slot_decay {
             write!(f, ", {decay} come back each second")?;
         }
+        let about = if self.is_about { "about " } else { "" };
         match self.ahead {
             0 => f.write_str(")")?,
-            1 => f.write_str(", 1 request ahead of it)")?,
-            ahead => write!(f, ", {ahead} requests ahead of it)")?,
+            1 => write!(f, ", {about}1 request ahead of it)")?,
+            ahead => write!(f, ", {about}{ahead} requests ahead of it)")?,
         }
         if self.holders.is_empty() {
             return Ok(());

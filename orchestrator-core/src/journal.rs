@@ -73,7 +73,7 @@ struct Shared {
     /// The orchestrator ends: a store that others hold is not waited for any longer than one that fails.
     ending: AtomicBool,
     /// From then on it is not waited for at all: the program was told to end.
-    until: OnceLock<Instant>,
+    until: Mutex<Option<Instant>>,
     /// Why events were lost first.
     loss: OnceLock<String>,
 }
@@ -143,7 +143,7 @@ impl Journal {
             lost: AtomicU64::new(0),
             failing: AtomicBool::new(false),
             ending: AtomicBool::new(false),
-            until: OnceLock::new(),
+            until: Mutex::default(),
             loss: OnceLock::new(),
         });
         let writer = (!in_process).then(|| {
@@ -284,7 +284,21 @@ impl Journal {
 
     /// The program was told to end: a store that others still hold when so much time has passed is given up.
     pub(crate) fn end_within(&self, patience: Duration) {
-        let _ = self.shared.until.set(Instant::now() + patience);
+        lock(&self.shared.until).get_or_insert(Instant::now() + patience);
+    }
+
+    /// The runs have ended that were active when the program was told to end: once all is settled that was pushed, the
+    /// store is waited for as ever, by a program that goes on. Does not hold on to the journal.
+    pub(crate) fn goes_on(&self) -> impl Future<Output = ()> + Send + use<> {
+        let shared = (!self.is_immediate()).then(|| Arc::clone(&self.shared));
+        async move {
+            let Some(shared) = shared else { return };
+            let settled = move || {
+                shared.wait_for_all();
+                lock(&shared.until).take();
+            };
+            let _ = tokio::task::spawn_blocking(settled).await;
+        }
     }
 
     /// Stores what is left and ends the writer.
@@ -502,7 +516,7 @@ impl Shared {
 
     /// Whether nobody waits for the store any longer.
     fn is_given_up(&self) -> bool {
-        self.until.get().is_some_and(|until| *until <= Instant::now())
+        lock(&self.until).is_some_and(|until| until <= Instant::now())
     }
 
     /// A store that panics must not take the writer along, for which others wait.

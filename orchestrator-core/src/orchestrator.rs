@@ -447,6 +447,7 @@ impl Orchestrator {
             inner.keeper.as_ref().map_or(Ok(()), Keeper::leave)
         });
         let ended = ended.await;
+        self.inner.results.unkept.tell();
         match self.inner.journal.lost() {
             (0, _) => ended,
             (lost, why) => Err(Error::from(

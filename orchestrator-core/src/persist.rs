@@ -9,6 +9,7 @@
 mod find;
 mod keep;
 mod leave;
+mod unkept;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -35,6 +36,7 @@ pub(crate) use find::find;
 pub(crate) use keep::{complete, prepare, reveal, send, settle, warn};
 use leave::Leaving;
 pub(crate) use leave::leave;
+pub(crate) use unkept::Unkept;
 
 /// Says what an identity is made of, so that those of different making never meet.
 const VERSION: &[u8] = b"orchestrator call 1";

@@ -24,6 +24,7 @@ use crate::backend::{BackendError, BackendErrorKind};
 use crate::body::{Codec, Erased};
 use crate::engine::panics;
 use crate::id::{FlowRunId, TaskRunId};
+use crate::persist::Unkept;
 
 /// The bytes of an object; a clone shares them.
 pub use bytes::Bytes;
@@ -132,6 +133,8 @@ pub(crate) struct Results {
     pub(crate) inline_up_to: usize,
     /// Whether the last object was not written.
     failing: AtomicBool,
+    /// What could not be kept, here or in the database.
+    pub(crate) unkept: Unkept,
 }
 
 /// The store of large results of an orchestrator; made by [`Orchestrator::results_info`](crate::Orchestrator::results_info).
@@ -154,7 +157,8 @@ fn damaged(doing: String, why: impl fmt::Display) -> BackendError {
 impl Results {
     pub(crate) fn new(store: Arc<dyn ResultStore>, inline_up_to: Option<usize>) -> Self {
         let location = store.location().into();
-        Self { store, location, inline_up_to: inline_up_to.unwrap_or(INLINE_UP_TO), failing: AtomicBool::new(false) }
+        let (inline_up_to, failing) = (inline_up_to.unwrap_or(INLINE_UP_TO), AtomicBool::new(false));
+        Self { store, location, inline_up_to, failing, unkept: Unkept::default() }
     }
 
     pub(crate) async fn info(&self) -> Result<ResultsInfo, BackendError> {

@@ -52,9 +52,17 @@ pub(crate) fn watch(orchestrator: &Arc<Inner>, handle: &Handle) {
                 // What cannot be written by then is lost, and told; the other half is for what else waits for the store.
                 orchestrator.journal.end_within(orchestrator.defaults.cancel_grace / 2);
                 // Elsewhere: it may wait for the store, and meanwhile there may be another signal.
-                tokio::task::spawn_blocking(move || {
-                    recovery::interrupt(&orchestrator);
-                    orchestrator.cancel_all(by);
+                tokio::spawn(async move {
+                    let cancelled = Arc::clone(&orchestrator);
+                    let cancelling = tokio::task::spawn_blocking(move || {
+                        recovery::interrupt(&cancelled);
+                        cancelled.cancel_all(by);
+                    });
+                    let _ = cancelling.await;
+                    orchestrator.roots.wait_until_idle().await;
+                    let goes_on = orchestrator.journal.goes_on();
+                    drop(orchestrator);
+                    goes_on.await;
                 });
             }
         }

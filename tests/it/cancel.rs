@@ -138,6 +138,10 @@ async fn a_sync_body_that_does_not_stop_is_abandoned() {
         .scope(async {
             let run = stubborn();
             until_running(&run).await;
+            // Its thread may not have come to the body yet.
+            while GATE.lock().unwrap().is_some() {
+                tokio::task::yield_now().await;
+            }
             run.cancel();
             assert!((&run).await.unwrap_err().is_cancelled());
             assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Cancelling", "Cancelled"]);

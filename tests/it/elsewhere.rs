@@ -105,8 +105,21 @@ async fn what_a_run_of_another_orchestrator_waits_for_is_told() {
     // Its orchestrator keeps it back until there is room in the queue of the store, and has noted what it waits for.
     let third = one.scope(async { presses() }).await;
     until_in_state(&looker, third.run_id(), "AwaitingConcurrencySlot").await;
-    let said = looker.explain(third.run_id()).await.unwrap().to_string();
-    assert!(said.contains("limit 'press'"), "{said}");
+    let mut kept_back = vec![third];
+    for _ in 0..2 {
+        kept_back.push(one.scope(async { presses() }).await);
+        until_in_state(&looker, kept_back.last().unwrap().run_id(), "AwaitingConcurrencySlot").await;
+    }
+    let explained = looker.explain(kept_back[2].run_id()).await.unwrap();
+    let Why::Slots(limits) = &explained.why else { panic!("it waits for slots: {explained:?}") };
+    let [limit] = &limits[..] else { panic!("one limit is waited for: {explained:?}") };
+    assert_eq!((&*limit.limit, limit.wanted, limit.taken, limit.is_about), ("press", 1, 1, true));
+    assert_eq!(limit.ahead, 3, "as far as the states tell: those of the same orchestrator");
+    assert_eq!(limit.holders[0].name.as_deref(), Some("the-holder"));
+    let said = explained.to_string();
+    let expected =
+        "waits for a slot of limit 'press' (1 of 1 taken, about 3 requests ahead of it), held by 'the-holder'";
+    assert!(said.contains(expected), "{said}");
     let upstream = until_explained(&looker, last.run_id(), |why| matches!(why, Why::Upstream(_))).await.to_string();
     assert!(upstream.starts_with("task run 'follows-0' waits for 'presses-0', which is "), "{upstream}");
     for orchestrator in [one, other] {

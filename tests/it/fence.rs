@@ -285,6 +285,8 @@ async fn child_suspended() {
 async fn a_process_that_was_stopped_for_longer_than_its_lease_finds_out() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = command("fence::child_suspended", folder.path());
+    let log = folder.path().join("stderr.txt");
+    command.stderr(std::fs::File::create(&log).unwrap());
     let mut process = Process::start(command.env("ORCHESTRATOR_LEASE_SECS", "0.3"));
     let id: FlowRunId = process.says("begun ").parse().unwrap();
     process.signal("-STOP");
@@ -302,6 +304,9 @@ async fn a_process_that_was_stopped_for_longer_than_its_lease_finds_out() {
     assert!(said.contains(why) && said.ends_with("start the program again"), "{said}");
     process.says("shutdown ");
     assert!(process.rest().iter().all(|line| !line.contains("hook")));
+    let log = std::fs::read_to_string(log).unwrap();
+    let told = log.lines().filter(|line| line.contains(" | ERROR | ") && line.contains("was found to be gone"));
+    assert_eq!(told.count(), 1, "it is told once: {log}");
     let states = orchestrator.states(id).await.unwrap();
     assert_eq!(states.iter().map(|state| state.name.as_str()).collect::<Vec<_>>(), ["Pending", "Running", "Crashed"]);
 }

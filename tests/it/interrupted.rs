@@ -51,3 +51,52 @@ fn an_interrupted_program_ends_though_another_process_holds_the_database() {
     }
     holder.execute_batch("ROLLBACK").unwrap();
 }
+
+#[tokio::test]
+async fn child_that_goes_on_after_it_was_told_to_end() {
+    if !is_child() {
+        return;
+    }
+    #[flow]
+    async fn waits() -> Result<(), TaskError> {
+        endless().await
+    }
+    #[flow]
+    async fn follows() {
+        println!("follows");
+        let locked = std::path::Path::new(&std::env::var_os("ORCHESTRATOR_HOME").unwrap()).join("locked");
+        while !locked.exists() {
+            tokio::task::yield_now().await;
+        }
+    }
+    waits().await.unwrap_err();
+    println!("ended");
+    follows().await.unwrap();
+    println!("lost {}", Orchestrator::current().lost_events());
+}
+
+/// The store is waited for again, as by a program that was told nothing.
+#[cfg(unix)]
+#[test]
+fn a_program_that_survives_a_signal_loses_nothing_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command("interrupted::child_that_goes_on_after_it_was_told_to_end", folder.path());
+    command.env("ORCHESTRATOR_CANCEL_GRACE_SECS", "1");
+    let mut child = Process::start(&mut command);
+    child.says("began");
+    let begin = Instant::now();
+    child.signal("-INT");
+    child.says("ended");
+    child.says("follows");
+    let holder = rusqlite::Connection::open(folder.path().join("orchestrator.db")).unwrap();
+    holder.busy_timeout(Duration::from_secs(20)).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    std::fs::write(folder.path().join("locked"), "").unwrap();
+    // Longer than it waits for others, and than it would have been waited for after the signal.
+    while begin.elapsed() < Duration::from_secs(7) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    holder.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(child.says("lost "), "0");
+    child.rest();
+}

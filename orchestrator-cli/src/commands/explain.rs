@@ -85,6 +85,8 @@ struct LimitWaitJson {
     slots: u32,
     held: u32,
     ahead: usize,
+    /// Whether `ahead` is only about right.
+    about: bool,
     holders: Vec<HolderJson>,
 }
 
@@ -101,7 +103,7 @@ struct HolderJson {
 
 impl From<LimitWait> for LimitWaitJson {
     fn from(wait: LimitWait) -> Self {
-        let LimitWait { limit, wanted, slots, taken, ahead, holders, .. } = wait;
+        let LimitWait { limit, wanted, slots, taken, ahead, is_about, holders, .. } = wait;
         let holders = holders.into_iter().map(|holder| HolderJson {
             run_id: holder.run_id.map(|id| id.to_string()),
             name: holder.name,
@@ -110,7 +112,7 @@ impl From<LimitWait> for LimitWaitJson {
             pid: holder.process.as_ref().map(|process| process.pid),
             host: holder.process.map(|process| process.host),
         });
-        Self { limit, wanted, slots, held: taken, ahead, holders: holders.collect() }
+        Self { limit, wanted, slots, held: taken, ahead, about: is_about, holders: holders.collect() }
     }
 }
 

@@ -107,11 +107,20 @@ impl MemoryBackend {
 
     fn insert_cached(&self, record: &CacheRecord) {
         let CacheRecord { key, task_key, run, created, expires, ref value, .. } = *record;
-        self.cache.insert(key, (task_key, CacheHit { run, created, expires, value: value.clone() }));
+        panics::let_go(self.cache.insert(key, (task_key, CacheHit { run, created, expires, value: value.clone() })));
         // There is no clock here: what had expired when this result was made is expired for everyone.
         let left = |left: usize| Some(left.checked_sub(1).unwrap_or_else(|| self.cache.len().max(PRUNE_EVERY)));
         if self.prune_in.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) == Ok(0) {
-            self.cache.retain(|_, (_, hit)| hit.is_fresh(created));
+            // They are values of the user's, and are dropped outside of the locks.
+            let mut expired = Vec::new();
+            self.cache.retain(|_, (_, hit)| {
+                let fresh = hit.is_fresh(created);
+                if !fresh {
+                    expired.push(hit.value.clone());
+                }
+                fresh
+            });
+            panics::let_go(expired);
         }
     }
 }
@@ -226,6 +235,9 @@ fn log_line(record: &LogRecord) -> LogLine {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use super::super::conformance;
     use super::*;
 
@@ -267,5 +279,35 @@ mod tests {
             backend.append(&[Event::Cached(Box::new(record))]).expect("append");
         }
         assert!(backend.cache.len() < 5_000, "{} results are kept", backend.cache.len());
+    }
+
+    /// Looks into the cache when it is dropped, as a value of the user's may.
+    struct Looks {
+        backend: Arc<MemoryBackend>,
+        key: CacheKey,
+        done: mpsc::Sender<()>,
+    }
+
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            drop(self.backend.cached(&self.key));
+            self.done.send(()).expect("somebody waits for it");
+        }
+    }
+
+    #[test]
+    fn values_that_have_expired_are_dropped_outside_of_the_locks() {
+        let (done, is_done) = mpsc::channel();
+        std::thread::spawn(move || {
+            let backend = Arc::new(MemoryBackend::new());
+            let put = |record| backend.append(&[Event::Cached(Box::new(record))]).expect("append");
+            let (other, key) = (Arc::clone(&backend), record(0, 0, 1, CachedValue::Live(Arc::new(()))).key);
+            put(record(0, 0, 1, CachedValue::Live(Arc::new(Looks { backend: other, key, done }))));
+            // Some later one looks for those that have expired.
+            for n in 1..=2 * PRUNE_EVERY as u64 {
+                put(record(n, 2, 9, CachedValue::Live(Arc::new(n))));
+            }
+        });
+        is_done.recv_timeout(Duration::from_secs(20)).expect("it is dropped, and waits for no lock");
     }
 }

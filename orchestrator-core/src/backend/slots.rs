@@ -76,6 +76,17 @@ pub trait SlotLeases {
     /// If the store cannot be read.
     fn waits_of(&self, run: RunId) -> Result<Vec<SlotWait>, BackendError>;
 
+    /// How many task runs wait for slots since before that moment, of owners that are present, and say so in a message that
+    /// has such a part. It need not be quick, nor exact.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn waiting_before(&self, part: &str, at: Timestamp) -> Result<usize, BackendError> {
+        let _ = (part, at);
+        Ok(0)
+    }
+
     /// How a request that was, or will be, made with these particulars stands with one of its limits: names at most so
     /// many holders. `None` if there is no such limit.
     ///

@@ -29,6 +29,7 @@ use crate::run::Run;
 use crate::sync::{AtomicBool, AtomicWaker, Mutex, MutexGuard};
 use shared::Desk;
 use table::{Grant, Outside, Parts, Standing, Table};
+pub(crate) use table::{of_limit, waits_for};
 
 pub(crate) use shared::{Broker, Landing, Store};
 
@@ -339,6 +340,7 @@ fn everywhere(here: Standing, there: SlotStanding, owner: OwnerNo) -> LimitWait 
         slot_decay: there.setting.decay,
         // Those that stand in this process before it have not been asked for yet.
         ahead: there.ahead + here.ahead,
+        is_about: false,
         holders: holders.collect(),
     }
 }
@@ -370,7 +372,7 @@ impl From<Standing> for LimitWait {
             }
         };
         let holders = holders.into_iter().map(holder).collect();
-        Self { limit: limit.to_string(), wanted, slots, taken, slot_decay: decay, ahead, holders }
+        Self { limit: limit.to_string(), wanted, slots, taken, slot_decay: decay, ahead, is_about: false, holders }
     }
 }
 

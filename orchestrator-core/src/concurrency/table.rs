@@ -190,6 +190,23 @@ impl Entry {
     }
 }
 
+const A_SLOT: &str = "a slot";
+const SLOTS: &str = " slots";
+
+/// How [`Table::reason`] names a limit.
+pub(crate) fn of_limit(name: &str) -> String {
+    format!(" of limit '{name}'")
+}
+
+/// How many slots of a limit are waited for according to such a reason, if any.
+pub(crate) fn waits_for(reason: &str, limit: &str) -> Option<u32> {
+    let (before, _) = reason.split_once(&of_limit(limit))?;
+    match before.strip_suffix(SLOTS) {
+        Some(number) => number.rsplit(' ').next()?.parse().ok(),
+        None => before.ends_with(A_SLOT).then_some(1),
+    }
+}
+
 impl Table {
     pub(super) fn knows(&self, name: &str) -> bool {
         self.limits.get(name).is_some_and(|entry| !entry.removed)
@@ -393,14 +410,13 @@ impl Table {
         let parts: Vec<_> = asked
             .filter(|(_, _, entry)| entry.setting.active)
             .map(|(name, slots, entry)| {
-                let what = if slots == 1 { "a slot".to_owned() } else { format!("{slots} slots") };
+                let mut what = if slots == 1 { A_SLOT.to_owned() } else { format!("{slots}{SLOTS}") };
+                what += &of_limit(name);
                 match entry.setting.slots {
-                    0 => format!("{what} of limit '{name}', which has none"),
+                    0 => format!("{what}, which has none"),
                     // How many others have taken, the store has not been asked yet.
-                    slots if self.desk.is_some() && entry.taken() == 0 => {
-                        format!("{what} of limit '{name}' ({slots} in all)")
-                    }
-                    slots => format!("{what} of limit '{name}' ({} of {slots} taken)", entry.taken()),
+                    slots if self.desk.is_some() && entry.taken() == 0 => format!("{what} ({slots} in all)"),
+                    slots => format!("{what} ({} of {slots} taken)", entry.taken()),
                 }
             })
             .collect();
@@ -597,3 +613,16 @@ fn never(said: String) -> Grant {
 }
 
 pub(super) const CHECKED: &str = "the entries of limits are kept for ever, and requests are checked first";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_waits_for_is_read_from_its_reason() {
+        let reason = "waits for 3 slots of limit 'db' (1 of 4 taken) and a slot of limit 'x and y', which has none";
+        let wanted = ["db", "x and y", "d", "x"].map(|limit| waits_for(reason, limit));
+        assert_eq!(wanted, [Some(3), Some(1), None, None]);
+        assert_eq!(waits_for("the flow runs at most 3 tasks at a time", "db"), None);
+    }
+}

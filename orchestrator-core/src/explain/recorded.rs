@@ -2,10 +2,11 @@
 
 use super::{LimitWait, RunRef, SlotHolder, Why};
 use crate::backend::record::{FlowRun, Pause, TaskRun};
-use crate::backend::{BackendError, Shared, SlotStanding, SlotWait, StateBackend};
+use crate::backend::{BackendError, LimitRecord, Shared, SlotClass, SlotPlace, SlotStanding, SlotWait, StateBackend};
 use crate::clock::Timestamp;
+use crate::concurrency::{of_limit, waits_for};
 use crate::id::RunId;
-use crate::state::{State, StateType};
+use crate::state::{State, StateName, StateType};
 
 /// What the store says of a run, of either kind.
 pub(super) struct Recorded {
@@ -37,7 +38,10 @@ impl From<TaskRun> for Recorded {
 /// Why an active run is where it is.
 pub(super) fn why(backend: &dyn StateBackend, run: &Recorded, now: Timestamp) -> Result<Why, BackendError> {
     let slots = match backend.shared() {
-        Some(shared) => slots(shared, run.id, now)?,
+        Some(shared) => {
+            let slots = slots(shared, run.id, now)?;
+            if slots.is_empty() { kept_back(shared, run, now)? } else { slots }
+        }
         None => Vec::new(),
     };
     match run.state.kind {
@@ -57,12 +61,10 @@ pub(super) fn why(backend: &dyn StateBackend, run: &Recorded, now: Timestamp) ->
         | StateType::Cancelled => {}
     }
     if run.state.kind == StateType::Pending {
-        let mut active = Vec::new();
-        for id in &run.upstream {
-            active.extend(find(backend, *id)?.filter(|run| !run.state.is_terminal()));
-        }
+        let active = backend.active_among(&run.upstream)?;
         if !active.is_empty() {
-            return Ok(Why::Upstream(active.iter().map(RunRef::from).collect()));
+            let refs = active.into_iter().map(|(run_id, name, state)| RunRef { run_id, name, state });
+            return Ok(Why::Upstream(refs.collect()));
         }
         let mut above = run.parent;
         while let Some(flow) = above.map_or(Ok(None), |above| find(backend, above))? {
@@ -100,6 +102,24 @@ fn slots(shared: &dyn Shared, run: RunId, now: Timestamp) -> Result<Vec<LimitWai
     Ok(waits)
 }
 
+/// How the request of a task run stands that its orchestrator keeps back, because others of its own are before it: what
+/// it waits for its state says, and since when.
+fn kept_back(shared: &dyn Shared, run: &Recorded, now: Timestamp) -> Result<Vec<LimitWait>, BackendError> {
+    let mut waits = Vec::new();
+    let said = run.state.message.as_deref().filter(|_| run.state.name == StateName::AwaitingConcurrencySlot.as_str());
+    let (Some(said), Some(owner)) = (said, shared.owner_of(run.id)?) else { return Ok(waits) };
+    let since = Timestamp::from_micros(run.state.timestamp.timestamp_micros());
+    for LimitRecord { name: limit, .. } in shared.limits(now)? {
+        let Some(slots) = waits_for(said, &limit) else { continue };
+        let place = SlotPlace { class: SlotClass::Ordinary, since, owner: owner.no, ticket: u64::MAX };
+        let Some(mut standing) = shared.standing(&limit, place, usize::MAX, now)? else { continue };
+        // Some of those are kept back, and have no place in the store.
+        standing.ahead = standing.ahead.max(shared.waiting_before(&of_limit(&limit), since)?);
+        waits.push(LimitWait { is_about: true, ..LimitWait::recorded(limit, slots, standing) });
+    }
+    Ok(waits)
+}
+
 impl LimitWait {
     fn recorded(limit: String, wanted: u32, standing: SlotStanding) -> Self {
         let SlotStanding { setting, taken, ahead, holders } = standing;
@@ -109,6 +129,6 @@ impl LimitWait {
             SlotHolder { run_id, name, slots: lease.slots, since, process: Some(lease.process) }
         });
         let (slots, slot_decay) = (setting.slots, setting.decay);
-        Self { limit, wanted, slots, taken, slot_decay, ahead, holders: holders.collect() }
+        Self { limit, wanted, slots, taken, slot_decay, ahead, is_about: false, holders: holders.collect() }
     }
 }

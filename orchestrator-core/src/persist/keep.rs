@@ -144,10 +144,7 @@ pub(crate) async fn prepare(
 
 /// Says that the result of a run is not kept.
 pub(crate) fn warn(run: &Run, why: &str) {
-    let (kind, name) = (run.kind(), run.name());
-    panics::shield(|| {
-        tracing::warn!(target: "orchestrator", "the result of {kind} '{name}' is not persisted: {why}");
-    });
+    run.scope.orchestrator.results.unkept.add(run, why);
 }
 
 fn propose(run: &Run, transition: Transition) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use orchestrator::TaskRunId;
+use orchestrator::{FlowRunQuery, TaskRunId};
 
 use super::*;
 
@@ -48,6 +48,56 @@ async fn objects_go_with_their_runs() {
     orchestrator.flow_run(third).await.unwrap();
     assert_eq!(orchestrator.check_store().await.unwrap(), []);
     orchestrator.shutdown().await.unwrap();
+}
+
+/// A history with something to remove: runs, an object that no record refers to, and what somebody held who has ended.
+async fn with_leftovers(folder: &Path) {
+    let orchestrator = open(folder).await;
+    failed(&orchestrator).await;
+    failed(&orchestrator).await;
+    orchestrator.shutdown().await.unwrap();
+    let by_hand = database(folder);
+    for sql in [
+        "DELETE FROM result WHERE rowid = (SELECT min(rowid) FROM result WHERE location IS NOT NULL)",
+        "INSERT INTO cache_claim SELECT x'00', no, 1, 1, x'00', 'r' FROM process LIMIT 1",
+        "INSERT INTO slot_holder SELECT 'db', no, 1, 1, 1, NULL, NULL FROM process LIMIT 1",
+    ] {
+        assert_eq!(by_hand.execute(sql, []).unwrap(), 1);
+    }
+}
+
+/// How much is there of each of them.
+fn leftovers(folder: &Path) -> [u32; 5] {
+    let by_hand = database(folder);
+    let count =
+        |table| by_hand.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, u32>(0)).unwrap();
+    let [runs, results, claims, holders] = ["flow_run", "result", "cache_claim", "slot_holder"].map(count);
+    [runs, results, claims, holders, u32::try_from(objects(folder).len()).unwrap()]
+}
+
+#[tokio::test]
+async fn whoever_only_looks_deletes_nothing() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    with_leftovers(folder.path()).await;
+    with_leftovers(other.path()).await;
+    let before = leftovers(folder.path());
+    assert_eq!(before, [4, 5, 1, 1, 6]);
+    let builder = || Orchestrator::builder().retention("1 runs".parse().unwrap());
+    let looks = builder().home(folder.path()).look_only(true).build().await.unwrap();
+    assert_eq!(looks.flow_runs(&FlowRunQuery::new()).await.unwrap().len(), 4);
+    looks.limits().await.unwrap();
+    looks.check_store().await.unwrap();
+    // By when somebody who works has done it, who began later.
+    let works = builder().home(other.path()).build().await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while objects(other.path()).len() == 6 {
+        assert!(Instant::now() < deadline, "the object is deleted");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(leftovers(folder.path()), before);
+    looks.shutdown().await.unwrap();
+    works.shutdown().await.unwrap();
+    assert_eq!(leftovers(folder.path()), before);
 }
 
 #[tokio::test]

@@ -165,6 +165,10 @@ async fn a_store_that_fails_is_tried_again_and_then_told_of() {
     let puts = shelf.puts.get();
     orchestrator.scope(async { one_text(2).await.unwrap() }).await;
     assert_eq!(shelf.puts.get() - puts, 1, "one that failed is not asked again and again");
+    orchestrator.scope(async { one_text(3).await.unwrap() }).await;
+    assert_eq!(said.take(), "", "as much was said");
+    orchestrator.shutdown().await.unwrap();
+    assert_eq!(said.take(), "2 more results were not persisted of 'long_text': the shelf is full");
 }
 
 #[tokio::test(start_paused = true)]

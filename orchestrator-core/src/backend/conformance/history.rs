@@ -26,6 +26,7 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("functions and processes are not mixed up", functions_and_processes),
     ("log lines come back in order", logs),
     ("unknown runs are no error", unknown_runs),
+    ("of many runs those are told that have not ended", active),
     ("an amendment alone does not make a run", an_amendment_is_no_run),
 ];
 
@@ -293,6 +294,21 @@ fn logs(backend: &Arc<dyn StateBackend>) {
     assert_eq!((lines[0].run, &*lines[0].level, &*lines[0].target), (run.id, "INFO", "pipeline"));
     assert_eq!(lines[0].timestamp, at(1).to_datetime());
     assert_eq!(backend.logs(other.id).expect("read a log").len(), 1);
+}
+
+fn active(backend: &Arc<dyn StateBackend>) {
+    let [begins, done, over, runs] = [task(0), flow(1), task(2), flow(3)];
+    backend.give(&[
+        event(&begins, 0, &[(StateName::Pending, 0)]),
+        success(&done, 0),
+        success(&over, 0),
+        event(&runs, 0, &[(StateName::Pending, 0), (StateName::Running, 1)]),
+    ]);
+    let unknown = RunId::Task(TaskRunId::new(at(0)));
+    let active = backend.active_among(&[runs.id, over.id, unknown, begins.id, done.id]).expect("look for runs");
+    let flow = backend.flow_run(runs.id.as_flow().expect("a flow run")).expect("read").expect("it is known");
+    let task = backend.task(&begins);
+    assert_eq!(active, [(runs.id, flow.name, flow.state), (begins.id, task.name, task.state)]);
 }
 
 fn unknown_runs(backend: &Arc<dyn StateBackend>) {

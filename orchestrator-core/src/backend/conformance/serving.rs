@@ -359,6 +359,9 @@ fn version(backend: &Arc<dyn StateBackend>) {
         changed("slots are taken");
         asks(shared, other, vec![ask(1, 2, &[("a", 1)])]);
         changed("a request waits");
+        let moved = vec![(1, SlotClass::Nested, Vec::new())];
+        shared.trade(other, &SlotTrade { moved, ..SlotTrade::default() }, at(100)).expect("move a request");
+        changed("a request has another class");
         ends(shared, other, &[1]);
         changed("a request is given up");
         ends(shared, one, &[1]);

@@ -31,8 +31,6 @@ impl SqliteBackend {
         let mut gone = lock(&self.gone);
         if unchanged == Some(true) && gone.iter().all(|known| known.owner != owner.no.0) {
             gone.push(Gone { owner: owner.no.0, at: at.as_micros(), why: why.to_owned() });
-            // They see it otherwise.
-            lock(&self.readers).clear();
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ use crate::backend::{
 };
 use crate::clock::Timestamp;
 use crate::id::RunId;
+use crate::state::StateName;
 
 impl SlotLeases for SqliteBackend {
     fn limits(&self, now: Timestamp) -> Result<Vec<LimitRecord>, BackendError> {
@@ -152,6 +153,16 @@ impl SlotLeases for SqliteBackend {
                 waits.collect()
             },
         )
+    }
+
+    fn waiting_before(&self, part: &str, at: Timestamp) -> Result<usize, BackendError> {
+        let select = "SELECT count(*) FROM process CROSS JOIN task_run AS run ON run.process = process.no
+            WHERE process.ended IS NULL AND run.end_time IS NULL AND run.state = ?1 AND run.state_at < ?2
+                AND instr(run.message, ?3) > 0";
+        let values = params![StateName::AwaitingConcurrencySlot.as_str(), at.as_micros(), part];
+        let count = |connection: &Connection| connection.prepare_cached(select)?.query_row(values, |row| row.get(0));
+        let count: i64 = self.read(|| self.reading(format_args!("what task runs wait for")), count)?;
+        Ok(usize::try_from(count).unwrap_or(0))
     }
 
     fn standing(

@@ -175,21 +175,24 @@ impl SqliteBackend {
         let start = Instant::now();
         let mut unshared = 0;
         loop {
-            let idle = lock(&self.readers).pop();
+            let (idle, gone) = self.idle_reader();
             let reader = match idle {
                 Some(reader) => reader,
-                None => open::reader(&self.path, &self.options, &lock(&self.gone).clone()).doing(&doing)?,
+                None => open::reader(&self.path, &self.options, &gone).doing(&doing)?,
             };
             let answer = query(&reader.connection);
             if reader.is_outdated() {
                 if start.elapsed() > self.options.busy_timeout {
                     return Err(BackendError::new(BackendErrorKind::Busy, doing()));
                 }
+                // Whoever writes is given a moment, and a core.
+                std::thread::sleep(reader::TRY_EVERY);
                 continue;
             }
             if self.options.look_only && unshared < reader::TRIES && answer.as_ref().is_err_and(reader::cannot_share) {
                 // Somebody who writes has taken the file away by which they agree.
                 unshared += 1;
+                std::thread::sleep(reader::TRY_EVERY);
                 continue;
             }
             let mut readers = lock(&self.readers);
@@ -198,6 +201,19 @@ impl SqliteBackend {
             }
             return answer.doing(doing);
         }
+    }
+
+    /// A connection that nobody reads from, or else who is to be covered by a new one. Those that were in use when somebody
+    /// was found to be gone are closed.
+    fn idle_reader(&self) -> (Option<Reader>, Vec<Gone>) {
+        let gone = lock(&self.gone);
+        let mut readers = lock(&self.readers);
+        let outdated: Vec<Reader> = readers.extract_if(.., |reader| reader.covers != gone.len()).collect();
+        let idle = readers.pop();
+        drop(readers);
+        let gone = if idle.is_none() { gone.clone() } else { Vec::new() };
+        drop(outdated);
+        (idle, gone)
     }
 
     /// Writes on the connection that writes batches.

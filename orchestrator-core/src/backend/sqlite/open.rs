@@ -143,12 +143,13 @@ pub(super) fn another(path: &Path, options: &SqliteOptions) -> rusqlite::Result<
 
 /// One more connection that reads.
 pub(super) fn reader(path: &Path, options: &SqliteOptions, gone: &[gone::Gone]) -> rusqlite::Result<Reader> {
-    let reader = if options.look_only {
+    let mut reader = if options.look_only {
         Reader::look(path, options.busy_timeout)?
     } else {
         Reader::open(path, options.busy_timeout)?
     };
     gone::cover(&reader.connection, gone)?;
+    reader.covers = gone.len();
     reader.read_only()
 }
 

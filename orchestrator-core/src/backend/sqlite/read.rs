@@ -74,6 +74,33 @@ impl RunHistory for SqliteBackend {
         )
     }
 
+    fn active_among(&self, ids: &[RunId]) -> Result<Vec<(RunId, String, State)>, BackendError> {
+        let is_active = |table| format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE id = ?1 AND end_time IS NULL)");
+        let (task, flow) = (is_active("task_run"), is_active("flow_run"));
+        let select = |connection: &Connection| {
+            let (mut task, mut flow) = (connection.prepare_cached(&task)?, connection.prepare_cached(&flow)?);
+            let mut active = Vec::new();
+            for id in ids {
+                let key = id.as_uuid().into_bytes();
+                let statement = if id.as_task().is_some() { &mut task } else { &mut flow };
+                if !statement.query_row([key], |row| row.get(0))? {
+                    continue;
+                }
+                let found = match id {
+                    RunId::Task(_) => {
+                        task_runs(connection, "run.id = ?1", [key])?.pop().map(|run| (run.name, run.state))
+                    }
+                    RunId::Flow(_) => {
+                        flow_runs(connection, "run.id = ?1", [key])?.pop().map(|run| (run.name, run.state))
+                    }
+                };
+                active.extend(found.map(|(name, state)| (*id, name, state)));
+            }
+            Ok(active)
+        };
+        self.read_at_once(|| self.reading(format_args!("the runs that a run waits for")), select)
+    }
+
     fn states(&self, run: RunId) -> Result<Vec<State>, BackendError> {
         let table = match run {
             RunId::Task(_) => "task_run",

@@ -21,13 +21,15 @@ const WITHOUT_LOCKS: &str = if cfg!(windows) { "win32-none" } else { "unix-none"
 
 /// So often, and after that time, it is tried again to open the files of somebody who writes.
 pub(super) const TRIES: u32 = 20;
-const TRY_EVERY: Duration = Duration::from_millis(5);
+pub(super) const TRY_EVERY: Duration = Duration::from_millis(5);
 
 /// A connection that reads.
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) connection: Connection,
     path: PathBuf,
+    /// How many orchestrators that are gone it shows as such.
+    pub(super) covers: usize,
     /// What it reads, if it does so under no lock.
     seen: Option<Seen>,
 }
@@ -35,8 +37,13 @@ pub(super) struct Reader {
 impl Reader {
     /// For one who writes as well.
     pub(super) fn open(path: &Path, patience: Duration) -> rusqlite::Result<Self> {
-        Self { connection: Connection::open_with_flags(path, open::flags())?, path: path.to_owned(), seen: None }
-            .prepared(patience)
+        Self {
+            connection: Connection::open_with_flags(path, open::flags())?,
+            path: path.to_owned(),
+            covers: 0,
+            seen: None,
+        }
+        .prepared(patience)
     }
 
     /// For one who only looks: writes nothing, and brings nothing to the disk.
@@ -60,7 +67,7 @@ impl Reader {
         if may_share {
             // What those have left who were killed is folded in by somebody who writes; files that are made here go again.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
-            let reader = Self { connection, path: path.to_owned(), seen: None }.prepared(patience)?;
+            let reader = Self { connection, path: path.to_owned(), covers: 0, seen: None }.prepared(patience)?;
             match reader.connection.pragma_query_value(None, "schema_version", |_| Ok(())) {
                 Err(error) if cannot_share(&error) => {}
                 done => return done.map(|()| reader),
@@ -83,7 +90,7 @@ impl Reader {
             Connection::open_with_flags(immutable(path), flags | OpenFlags::SQLITE_OPEN_URI)?
         };
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        Ok(Self { connection, path: path.to_owned(), seen: Some(seen) })
+        Ok(Self { connection, path: path.to_owned(), covers: 0, seen: Some(seen) })
     }
 
     fn prepared(self, patience: Duration) -> rusqlite::Result<Self> {

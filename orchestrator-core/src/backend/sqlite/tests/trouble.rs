@@ -1,6 +1,7 @@
 //! Full, busy and damaged databases.
 
 use super::*;
+use crate::backend::Ownership as _;
 
 #[test]
 fn a_full_database_keeps_what_it_has_and_takes_nothing_in_part() {
@@ -92,4 +93,25 @@ fn values_that_we_did_not_write_are_reported() {
     }
     by_hand(&path, "INSERT INTO amendment (run, parameters) SELECT id, '{' FROM flow_run");
     assert_eq!(backend.flow_run(flow).expect_err("no JSON").kind(), BackendErrorKind::Corrupt);
+}
+
+#[test]
+fn whoever_reads_while_somebody_is_found_to_be_gone_sees_it_afterwards() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let id = new_task();
+    let Event::Run(mut begun) = run(id.into()) else { unreachable!() };
+    begun.transitions[0].name = StateName::Running;
+    open(&path).append(&[Event::Run(begun)]).expect("append");
+    let backend = SqliteBackend::open_with(&path, SqliteOptions::new().look_only(true)).expect("open");
+    let state = || backend.task_run(id).expect("read").expect("it is known").state.name;
+    assert_eq!(state(), "Running");
+    let owner = backend.owner_of(id.into()).expect("read").expect("it is somebody's");
+    let reading = |_: &Connection| {
+        // As another thread would, meanwhile.
+        backend.show_as_gone(&owner, Timestamp::from_micros(2_000), "it went away").expect("read");
+        Ok(())
+    };
+    backend.read(|| "read", reading).expect("read");
+    assert_eq!(state(), "Crashed");
 }
