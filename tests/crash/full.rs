@@ -30,9 +30,10 @@ async fn tells(seed: u64) -> anyhow::Result<u64> {
     let orchestrator = Orchestrator::builder().build().await?;
     orchestrator.limit("narrow", 4).await?;
     let ended = orchestrator.scope(async { pipeline::everything(seed).await }).await;
-    let lost = orchestrator.lost_events();
     let left = orchestrator.shutdown().await;
-    assert_eq!(left.is_err(), lost > 0, "whoever loses events says so: {left:?}");
+    // What is lost at the very end counts, too. There may be room for all that happened and none to leave the store.
+    let lost = orchestrator.lost_events();
+    assert!(left.is_err() || lost == 0, "whoever loses {lost} events says so");
     ended?;
     Ok(lost)
 }
