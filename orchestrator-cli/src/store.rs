@@ -67,20 +67,17 @@ pub(crate) struct Session {
 impl Session {
     /// Runs that crashed go on by themselves only if they are of the flow with that key.
     pub(crate) async fn open(globals: &Globals, only: Option<&'static str>) -> Result<Self, Trouble> {
-        let builder = Orchestrator::builder().resume_only(only);
-        if let Some(url) = &globals.database {
-            let builder = builder.database_url(url).terminal(true).handle_signals(true);
-            let orchestrator = builder.build().await.map_err(explain)?;
-            // For bodies that look for one themselves.
-            orchestrator.install();
-            return Ok(Self { orchestrator, ours: true });
-        }
-        if let Some(orchestrator) = Orchestrator::try_current() {
+        if let (None, Some(orchestrator)) = (&globals.database, Orchestrator::try_current()) {
             return Ok(Self { orchestrator, ours: false });
         }
-        // It waits for the store.
-        let made = tokio::task::spawn_blocking(|| builder.install_anyway()).await;
-        let orchestrator = made.map_err(|error| Trouble::new(exit::STORE, error.to_string()))?;
+        let mut builder = Orchestrator::builder().resume_only(only).terminal(true).handle_signals(true);
+        if let Some(url) = &globals.database {
+            builder = builder.database_url(url);
+        }
+        // Whoever gives a command is there to be told: nothing is run with something else in the place of what was asked for.
+        let orchestrator = builder.build().await.map_err(explain)?;
+        // For bodies that look for one themselves.
+        orchestrator.install();
         Ok(Self { orchestrator, ours: true })
     }
 

@@ -239,6 +239,9 @@ impl OrchestratorBuilder {
     /// If an option or a variable is not understood, or if the store cannot be opened.
     pub async fn build(self) -> Result<Orchestrator, Error> {
         let mut builder = self;
+        if builder.terminal {
+            builder.begin_to_print();
+        }
         if let Some(wrong) = builder.complete().into_iter().next() {
             return Err(wrong);
         }
@@ -267,25 +270,10 @@ impl OrchestratorBuilder {
         orchestrator
     }
 
-    /// Makes the orchestrator as for a program that makes none, and installs it: whatever is wrong with the environment is
-    /// reported, and a default takes its place.
-    #[must_use]
-    pub fn install_anyway(self) -> Orchestrator {
-        let made = self.build_anyway();
-        made.install();
-        // Code of the user's runs here.
-        crate::recovery::begin(made.inner());
-        made
-    }
-
     /// The orchestrator of a program that makes none: it must come about, whatever the environment says.
     pub(crate) fn build_anyway(self) -> Orchestrator {
         let mut builder = Self { terminal: true, signals: true, ..self };
-        // First of all: what follows may have something to say.
-        crate::terminal::install(DEFAULT_LOG);
-        for name in unknown_variables() {
-            tracing::warn!(target: "orchestrator", "the variable {name} means nothing to orchestrator: is it misspelt?");
-        }
+        builder.begin_to_print();
         for wrong in builder.complete() {
             tracing::error!(target: "orchestrator", "{wrong}; going on with the default");
         }
@@ -305,6 +293,14 @@ impl OrchestratorBuilder {
         let url = builder.url().unwrap_or(DatabaseUrl::Memory);
         let store = builder.store_or_default(&url);
         builder.finish(backend, store)
+    }
+
+    /// First of all: what follows may have something to say.
+    fn begin_to_print(&self) {
+        crate::terminal::install(self.log.as_deref().unwrap_or(DEFAULT_LOG));
+        for name in unknown_variables() {
+            tracing::warn!(target: "orchestrator", "the variable {name} means nothing to orchestrator: is it misspelt?");
+        }
     }
 
     fn finish(self, backend: Arc<dyn StateBackend>, store: Arc<dyn ResultStore>) -> Orchestrator {

@@ -13,6 +13,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("text is text, and anything else is JSON", typed),
     ("a bad parameter is refused before a run exists", refused),
     ("an unknown flow is not found", unknown),
+    ("what is wrong with the database or a variable is told, whoever names it, and nothing is run", misled),
     ("a run that fails ends with 1", fails),
     ("a run is resumed under its id, and what it kept is not computed again", resumed),
     ("a run is run again with its parameters", rerun),
@@ -107,6 +108,35 @@ fn unknown() {
         "{}",
         answer.err
     );
+}
+
+fn misled() {
+    let world = World::new();
+    std::fs::write(world.path("other.db"), "not a database at all").expect("write a file");
+    let other = format!("sqlite:{}", world.path("other.db").display());
+    let run = ["run", "greet", "--param", "name=Ada"];
+    let refused = |given: &[&str], variables: &[(&str, &str)], code: i32, said: &str| {
+        let answer: crate::program::Answer =
+            world.command(&[given, &run].concat()).envs(variables.iter().copied()).output().expect("run it").into();
+        assert_eq!((answer.code, answer.out.as_str()), (Some(code), ""), "{given:?} {variables:?}: {}", answer.err);
+        assert!(
+            answer.err.starts_with("error: ") && answer.err.contains(said),
+            "{given:?} {variables:?}: {}",
+            answer.err
+        );
+    };
+    for strict in ["false", "true"] {
+        let strict = ("ORCHESTRATOR_STRICT", strict);
+        refused(&["--database", "sqlte:x"], &[strict], 2, "'sqlte:x' is not a database URL");
+        refused(&[], &[strict, ("ORCHESTRATOR_DATABASE_URL", "sqlte:x")], 2, "'sqlte:x'");
+        refused(&["--database", &other], &[strict], 5, "other.db");
+        refused(&[], &[strict, ("ORCHESTRATOR_DATABASE_URL", &other)], 5, "other.db");
+        refused(&[], &[strict, ("ORCHESTRATOR_RETENTION", "banana")], 2, "ORCHESTRATOR_RETENTION is 'banana'");
+        refused(&[], &[strict, ("ORCHESTRATOR_RESULTS", "ftp://x")], 2, "ftp://x");
+    }
+    assert!(!world.database().exists(), "nothing was made");
+    let memory = world.command(&run).env("ORCHESTRATOR_DATABASE_URL", "memory").output().expect("run it");
+    assert_eq!(String::from_utf8_lossy(&memory.stdout), "hello Ada\n", "that is nothing wrong");
 }
 
 fn fails() {
