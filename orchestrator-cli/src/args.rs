@@ -310,17 +310,20 @@ pub(crate) enum Limits {
   {name} limits ls --json | jq '.[] | select(.waiting > 0)'")]
     Ls,
     /// Creates or changes a limit; programs that run notice at once
+    ///
+    /// A rate limit stays one until --decay 0 is said; one that was not active is active again unless --inactive is said.
     #[command(after_help = "Examples:
   {name} limits set db 4
-  {name} limits set api 10 --decay 2.5")]
+  {name} limits set api 10 --decay 2.5
+  {name} limits set api 10 --decay 0")]
     Set {
         /// The limit's name
         name: String,
         /// How many slots it has
         #[arg(allow_negative_numbers = true, value_parser = whole::<u32>)]
         slots: u32,
-        /// Makes it a rate limit: so many slots come back each second
-        #[arg(long, value_name = "N")]
+        /// Makes it a rate limit: so many slots come back each second; 0 for none
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
         decay: Option<f64>,
         /// It limits nothing until it is set again
         #[arg(long)]
@@ -340,7 +343,10 @@ pub(crate) enum Limits {
 pub(crate) enum Db {
     /// Shows what is in the database, and how large it is
     Info,
-    /// Brings a database of an older version to the present form; other commands do so, too
+    /// Brings a database of an older version to the present form
+    ///
+    /// So do programs that run flows. Commands that look leave the file as it is, and those that remove something are refused
+    /// until it is done.
     Migrate,
     /// Removes old runs now, with all that is kept of them, as programs do in the background
     ///
@@ -458,6 +464,14 @@ pub(crate) fn parse(program: Program, arguments: impl IntoIterator<Item = OsStri
             Ok(Parsed { globals, command, known })
         }
     }
+}
+
+/// What is wrong with the arguments, without how it is introduced for people.
+pub(crate) fn said(error: &clap::Error) -> String {
+    let said = error.to_string();
+    let said = said.split("\n\nUsage:").next().unwrap_or_default();
+    let said = said.split("\n\nFor more information").next().unwrap_or_default();
+    said.trim_start_matches("error: ").trim().to_owned()
 }
 
 fn command(program: Program, called: &OsStr) -> Command {

@@ -35,8 +35,15 @@ pub async fn cli() -> ExitCode {
 }
 
 async fn run(program: Program, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // What the arguments say is not known if they make no sense.
+    let mut json = arguments.iter().any(|argument| argument == "--json");
     let outcome = match args::parse(program, arguments) {
-        Ok(parsed) => commands::run(parsed).await,
+        Ok(parsed) => {
+            json = parsed.globals.json;
+            commands::run(parsed).await
+        }
+        Err(error) if json && error.use_stderr() => Err(Trouble::usage(args::said(&error))),
         Err(error) => {
             // Also `--help` and `--version`, which are no errors; a closed pipe is none either.
             let _ = error.print();
@@ -47,7 +54,7 @@ async fn run(program: Program, arguments: impl IntoIterator<Item = OsString>) ->
         Ok(code) => code.into(),
         Err(Trouble { code, said: None }) => code.into(),
         Err(Trouble { code, said: Some(said) }) => {
-            print::complain(&said);
+            print::complain(&said, code, json);
             code.into()
         }
     }

@@ -35,8 +35,12 @@ pub(crate) fn note(said: &str) {
     let _ = writeln!(io::stderr(), "{said}");
 }
 
-/// Says what went wrong.
-pub(crate) fn complain(said: &str) {
+/// Says what went wrong: for people, or as an object on one line.
+pub(crate) fn complain(said: &str, code: u8, json: bool) {
+    if json {
+        let error = serde_json::json!({ "error": { "message": said, "exit_code": code } });
+        return note(&error.to_string());
+    }
     let error = if console::colors_enabled_stderr() {
         Style::new().force_styling(true).red().bold().apply_to("error:").to_string()
     } else {

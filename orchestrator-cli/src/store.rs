@@ -86,11 +86,11 @@ impl Session {
     }
 
     /// Ends it; what could not be stored has been reported by then.
-    pub(crate) async fn close(self) {
+    pub(crate) async fn close(self, json: bool) {
         if self.ours
             && let Err(error) = self.orchestrator.shutdown().await
         {
-            crate::print::complain(&error.to_string());
+            crate::print::complain(&error.to_string(), exit::STORE, json);
         }
     }
 }

@@ -81,6 +81,7 @@ pub use transaction::{CommitMode, Transaction, TransactionBuilder, TransactionEr
 
 /// Text as the terminal output has it.
 pub mod text {
+    pub use crate::suggest::nearest;
     pub use crate::terminal::{Short, one_line, short};
 }
 

@@ -1,7 +1,7 @@
 //! The nearest known name for one that is not known.
 
 /// The candidate that was most likely meant, if one is close enough to be worth naming.
-pub(crate) fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = (typed.chars().count() / 3).max(1);
     let begins = |candidate: &str| typed.len() >= 3 && candidate.starts_with(typed);
     let near = candidates.into_iter().filter_map(|candidate| {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use orchestrator::backend::maintenance::Maintenance as _;
 use orchestrator::backend::record::FORMAT_VERSION;
-use orchestrator::backend::sqlite::SqliteBackend;
+use orchestrator::backend::sqlite::{SqliteBackend, SqliteOptions};
 use orchestrator::backend::{
     CacheIndex as _, LimitRecord, Ownership as _, ResultIndex as _, RunHistory as _, SlotLeases as _,
 };
@@ -55,6 +55,43 @@ fn files_of_all_formats_are_brought_up_to_date_and_read() {
         assert!(tell(&again).ends_with("not ended: []\n"));
         assert!(limits(&again).iter().all(|limit| limit.taken == 0), "what they held is free");
     }
+}
+
+#[test]
+fn a_file_of_any_format_is_looked_at_as_it_is() {
+    for format in 1..=FORMAT_VERSION {
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("history.db");
+        std::fs::copy(golden(&format!("format_{format}.db")), &copy).unwrap();
+        let before = std::fs::read(&copy).unwrap();
+        let backend = SqliteBackend::open_with(&copy, SqliteOptions::new().look_only(true)).unwrap();
+        assert_eq!(tell(&backend), std::fs::read_to_string(golden(&format!("format_{format}.txt"))).unwrap());
+        assert_eq!(backend.check().unwrap(), [], "format {format}");
+        let info = backend.info().unwrap();
+        assert_eq!((info.format, info.migrated_from), (format, None));
+        drop(backend);
+        assert!(std::fs::read(&copy).unwrap() == before, "nothing was written");
+    }
+}
+
+#[test]
+fn who_looks_at_an_older_file_sees_what_becomes_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("history.db");
+    std::fs::copy(golden("format_2.db"), &file).unwrap();
+    let looks = SqliteBackend::open_with(&file, SqliteOptions::new().look_only(true)).unwrap();
+    let count = || looks.flow_runs(&FlowRunQuery::new().limit(1000), Timestamp::from_micros(0)).unwrap().len();
+    let there = count();
+    // A program of that version goes on with its work.
+    rusqlite::Connection::open(&file).unwrap().execute("DELETE FROM flow_run WHERE state = 'Failed'", []).unwrap();
+    let fewer = count();
+    assert!(fewer < there, "{fewer} of {there}");
+    let refused = looks.remove(&[]).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(refused.contains("`orchestrator db migrate`"), "{refused}");
+    // And so does one of this version.
+    assert_eq!(SqliteBackend::open(&file).unwrap().info().unwrap().migrated_from, Some(2));
+    assert_eq!((count(), looks.info().unwrap().format), (fewer, FORMAT_VERSION));
+    looks.remove(&[]).unwrap();
 }
 
 /// All that can be read from a file.

@@ -53,7 +53,7 @@ fn limits() {
     let answer = world.ask(&["limits", "rm", "api"]);
     assert_eq!(answer.code, Some(4));
     assert_eq!(answer.err, "error: there is no limit 'api': there are db, off\n");
-    assert_eq!(world.ask(&["limits", "set", "x", "1", "--decay", "0"]).code, Some(2));
+    assert_eq!(world.ask(&["limits", "set", "x", "1", "--decay", "-1"]).code, Some(2));
 }
 
 fn cache() {

@@ -45,7 +45,7 @@ pub(super) async fn cancel(orchestrator: &Orchestrator, runs: &[String], json: b
                     false => Trouble::from(error),
                 };
                 code = code.max(trouble.code);
-                print::complain(trouble.said.as_deref().unwrap_or_default());
+                print::complain(trouble.said.as_deref().unwrap_or_default(), trouble.code, json);
             }
         }
     }

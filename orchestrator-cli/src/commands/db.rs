@@ -2,14 +2,16 @@
 
 use chrono::{DateTime, Utc};
 use indicatif::HumanBytes;
+use orchestrator_core::backend::record::FORMAT_VERSION;
 use orchestrator_core::results::ResultsInfo;
 use orchestrator_core::text::one_line;
 use orchestrator_core::{Orchestrator, Retention, StoreInfo, Timestamp};
 use serde::Serialize;
 
+use crate::args::Globals;
 use crate::exit::{self, Trouble};
 use crate::print::{self, Facts, Table};
-use crate::time;
+use crate::{store, time};
 
 #[derive(Serialize)]
 struct InfoJson {
@@ -88,7 +90,11 @@ pub(super) async fn info(orchestrator: &Orchestrator, json: bool) -> Result<(), 
         return print::json(&InfoJson::new(info, results, retention));
     }
     let mut facts = Facts::default();
-    facts.add("format", info.format.to_string());
+    let older = match info.format {
+        FORMAT_VERSION => String::new(),
+        _ => format!(", which is not the present one, {FORMAT_VERSION}: `db migrate` brings it there"),
+    };
+    facts.add("format", format!("{}{older}", info.format));
     facts.add("file", HumanBytes(info.file_bytes).to_string());
     facts.add("log", HumanBytes(info.wal_bytes).to_string());
     facts.add("not used", HumanBytes(info.free_bytes).to_string());
@@ -124,9 +130,17 @@ struct MigratedJson {
     migrated_from: Option<u32>,
 }
 
-/// Opening it has done it.
-pub(super) async fn migrate(orchestrator: &Orchestrator, json: bool) -> Result<(), Trouble> {
-    let StoreInfo { location, format, migrated_from, .. } = orchestrator.store_info().await?;
+pub(super) async fn migrate(globals: &Globals) -> Result<(), Trouble> {
+    let json = globals.json;
+    let looker = store::look(globals).await?;
+    let mut info = looker.store_info().await?;
+    if info.format != FORMAT_VERSION {
+        // Opening it to write does it.
+        let opened = store::change(globals).await?;
+        info = opened.store_info().await?;
+        opened.shutdown().await?;
+    }
+    let StoreInfo { location, format, migrated_from, .. } = info;
     if json {
         return print::json(&MigratedJson { format, migrated_from });
     }

@@ -1,7 +1,7 @@
 //! `limits ls`, `set` and `rm`.
 
-use orchestrator_core::Orchestrator;
-use orchestrator_core::text::one_line;
+use orchestrator_core::text::{self, one_line};
+use orchestrator_core::{Limit, Orchestrator};
 
 use crate::exit::Trouble;
 use crate::json::LimitJson;
@@ -40,11 +40,16 @@ pub(super) struct Wanted {
 
 pub(super) async fn set(orchestrator: &Orchestrator, wanted: Wanted, json: bool) -> Result<(), Trouble> {
     let Wanted { name, slots, decay, inactive } = wanted;
-    if decay.is_some_and(|decay| !(decay.is_finite() && decay > 0.0)) {
+    if decay.is_some_and(|decay| !(decay.is_finite() && decay >= 0.0)) {
         return Err(Trouble::usage(
-            "the decay is the number of slots that come back each second: expected more than 0",
+            "the decay is the number of slots that come back each second: expected more than 0, or 0 for none",
         ));
     }
+    // What is not spoken of stays.
+    let decay = match decay {
+        Some(decay) => Some(decay).filter(|decay| *decay > 0.0),
+        None => find(orchestrator.limits().await?, &name).and_then(|limit| limit.slot_decay),
+    };
     let mut limit = orchestrator.limit(&name, slots);
     if let Some(decay) = decay {
         limit = limit.slot_decay(decay);
@@ -53,8 +58,7 @@ pub(super) async fn set(orchestrator: &Orchestrator, wanted: Wanted, json: bool)
         limit = limit.inactive();
     }
     limit.await?;
-    let limit = orchestrator.limits().await?.into_iter().find(|limit| limit.name == name);
-    match limit {
+    match find(orchestrator.limits().await?, &name) {
         Some(limit) if json => print::json(&LimitJson::from(limit)),
         limit => {
             let decay = limit.as_ref().and_then(|limit| limit.slot_decay);
@@ -64,6 +68,10 @@ pub(super) async fn set(orchestrator: &Orchestrator, wanted: Wanted, json: bool)
             print::out(&format!("limit '{}' has {slots} slots{back}{open}\n", one_line(&name)))
         }
     }
+}
+
+fn find(limits: Vec<Limit>, name: &str) -> Option<Limit> {
+    limits.into_iter().find(|limit| limit.name == name)
 }
 
 pub(super) async fn remove(orchestrator: &Orchestrator, name: &str, yes: bool, json: bool) -> Result<(), Trouble> {
@@ -84,7 +92,9 @@ pub(super) async fn remove(orchestrator: &Orchestrator, name: &str, yes: bool, j
         }
         return print::out(&format!("limit '{}' is removed\n", one_line(name)));
     }
+    let meant = text::nearest(name, limits.iter().map(|limit| limit.name.as_str()));
+    let meant = meant.map(|near| format!("did you mean '{}'? ", one_line(near))).unwrap_or_default();
     let known: Vec<_> = limits.iter().map(|limit| one_line(&limit.name)).collect();
     let known = if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
-    Err(Trouble::not_found(format!("there is no limit '{}': {known}", one_line(name))))
+    Err(Trouble::not_found(format!("there is no limit '{}': {meant}{known}", one_line(name))))
 }

@@ -65,7 +65,7 @@ async fn look(globals: &Globals, command: Look, known: Command) -> Result<u8, Tr
             }
         },
         Look::Db(Db::Info) => db::info(&store::look(globals).await?, globals.json).await,
-        Look::Db(Db::Migrate) => db::migrate(&store::look(globals).await?, globals.json).await,
+        Look::Db(Db::Migrate) => db::migrate(globals).await,
         Look::Db(Db::Prune { older_than, keep, dry_run, yes }) => {
             let wanted = prune::Wanted { older_than, keep, dry_run, yes };
             prune::prune(&store::look(globals).await?, wanted, globals.json).await

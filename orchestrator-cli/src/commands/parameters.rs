@@ -36,7 +36,7 @@ impl Typed {
         };
         let mut given = Vec::new();
         for param in &self.params {
-            let Some((name, text)) = param.split_once('=') else {
+            let Some((name, text)) = param.split_once('=').filter(|(name, _)| !name.is_empty()) else {
                 return Err(Trouble::usage(format!(
                     "--param was given '{}': expected NAME=VALUE, such as --param depth=3",
                     one_line(param)

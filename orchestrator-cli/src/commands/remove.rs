@@ -30,6 +30,10 @@ struct RemovedJson {
 
 pub(super) async fn remove(orchestrator: &Orchestrator, wanted: Wanted, json: bool) -> Result<(), Trouble> {
     let runs = chosen(orchestrator, &wanted).await?;
+    if runs.is_empty() && !json {
+        print::note("nothing to remove: no run that has ended is that old");
+        return Ok(());
+    }
     if !runs.is_empty() && !wanted.yes {
         confirm(orchestrator, &runs).await?;
     }

@@ -77,7 +77,7 @@ pub(super) async fn resume(globals: &Globals, text: Option<&str>) -> Result<u8, 
         Ok(started) => finish(&started, &mut interrupted, globals.json).await,
         Err(error) => Err(elsewhere(error.into(), &run, "resume")),
     };
-    session.close().await;
+    session.close(globals.json).await;
     outcome
 }
 
@@ -140,7 +140,7 @@ async fn start(globals: &Globals, flow: &str, parameters: Value) -> Result<u8, T
         print::note(&format!("waiting for flow run '{}', which had crashed and goes on", one_line(&run.name())));
         run.wait().await;
     }
-    session.close().await;
+    session.close(globals.json).await;
     outcome
 }
 
@@ -151,11 +151,10 @@ async fn finish(started: &StartedFlow, interrupted: &mut Interrupted, json: bool
     match started.await {
         Ok(_) => print_result(started.result(), json).map(|()| exit::SUCCESS),
         Err(error) => {
-            print::complain(&one_line(&error.to_string()));
-            if let Some(code) = interrupted.code() {
-                return Ok(code);
-            }
-            Ok(if state.kind == StateType::Cancelled { exit::CANCELLED } else { exit::FAILED })
+            let ended = if state.kind == StateType::Cancelled { exit::CANCELLED } else { exit::FAILED };
+            let code = interrupted.code().unwrap_or(ended);
+            print::complain(&one_line(&error.to_string()), code, json);
+            Ok(code)
         }
     }
 }

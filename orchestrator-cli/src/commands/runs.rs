@@ -118,6 +118,14 @@ async fn flow_facts(orchestrator: &Orchestrator, run: &FlowRun, facts: &mut Fact
         }
     }
     time_facts(&Times { created: run.created, started: run.start_time, ended: run.end_time }, facts);
+    if run.run_count > 1 {
+        let states = orchestrator.states(run.id).await?;
+        let ended = states.windows(2).filter(|pair| pair[0].is_terminal());
+        let lain = ended.map(|pair| time::between(pair[0].timestamp, pair[1].timestamp)).sum::<Duration>();
+        if !lain.is_zero() {
+            facts.add("", format!("of which {} lay between an end and a resume", time::short(lain)));
+        }
+    }
     facts.add("process", format!("{} on {}", run.pid, one_line(&run.host)));
     common_facts(run.version.as_deref(), &run.tags, facts);
     if !run.parameters.is_null() {

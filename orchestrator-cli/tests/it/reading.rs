@@ -310,6 +310,23 @@ fn what_cannot_be_changed_is_refused() {
 }
 
 #[test]
+fn a_file_of_an_older_format_that_may_only_be_read() {
+    let world = World::empty();
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/format_2.db"), world.database()).expect("copy");
+    world.permit(0o444, 0o555);
+    let before = world.files();
+    let answer = world.ask_stranger(&["runs", "ls"]);
+    assert_eq!((answer.code, answer.err.as_str()), (Some(0), ""));
+    assert!(answer.out.contains("Paused"), "{}", answer.out);
+    let answer = world.ask_stranger(&["db", "migrate"]);
+    assert_eq!((answer.code, answer.out.as_str()), (Some(5), ""));
+    let said = "it has format 2 and is to be brought to format 3 first, but it may only be read";
+    assert!(answer.err.contains(said), "{}", answer.err);
+    assert!(world.files() == before);
+    world.permit(0o644, 0o755);
+}
+
+#[test]
 fn what_is_no_database_that_can_be_read_is_named() {
     let world = World::new();
     let says = |wanted: &str| {
@@ -328,10 +345,6 @@ fn what_is_no_database_that_can_be_read_is_named() {
     by_hand("PRAGMA user_version = 99");
     world.permit(0o444, 0o555);
     says("it has format 99, written by a newer version of orchestrator");
-    world.permit(0o644, 0o755);
-    by_hand("PRAGMA user_version = 2");
-    world.permit(0o444, 0o555);
-    says("it has format 2 and is to be brought to format 3 first, but it may only be read");
     world.permit(0o644, 0o755);
     fs::write(world.database(), "not a database at all, whatever its name says").expect("write");
     world.permit(0o444, 0o555);

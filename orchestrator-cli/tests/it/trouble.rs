@@ -47,6 +47,77 @@ fn a_database_of_a_newer_version_or_of_somebody_else_is_refused() {
     assert_eq!(world.ask(&["runs", "ls"]).code, Some(5));
 }
 
+/// A file that the library of that format wrote.
+fn older(format: u32) -> World {
+    let world = World::empty();
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden");
+    fs::copy(format!("{golden}/format_{format}.db"), world.database()).expect("copy the file");
+    world
+}
+
+#[test]
+fn looking_leaves_a_file_of_an_older_format_as_it_is() {
+    for format in [1, 2] {
+        let world = older(format);
+        let before = fs::read(world.database()).expect("read the file");
+        let runs = world.json(&["runs", "ls", "--all", "--limit", "1000"]);
+        let runs = runs.as_array().expect("an array");
+        assert!(!runs.is_empty());
+        for run in runs {
+            let id = run["id"].as_str().expect("an id");
+            for command in ["show", "tree", "states", "logs", "explain"] {
+                world.json(&["runs", command, id]);
+            }
+        }
+        for command in [&["tasks", "ls"][..], &["limits", "ls"], &["cache", "ls"]] {
+            world.json(command);
+        }
+        assert_eq!(world.json(&["db", "check"]), serde_json::json!([]));
+        assert_eq!(world.json(&["db", "info"])["format"], format);
+        let said = world.tell(&["db", "info"]);
+        assert!(said.contains(&format!("{format}, which is not the present one, 3: `db migrate` brings it")), "{said}");
+        assert!(fs::read(world.database()).expect("read the file") == before, "nothing was written");
+        assert_eq!(fs::read_dir(world.folder()).expect("a folder").count(), 1, "no file was made beside it");
+    }
+}
+
+#[test]
+fn a_file_of_an_older_format_is_changed_after_db_migrate() {
+    let world = older(2);
+    let before = fs::read(world.database()).expect("read the file");
+    for command in [&["runs", "rm", "--older-than", "0s", "--state", "failed", "--yes"][..], &["db", "compact"]] {
+        let answer = world.ask(command);
+        assert_eq!((answer.code, answer.out.as_str()), (Some(5), ""), "{command:?}: {}", answer.err);
+        let said = "it has format 2, and nothing is written into it before it is brought to format 3: `orchestrator db migrate`";
+        assert!(answer.err.contains(said), "{command:?}: {}", answer.err);
+    }
+    assert!(fs::read(world.database()).expect("read the file") == before, "nothing was written");
+    assert_eq!(world.json(&["db", "migrate"]), serde_json::json!({ "format": 3, "migrated_from": 2 }));
+    assert_eq!(world.json(&["db", "migrate"]), serde_json::json!({ "format": 3, "migrated_from": null }));
+    world.tell(&["runs", "rm", "--older-than", "0s", "--state", "failed", "--yes"]);
+    assert_eq!(world.tell(&["db", "check"]), "nothing is wrong\n");
+}
+
+#[test]
+fn an_error_is_an_object_on_the_last_line_for_those_who_want_json() {
+    let world = World::new();
+    for (command, code, said) in [
+        (&["runs", "show", "nobody"][..], 4, "there is no run 'nobody'"),
+        (&["runs", "ls", "--limit", "-1"], 2, "invalid value '-1' for '--limit <N>'"),
+        (&["rums"], 2, "unrecognized subcommand 'rums'"),
+        (&["runs", "cancel", "brave-otter"], 2, "brave-otter"),
+        (&["runs", "ls", "--database", "sqlite:/nowhere/at/all.db"], 5, "there is none yet"),
+    ] {
+        let answer = world.ask(&[command, &["--json"]].concat());
+        assert_eq!(answer.code, Some(code), "{command:?}: {}", answer.err);
+        let line = answer.err.lines().last().expect("a line");
+        let error: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(error["error"]["exit_code"], code);
+        let message = error["error"]["message"].as_str().expect("a message");
+        assert!(message.contains(said) && !message.contains("error:") && !message.contains("Usage"), "{message}");
+    }
+}
+
 #[test]
 fn the_database_is_named_by_the_option_or_the_environment() {
     let (world, elsewhere) = (World::new(), World::empty());

@@ -128,7 +128,8 @@ impl fmt::Display for Retention {
             write!(f, "{}{name}", seconds / unit)?;
         }
         f.write_str(comma)?;
-        self.runs.map_or(Ok(()), |runs| write!(f, "{runs} runs"))
+        let plural = |runs| if runs == 1 { "" } else { "s" };
+        self.runs.map_or(Ok(()), |runs| write!(f, "{runs} run{}", plural(runs)))
     }
 }
 
@@ -180,7 +181,7 @@ mod tests {
             ("61s", Retention::off().age(Duration::from_secs(61)), "61s"),
             ("0s", Retention::off().age(Duration::ZERO), "0s"),
             ("10000 runs", Retention::off().runs(10_000), "10000 runs"),
-            ("1 run", Retention::off().runs(1), "1 runs"),
+            ("1 run", Retention::off().runs(1), "1 run"),
             (" 7d , 50runs ", days(7).runs(50), "7d,50 runs"),
             ("50 runs,7d", days(7).runs(50), "7d,50 runs"),
             ("OFF", Retention::off(), "off"),

@@ -204,11 +204,12 @@ impl SqliteBackend {
     }
 
     /// A connection that nobody reads from, or else who is to be covered by a new one. Those that were in use when somebody
-    /// was found to be gone are closed.
+    /// was found to be gone are closed, and those that would read what the file was.
     fn idle_reader(&self) -> (Option<Reader>, Vec<Gone>) {
         let gone = lock(&self.gone);
         let mut readers = lock(&self.readers);
-        let outdated: Vec<Reader> = readers.extract_if(.., |reader| reader.covers != gone.len()).collect();
+        let is_outdated = |reader: &mut Reader| reader.covers != gone.len() || reader.is_behind();
+        let outdated: Vec<Reader> = readers.extract_if(.., is_outdated).collect();
         let idle = readers.pop();
         drop(readers);
         let gone = if idle.is_none() { gone.clone() } else { Vec::new() };

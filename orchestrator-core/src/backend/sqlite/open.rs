@@ -30,14 +30,10 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened, Backe
     }
     if options.look_only {
         let reader = to_look(path, options)?;
-        match schema::check(&reader.connection, &path.display().to_string())? {
-            Some(FORMAT_VERSION) => return Ok(Opened::ToLook(reader)),
-            None => return Err(BackendError::new(BackendErrorKind::Missing, opening(path))),
-            Some(found) if reader.connection.is_readonly("main").doing(|| opening(path))? => {
-                return Err(may_only_be_read(path, Some(found)));
-            }
-            Some(_) => {}
+        if schema::check(&reader.connection, &path.display().to_string())?.is_none() {
+            return Err(BackendError::new(BackendErrorKind::Missing, opening(path)));
         }
+        return reader.in_present_format().doing(|| opening(path)).map(Opened::ToLook);
     }
     let (connection, migrated_from) = to_write(path, options)?;
     Ok(Opened::ToWrite(connection, migrated_from))
@@ -137,14 +133,29 @@ pub(super) fn another(path: &Path, options: &SqliteOptions) -> rusqlite::Result<
         let readonly = ffi::Error::new(ffi::SQLITE_READONLY);
         return Err(rusqlite::Error::SqliteFailure(readonly, Some("it may only be read".to_owned())));
     }
+    if options.look_only {
+        match schema::format(&connection)? {
+            FORMAT_VERSION => {}
+            found => return Err(not_to_be_written(found)),
+        }
+    }
     prepare_to_write(&connection, options)?;
     Ok(connection)
+}
+
+/// Who only looks leaves it to others to bring a file to the present format.
+fn not_to_be_written(found: u32) -> rusqlite::Error {
+    let said = format!(
+        "it has format {found}, and nothing is written into it before it is brought to format {FORMAT_VERSION}: \
+         `orchestrator db migrate` does so, and any pipeline of this version that uses it"
+    );
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), Some(said))
 }
 
 /// One more connection that reads.
 pub(super) fn reader(path: &Path, options: &SqliteOptions, gone: &[gone::Gone]) -> rusqlite::Result<Reader> {
     let mut reader = if options.look_only {
-        Reader::look(path, options.busy_timeout)?
+        Reader::look(path, options.busy_timeout)?.in_present_format()?
     } else {
         Reader::open(path, options.busy_timeout)?
     };

@@ -4,17 +4,22 @@
 //! write the database makes no such file, which its owner could not write then; and there may be no room for one. Without
 //! it the database is read under no lock at all: what was read counts only if database and log are the same before and
 //! afterwards, otherwise it is read again.
+//!
+//! A file of an older format is left as it is: what is read is a copy of it, which is brought to the present one. The copy
+//! belongs to the connection, is in memory as far as it is small, and is made anew when the file was changed.
 
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::error::is_full;
-use super::open;
+use super::{open, schema};
+use crate::backend::record::FORMAT_VERSION;
 
 /// What SQLite calls its access to files without locks.
 const WITHOUT_LOCKS: &str = if cfg!(windows) { "win32-none" } else { "unix-none" };
@@ -30,8 +35,18 @@ pub(super) struct Reader {
     path: PathBuf,
     /// How many orchestrators that are gone it shows as such.
     pub(super) covers: usize,
-    /// What it reads, if it does so under no lock.
-    seen: Option<Seen>,
+    reads: Reads,
+}
+
+/// What a connection reads.
+#[derive(Debug)]
+enum Reads {
+    /// The file, in step with those who write it.
+    Shared,
+    /// The file, under no lock.
+    WithoutLocks(Seen),
+    /// A copy of what the file was.
+    Copy(Seen),
 }
 
 impl Reader {
@@ -41,7 +56,7 @@ impl Reader {
             connection: Connection::open_with_flags(path, open::flags())?,
             path: path.to_owned(),
             covers: 0,
-            seen: None,
+            reads: Reads::Shared,
         }
         .prepared(patience)
     }
@@ -67,7 +82,8 @@ impl Reader {
         if may_share {
             // What those have left who were killed is folded in by somebody who writes; files that are made here go again.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
-            let reader = Self { connection, path: path.to_owned(), covers: 0, seen: None }.prepared(patience)?;
+            let reader =
+                Self { connection, path: path.to_owned(), covers: 0, reads: Reads::Shared }.prepared(patience)?;
             match reader.connection.pragma_query_value(None, "schema_version", |_| Ok(())) {
                 Err(error) if cannot_share(&error) => {}
                 done => return done.map(|()| reader),
@@ -90,7 +106,7 @@ impl Reader {
             Connection::open_with_flags(immutable(path), flags | OpenFlags::SQLITE_OPEN_URI)?
         };
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        Ok(Self { connection, path: path.to_owned(), covers: 0, seen: Some(seen) })
+        Ok(Self { connection, path: path.to_owned(), covers: 0, reads: Reads::WithoutLocks(seen) })
     }
 
     fn prepared(self, patience: Duration) -> rusqlite::Result<Self> {
@@ -106,7 +122,44 @@ impl Reader {
 
     /// Whether what was read may not have been there at any one time.
     pub(super) fn is_outdated(&self) -> bool {
-        self.seen.as_ref().is_some_and(|seen| *seen != Seen::of(&self.path))
+        matches!(&self.reads, Reads::WithoutLocks(seen) if *seen != Seen::of(&self.path))
+    }
+
+    /// Whether what will be read is not what the file is by now.
+    pub(super) fn is_behind(&self) -> bool {
+        match &self.reads {
+            Reads::Shared => false,
+            Reads::WithoutLocks(seen) | Reads::Copy(seen) => *seen != Seen::of(&self.path),
+        }
+    }
+
+    /// The same in the present format, of a file that is ours: a copy, if the file has an older one.
+    pub(super) fn in_present_format(self) -> rusqlite::Result<Self> {
+        let format = schema::format(&self.connection)?;
+        if format >= FORMAT_VERSION {
+            return Ok(self);
+        }
+        self.copied(format).map_err(|error| {
+            let failure = error.sqlite_error().copied().unwrap_or(ffi::Error::new(ffi::SQLITE_ERROR));
+            let said = format!(
+                "it has format {format}, and no copy of it can be made and brought to format {FORMAT_VERSION} to be looked \
+                 at: {error}; `orchestrator db migrate` brings the file itself there"
+            );
+            rusqlite::Error::SqliteFailure(failure, Some(said))
+        })
+    }
+
+    fn copied(self, format: u32) -> rusqlite::Result<Self> {
+        let seen = Seen::of(&self.path);
+        // A database of its own that goes with the connection.
+        let mut connection = Connection::open("")?;
+        let step = Backup::new(&self.connection, &mut connection)?.step(-1)?;
+        if step != StepResult::Done || self.is_outdated() {
+            return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None));
+        }
+        // The number stays that of the file.
+        schema::bring_on(&connection, format)?;
+        Ok(Self { connection, path: self.path, covers: 0, reads: Reads::Copy(seen) })
     }
 }
 
@@ -115,8 +168,8 @@ pub(super) fn cannot_share(error: &rusqlite::Error) -> bool {
     let rusqlite::Error::SqliteFailure(failure, _) = error else { return false };
     is_full(*failure)
         || matches!(failure.code, ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied)
-        || failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMOPEN
-        || failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMMAP
+        || failure.extended_code == ffi::SQLITE_IOERR_SHMOPEN
+        || failure.extended_code == ffi::SQLITE_IOERR_SHMMAP
 }
 
 /// The file that SQLite keeps beside the database under its name and that ending.

@@ -89,13 +89,22 @@ pub(super) fn migrate(connection: &mut Connection, name: &str) -> Result<Option<
     if version == Some(FORMAT_VERSION) {
         return Ok(None);
     }
-    for migration in MIGRATIONS.iter().skip(version.unwrap_or(0) as usize).copied().flatten() {
-        transaction.execute_batch(migration).doing(doing)?;
-    }
+    bring_on(&transaction, version.unwrap_or(0)).doing(doing)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID).doing(doing)?;
     transaction.pragma_update(None, "user_version", FORMAT_VERSION).doing(doing)?;
     transaction.commit().doing(doing)?;
     Ok(version)
+}
+
+/// Changes the tables of that format into those of the present one.
+pub(super) fn bring_on(connection: &Connection, format: u32) -> rusqlite::Result<()> {
+    let mut steps = MIGRATIONS.iter().skip(format as usize).copied().flatten();
+    steps.try_for_each(|step| connection.execute_batch(step))
+}
+
+/// The number in a file that is ours.
+pub(super) fn format(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0)).map(i32::unsigned_abs)
 }
 
 /// Whether pages at the end of the file can be given back one by one.

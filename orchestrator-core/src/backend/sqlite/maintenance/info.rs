@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{SqliteBackend, schema};
 use crate::backend::maintenance::{StoreInfo, TableInfo};
-use crate::backend::record::{FORMAT_VERSION, Process};
+use crate::backend::record::Process;
 use crate::clock::Timestamp;
 
 /// The sizes of tables are given for files up to this size: each page is looked at for them.
@@ -27,7 +27,7 @@ pub(super) fn read(connection: &Connection, backend: &SqliteBackend) -> rusqlite
     };
     Ok(StoreInfo {
         location: backend.path.display().to_string(),
-        format: FORMAT_VERSION,
+        format: schema::format(&now)?,
         migrated_from: backend.migrated_from,
         file_bytes,
         wal_bytes,
