@@ -4,11 +4,14 @@ use proptest::prelude::*;
 use rusqlite::types::{FromSql, Value, ValueRef};
 
 use super::*;
-use crate::backend::Ownership as _;
 use crate::backend::maintenance::Maintenance as _;
 use crate::backend::record::RunEvent;
 use crate::backend::sqlite::look::Reason;
 use crate::backend::sqlite::packed::{Json, Name, Paused, Reference, References, States, Tags};
+use crate::backend::{
+    ClaimLeases as _, LimitSetting, Ownership as _, RequestNo, Requests as _, SlotClass, SlotLeases as _, SlotPlace,
+    SlotTrade,
+};
 
 const TABLES: [&str; 10] =
     ["task_run", "flow_run", "history", "amendment", "log", "cache", "result", "function", "process", "upkeep"];
@@ -57,13 +60,9 @@ struct Sample {
     columns: Vec<(String, String)>,
 }
 
-fn sample() -> Sample {
-    let folder = folder();
-    let path = folder.path().join("history.db");
-    let (task, flow) = (new_task(), new_flow());
-    drop(open(&path));
-    // The same tables without the types that keep other values out.
-    let connection = Connection::open(&path).expect("open by hand");
+/// Makes the tables the same without the types that keep other values out; gives their columns.
+fn lax(path: &Path, wanted: &[&str]) -> Vec<(String, String)> {
+    let connection = Connection::open(path).expect("open by hand");
     let mut statement = connection
         .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND sql LIKE '%STRICT%'")
         .expect("p");
@@ -74,7 +73,7 @@ fn sample() -> Sample {
         .expect("read");
     drop(statement);
     let mut columns = Vec::new();
-    for (name, sql) in tables.into_iter().filter(|(name, _)| TABLES.contains(&name.as_str())) {
+    for (name, sql) in tables.into_iter().filter(|(name, _)| wanted.contains(&name.as_str())) {
         connection.execute_batch("PRAGMA writable_schema = ON").expect("by hand");
         let lax = sql.replace("STRICT, WITHOUT ROWID", "WITHOUT ROWID").replace("STRICT", "").replace("NOT NULL", "");
         connection.execute("UPDATE sqlite_schema SET sql = ?2 WHERE name = ?1", [&name, &lax]).expect("by hand");
@@ -83,8 +82,15 @@ fn sample() -> Sample {
         columns.extend(names.map(|column| (name.clone(), column.expect("a name"))));
     }
     connection.execute_batch("PRAGMA writable_schema = RESET").expect("by hand");
-    drop(connection);
+    columns
+}
 
+fn sample() -> Sample {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let (task, flow) = (new_task(), new_flow());
+    drop(open(&path));
+    let columns = lax(&path, &TABLES);
     let backend = open(&path);
     let Event::Run(child) = run(task.into()) else { unreachable!("it is a run's event") };
     let info = RunInfo { flow_run: Some(flow), parent: Some(flow.into()), ..child.run.clone() };
@@ -174,6 +180,93 @@ fn rows_with_anything_in_them_are_read_or_refused() {
         }
         Ok(())
     });
+    outcome.expect("nothing panics");
+}
+
+const SHARED: [&str; 11] = [
+    "process",
+    "slot_limit",
+    "slot_holder",
+    "slot_wait",
+    "slot_backlog",
+    "cache_claim",
+    "lease_version",
+    "request",
+    "crash",
+    "interrupted",
+    "unreferenced",
+];
+
+/// What processes share, as it is before each change.
+const AS_IT_WAS: &str = "
+    DELETE FROM process; DELETE FROM slot_limit; DELETE FROM slot_holder; DELETE FROM slot_wait; DELETE FROM slot_backlog;
+    DELETE FROM cache_claim; DELETE FROM lease_version; DELETE FROM request; DELETE FROM crash; DELETE FROM interrupted;
+    DELETE FROM unreferenced;
+    INSERT INTO process (no, host, pid, namespace, started, session, lease_until, heard) VALUES (1, 'h', 2, 3, 4, 5, 6, 7);
+    INSERT INTO slot_limit VALUES ('l', 2, NULL, 1, 1.0, 0, 1), ('r', 3, 0.5, 1, 2.5, 10, 2);
+    INSERT INTO slot_holder VALUES ('l', 1, 1, 1, 0, NULL, NULL);
+    INSERT INTO slot_wait VALUES ('l', 2, 0, 1, 2, 2, NULL, NULL, NULL), ('r', 2, 0, 1, 3, 1, NULL, NULL, NULL);
+    INSERT INTO slot_backlog VALUES ('l', 1, 4);
+    INSERT INTO cache_claim VALUES (zeroblob(32), 1, 1, 0, zeroblob(16), 'n');
+    INSERT INTO lease_version VALUES (1);
+    INSERT INTO request VALUES (1, 1, zeroblob(16), 1, '\"Cancel\"', 0, 0, '\"Done\"');
+    INSERT INTO crash VALUES (zeroblob(16), 1);
+    INSERT INTO interrupted VALUES (zeroblob(16), 0);
+    INSERT INTO unreferenced VALUES ('s', 'a/b')";
+
+#[test]
+fn what_processes_share_is_read_or_refused_whatever_it_is() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    drop(open(&path));
+    let columns = lax(&path, &SHARED);
+    let backend = open(&path);
+    let run = RunId::from(FlowRunId::from_uuid(uuid::Uuid::nil()));
+    let (owner, key, now) = (OwnerNo(1), CacheKey([0; 32]), Timestamp::from_micros(20));
+    let place = SlotPlace { class: SlotClass::Ordinary, since: now, owner, ticket: 2 };
+    let read_all = || {
+        let answers = [
+            backend.owners().map(drop),
+            backend.owner_of(run).map(drop),
+            backend.limits(now).map(drop),
+            backend.version().map(drop),
+            backend.waits_of(run).map(drop),
+            backend.standing("l", place, 5, now).map(drop),
+            backend.standing("r", place, 5, now).map(drop),
+            backend.look(owner, now).map(drop),
+            backend.claimed(owner, &[key]).map(drop),
+            backend.answered(RequestNo(1)).map(drop),
+            backend.take_requests(owner).map(drop),
+            backend.trade(owner, &SlotTrade { over: vec![1], ..SlotTrade::default() }, now).map(drop),
+            backend.declare_limit("l", LimitSetting { slots: 3, decay: Some(1.0), active: true }, now),
+        ];
+        for error in answers.into_iter().filter_map(Result::err) {
+            let text = error.to_string();
+            assert!(text.starts_with("cannot ") && text.contains("history.db"), "{text}");
+        }
+    };
+    let writer = Connection::open(&path).expect("open by hand");
+    let change = |changes: &[((String, String), Value)]| {
+        writer.execute_batch(&format!("BEGIN IMMEDIATE; {AS_IT_WAS}")).expect("as it was");
+        for ((table, column), value) in changes {
+            // Keys may be refused: they are of one type.
+            let _ = writer.execute(&format!("UPDATE {table} SET {column} = ?1"), [value]);
+        }
+        writer.execute_batch("COMMIT").expect("commit");
+    };
+    change(&[]);
+    assert_eq!(backend.limits(now).expect("it is whole").len(), 2);
+    assert_eq!(backend.owners().expect("it is whole").len(), 1);
+    let cases = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
+    let place = proptest::sample::select(columns);
+    let outcome = proptest::test_runner::TestRunner::new(cases).run(
+        &proptest::collection::vec((place, value()), 1..4),
+        |changes| {
+            change(&changes);
+            read_all();
+            Ok(())
+        },
+    );
     outcome.expect("nothing panics");
 }
 
