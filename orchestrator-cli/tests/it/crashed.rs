@@ -53,6 +53,8 @@ fn what_earlier_attempts_called_is_folded() {
         went(&fetch(7, &inner, 0), &[(Pending, 2_040), (Running, 2_041), (Completed, 2_050)], None, 1),
         went(&fetch(8, &inner, 1), &[(Pending, 2_240), (Running, 2_241), (Completed, 2_250)], None, 1),
     ]);
+    let shown = world.tell(&["runs", "show", "merry-wren"]);
+    assert!(shown.contains("of which 1s lay between an end and a resume"), "{shown}");
     let tree = world.tell(&["runs", "tree", "merry-wren"]);
     let lines = |tree: &str| tree.lines().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(
