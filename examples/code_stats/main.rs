@@ -8,7 +8,8 @@
 //! cargo run --release --example code_stats -- ~/.cargo/registry/src   # again: every file comes from the cache
 //! ```
 //!
-//! The same holds if the first one was killed half-way: what it had read is in the cache.
+//! The same holds if the first one was killed half-way: what it had read is in the cache, but for what was on its way there in the
+//! last moment.
 
 mod report;
 

@@ -112,7 +112,7 @@ fn unknown() {
 
 fn misled() {
     let world = World::new();
-    std::fs::write(world.path("other.db"), "not a database at all").expect("write a file");
+    fs::write(world.path("other.db"), "not a database at all").expect("write a file");
     let other = format!("sqlite:{}", world.path("other.db").display());
     let run = ["run", "greet", "--param", "name=Ada"];
     let refused = |given: &[&str], variables: &[(&str, &str)], code: i32, said: &str| {
