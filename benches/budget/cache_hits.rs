@@ -2,11 +2,13 @@
 //! encode the arguments, hash them, look the result up.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use orchestrator::prelude::*;
+use tokio::runtime::Runtime;
 
-use crate::measure::{Effort, PerOperation, runtime, time_under};
+use crate::measure::{Effort, PerOperation, count_under, runtime, time_under};
 use crate::report::{Budget, Row};
 
 /// So many different results are in the cache.
@@ -61,12 +63,28 @@ async fn looked_up(#[param(skip)] results: Arc<Results>, tasks: u64) -> Result<u
     Ok(sum)
 }
 
+pub(crate) fn count(runtime: &Runtime, _: &Path, tasks: u64) {
+    count_under(runtime, || async move {
+        cached(KEYS).await?;
+        cached(tasks).await
+    });
+}
+
+pub(crate) fn count_looked_up(runtime: &Runtime, _: &Path, tasks: u64) {
+    let results = results();
+    count_under(runtime, || looked_up(results, tasks));
+}
+
+/// What is looked up where nothing of ours does it.
+fn results() -> Arc<Results> {
+    Arc::new(RwLock::new((0..KEYS).map(|number| (key(number), Arc::new(number * number))).collect()))
+}
+
 pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
     let tasks = effort.size(100_000);
     let expected = (0..tasks).map(|number| (number % KEYS).pow(2)).sum::<u64>();
     let runtime = runtime();
-    let results: Arc<Results> = Arc::default();
-    results.write().expect("nobody panics").extend((0..KEYS).map(|number| (key(number), Arc::new(number * number))));
+    let results = results();
     let compared = effort.compare(
         || {
             let (sum, elapsed) =

@@ -1,9 +1,12 @@
 //! A chain of tasks, each of which takes the future of the last. Floor: spawned tasks, each of which awaits the handle
 //! of the last.
 
-use orchestrator::prelude::*;
+use std::path::Path;
 
-use crate::measure::{Effort, PerOperation, runtime, time_bare, time_ours};
+use orchestrator::prelude::*;
+use tokio::runtime::Runtime;
+
+use crate::measure::{Effort, PerOperation, count_under, runtime, time_bare, time_ours};
 use crate::report::{Budget, Row};
 
 #[task]
@@ -61,6 +64,14 @@ async fn bare_held(links: u64) -> u64 {
     }
     let _ = open.send(());
     last.await.expect("nothing panics")
+}
+
+pub(crate) fn count(runtime: &Runtime, _: &Path, links: u64) {
+    count_under(runtime, || chain(links));
+}
+
+pub(crate) fn count_bare(runtime: &Runtime, _: &Path, links: u64) {
+    time_bare(runtime, bare(links));
 }
 
 pub(crate) fn measure(effort: &Effort) -> Vec<Row> {

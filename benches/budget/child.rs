@@ -5,15 +5,27 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use crate::watchdog::Watchdog;
-use crate::{memory, start, waiting};
+use crate::{guard, logs, memory, start, stream, waiting};
 
 /// Does what another process asked this one for.
 pub(crate) fn run(arguments: &[String]) -> ExitCode {
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let _watchdog = Watchdog::over("the measuring process", Duration::from_secs(120));
+    let _watchdog = Watchdog::over("the measuring process", Duration::from_secs(500));
     match arguments.as_slice() {
         ["memory", kind, tasks] => match tasks.parse() {
             Ok(tasks) => memory::child(kind, tasks),
+            Err(_) => return ExitCode::from(2),
+        },
+        ["count", workload, side, tasks] => match tasks.parse() {
+            Ok(tasks) => guard::child(workload, side, tasks),
+            Err(_) => return ExitCode::from(2),
+        },
+        ["stream", store, tasks] => match tasks.parse() {
+            Ok(tasks) => stream::child(store, tasks),
+            Err(_) => return ExitCode::from(2),
+        },
+        ["logs", lines] => match lines.parse() {
+            Ok(lines) => logs::child(lines),
             Err(_) => return ExitCode::from(2),
         },
         ["start"] => start::child(),
@@ -42,6 +54,12 @@ pub(crate) fn program(home: &std::path::Path) -> Command {
     command.env("ORCHESTRATOR_LOG", "off").env("ORCHESTRATOR_HOME", home).env_remove("ORCHESTRATOR_DATABASE_URL");
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command
+}
+
+/// Two numbers that a child has printed.
+pub(crate) fn numbers(said: &str) -> (f64, f64) {
+    let (first, second) = said.trim().split_once(' ').expect("it prints two numbers");
+    (first.parse().expect("a number"), second.parse().expect("a number"))
 }
 
 /// Waits for a child that must have done its work.

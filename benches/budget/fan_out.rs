@@ -1,8 +1,11 @@
 //! Tasks that do nothing, all submitted before the first is awaited. Floor: `tokio::spawn` and join handles.
 
-use orchestrator::prelude::*;
+use std::path::Path;
 
-use crate::measure::{Effort, PerOperation, runtime, time_bare, time_ours};
+use orchestrator::prelude::*;
+use tokio::runtime::Runtime;
+
+use crate::measure::{Effort, PerOperation, count_under, runtime, time_bare, time_ours};
 use crate::report::{Budget, Row};
 
 const BUDGET: Budget = Budget::Ratio { allowed: 2.0, aim: 1.0 };
@@ -36,6 +39,18 @@ pub(crate) async fn bare(tasks: u64) -> u64 {
         sum += handle.await.expect("nothing panics");
     }
     sum
+}
+
+pub(crate) fn count(runtime: &Runtime, _: &Path, tasks: u64) {
+    count_under(runtime, || fan_out(tasks));
+}
+
+pub(crate) fn count_mapped(runtime: &Runtime, _: &Path, tasks: u64) {
+    count_under(runtime, || mapped(tasks));
+}
+
+pub(crate) fn count_bare(runtime: &Runtime, _: &Path, tasks: u64) {
+    time_bare(runtime, bare(tasks));
 }
 
 pub(crate) fn measure(effort: &Effort) -> Vec<Row> {

@@ -7,13 +7,14 @@ use tokio::runtime::Runtime;
 use crate::fan_out::{bare, fan_out};
 use crate::measure::{Effort, PerOperation, median, quantile, runtime, time_bare, time_ours};
 use crate::report::{Budget, Row, Unit};
+use crate::sqlite;
 
 const SIZES: [u64; 4] = [1_000, 10_000, 100_000, 1_000_000];
 
 pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
     let runtime = runtime();
     let sizes = if effort.quick { &SIZES[..3] } else { &SIZES };
-    let rounds = if effort.quick { 1 } else { 7 };
+    let rounds = if effort.quick { 1 } else { 5 };
     let ours = costs(sizes, rounds, &runtime, &|tasks| {
         let (sum, elapsed) = time_ours(&runtime, || fan_out(tasks));
         assert_eq!(sum.expect("it completes"), tasks * (tasks - 1) / 2);
@@ -37,6 +38,9 @@ pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
         .collect();
     rows.push(flat("dearest beside cheapest of these sizes", &ours, Budget::Ratio { allowed: 1.5, aim: 1.1 }));
     rows.push(flat("the same of bare spawn", &floor, Budget::None));
+    let rounds = if effort.quick { 1 } else { 2 };
+    let stored = costs(sizes, rounds, &runtime, &|tasks| sqlite::fan_out_once(&runtime, tasks));
+    rows.push(flat("the same with history in SQLite", &stored, Budget::Ratio { allowed: 1.5, aim: 1.1 }));
     rows
 }
 

@@ -1,10 +1,13 @@
 //! Layers of tasks, each of which takes the result of its counterpart in the layer before; and layers with a task
 //! between them that takes the whole layer. Floor: spawned tasks that await the handles.
 
+use std::path::Path;
+
 use futures::FutureExt as _;
 use orchestrator::prelude::*;
+use tokio::runtime::Runtime;
 
-use crate::measure::{Effort, PerOperation, runtime, time_bare, time_ours};
+use crate::measure::{Effort, PerOperation, count_under, runtime, time_bare, time_ours};
 use crate::report::{Budget, Row};
 
 const LAYERS: u64 = 10;
@@ -80,6 +83,14 @@ async fn bare_joined(width: u64) -> u64 {
         total = all((0..width).map(spawn).collect());
     }
     total.await
+}
+
+pub(crate) fn count(runtime: &Runtime, _: &Path, tasks: u64) {
+    count_under(runtime, || layered(tasks / LAYERS));
+}
+
+pub(crate) fn count_bare(runtime: &Runtime, _: &Path, tasks: u64) {
+    time_bare(runtime, bare_layered(tasks / LAYERS));
 }
 
 pub(crate) fn measure(effort: &Effort) -> Vec<Row> {

@@ -126,6 +126,9 @@ async fn bare(gate: Gate, tasks: u64) -> f64 {
 
 /// Measures in this process: prints bytes for each task, and the most that the process ever took.
 pub(crate) fn child(kind: &str, tasks: u64) {
+    if let Some(store) = kind.strip_prefix("back-") {
+        return back_in_child(store, tasks);
+    }
     let Some((kind, _)) = KINDS.into_iter().find(|(_, name)| *name == kind) else { return };
     let runtime = runtime();
     let gate = Gate::new(Semaphore::new(0));
@@ -144,20 +147,54 @@ pub(crate) fn child(kind: &str, tasks: u64) {
     std::process::exit(0);
 }
 
+/// Measures in this process: prints its memory before a flow with that many waiting tasks, and after all of it has gone:
+/// where the history is in memory, the orchestrator as well.
+fn back_in_child(store: &str, tasks: u64) {
+    let runtime = runtime();
+    let gate = || Gate::new(Semaphore::new(0));
+    let now = || {
+        runtime.block_on(settle());
+        resident()
+    };
+    let (before, after) = if store == "bare" {
+        // What a process sets up once is not the tasks'.
+        runtime.block_on(runtime.spawn(bare(gate(), 1_000))).expect("nothing panics");
+        STARTED.store(0, Ordering::Relaxed);
+        let before = now();
+        runtime.block_on(runtime.spawn(bare(gate(), tasks))).expect("nothing panics");
+        (before, now())
+    } else {
+        let builder = Orchestrator::builder();
+        let builder = if store == "memory" { builder.database_url("memory") } else { builder };
+        let orchestrator = runtime.block_on(builder.build()).expect("a store");
+        let run = |tasks| {
+            let call = async { waiting(gate(), Held(Kind::Upstream), tasks).await };
+            runtime.block_on(orchestrator.scope(call)).expect("it completes");
+        };
+        run(1_000);
+        let before = now();
+        run(tasks);
+        // A history in memory is the orchestrator's.
+        let _kept = (store != "memory").then_some(orchestrator);
+        (before, now())
+    };
+    println!("{before} {after}");
+    // The system takes memory back faster than destructors.
+    std::process::exit(0);
+}
+
 pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
     if resident() == 0 {
         return Vec::new();
     }
     let tasks = if effort.quick { 20_000 } else { 1_000_000 };
-    let rounds = if effort.quick { 1 } else { 3 };
+    let rounds = 1;
     let ask = |kind: &str| {
-        let home = std::env::temp_dir();
+        let home = tempfile::tempdir().expect("a home");
         let answers: Vec<(f64, f64)> = (0..rounds)
             .map(|_| {
-                let child = child::command(&["memory", kind, &tasks.to_string()], &home).spawn();
-                let answer = child::ended(child.expect("this program can be started"));
-                let (each, most) = answer.trim().split_once(' ').expect("it prints two numbers");
-                (each.parse().expect("a number"), most.parse().expect("a number"))
+                let child = child::command(&["memory", kind, &tasks.to_string()], home.path()).spawn();
+                child::numbers(&child::ended(child.expect("this program can be started")))
             })
             .collect();
         let of = |part: fn(&(f64, f64)) -> f64| median(&mut answers.iter().map(part).collect::<Vec<_>>());
@@ -186,6 +223,15 @@ pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
         let (_, most) = ask("nothing");
         rows.push(Row::absolute("1M tasks in one flow that run at once", Unit::Bytes, None, most, rounds, budget));
     }
+    let name = Effort::name(tasks);
+    for (store, what) in
+        [("memory", "and the orchestrator is gone"), ("sqlite", "their history is in SQLite"), ("bare", "bare spawn")]
+    {
+        let (before, after) = ask(&format!("back-{store}"));
+        let budget = if store == "bare" { Budget::None } else { Budget::Ratio { allowed: 1.5, aim: 1.1 } };
+        let name = format!("memory after {name} waiting tasks have ended, beside before: {what}");
+        rows.push(Row::absolute(name, Unit::Bytes, Some(before), after, rounds, budget));
+    }
     rows
 }
 
@@ -195,12 +241,12 @@ fn per_task(before: u64, tasks: u64) -> f64 {
 }
 
 /// Bytes of memory that this process has now; 0 where the system does not tell.
-fn resident() -> u64 {
+pub(crate) fn resident() -> u64 {
     status("VmRSS:")
 }
 
 /// The most bytes of memory that this process ever had.
-fn most_resident() -> u64 {
+pub(crate) fn most_resident() -> u64 {
     status("VmHWM:")
 }
 

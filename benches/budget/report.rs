@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::measure::Compared;
+use crate::measure::{Compared, quantile};
+use crate::page;
 
 /// Costing so many times the budget means that something was built the wrong way round.
 const WRONG_WAY_ROUND: f64 = 5.0;
@@ -69,6 +70,34 @@ impl Row {
     ) -> Self {
         let ratio = floor.map(|floor| ours / floor);
         Self { name: name.into(), unit, floor, ours, ratio, spread: None, rounds, budget }
+    }
+
+    /// The medians of one row in several runs, and the spread of what it is judged by.
+    fn over_all(same: &[&Self]) -> (Self, String) {
+        let sorted = |of: fn(&Self) -> Option<f64>| {
+            let mut values: Vec<_> = same.iter().filter_map(|row| of(row)).collect();
+            values.sort_unstable_by(f64::total_cmp);
+            values
+        };
+        let (floors, ours, ratios) = (sorted(|row| row.floor), sorted(|row| Some(row.ours)), sorted(|row| row.ratio));
+        let middle = |values: &[f64]| (!values.is_empty()).then(|| quantile(values, 0.5));
+        let first = same[0];
+        let row = Self {
+            name: first.name.clone(),
+            floor: middle(&floors),
+            ours: middle(&ours).unwrap_or(first.ours),
+            ratio: middle(&ratios),
+            ..*first
+        };
+        let spread = match (same.len(), ratios.as_slice(), first.budget) {
+            (1, ..) => "one run".to_owned(),
+            (_, [], _) | (.., Budget::Absolute { .. }) => {
+                format!("{} - {}", first.unit.show(ours[0]), first.unit.show(ours[ours.len() - 1]))
+            }
+            (_, [low, .., high], _) => format!("{low:.2}-{high:.2}"),
+            (_, [only], _) => format!("{only:.2}"),
+        };
+        (row, spread)
     }
 
     /// How many times the budget it costs, and whether that is where we want to be.
@@ -153,7 +182,8 @@ impl Unit {
             Self::Nanoseconds if value < 10.0 => format!("{value:.1} ns"),
             Self::Nanoseconds => format!("{value:.0} ns"),
             Self::Milliseconds => format!("{value:.1} ms"),
-            Self::Bytes if value >= 1e8 => format!("{:.2} GiB", value / (1_u64 << 30) as f64),
+            Self::Bytes if value >= 5e8 => format!("{:.2} GiB", value / (1_u64 << 30) as f64),
+            Self::Bytes if value >= 1e5 => format!("{:.1} MB", value / 1e6),
             Self::Bytes => format!("{value:.0} B"),
             Self::Percent => format!("{value:.2} %"),
         }
@@ -218,15 +248,39 @@ impl Report {
         text
     }
 
-    pub(crate) fn json(&self) -> String {
-        let rows: Vec<_> = self.rows.iter().map(|(workload, row)| row.json(workload)).collect();
-        let report = json!({
-            "benchmark": "budget",
-            "version": env!("CARGO_PKG_VERSION"),
-            "quick": self.quick,
-            "worker_threads": 2,
-            "rows": rows,
-        });
+    /// The rows of several runs as one table: medians, the least and the most of the runs, and what the aim would take.
+    pub(crate) fn over_all(runs: &[Self]) -> String {
+        let mut text = String::from(
+            "| work | floor | ours | ratio | spread | allowed | aim | verdict | what it would take |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |\n",
+        );
+        for (_, row) in runs.first().map(|first| &first.rows).into_iter().flatten() {
+            let same: Vec<_> = runs.iter().flat_map(|run| &run.rows).map(|(_, row)| row).collect();
+            let same: Vec<_> = same.into_iter().filter(|other| other.name == row.name).collect();
+            let (middle, spread) = Row::over_all(&same);
+            let [name, floor, ours, ratio, _, allowed, aim, verdict] = middle.cells();
+            let takes = if matches!(verdict.as_str(), "" | "aim met") { "" } else { page::would_take(&name) };
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "| {name} | {floor} | {ours} | {ratio} | {spread} | {allowed} | {aim} | {verdict} | {takes} |"
+            );
+        }
+        text
+    }
+
+    /// One run as an object, several as an array of them.
+    pub(crate) fn json(runs: &[Self]) -> String {
+        let of = |run: &Self| {
+            json!({
+                "benchmark": "budget",
+                "version": env!("CARGO_PKG_VERSION"),
+                "quick": run.quick,
+                "worker_threads": 2,
+                "rows": run.rows.iter().map(|(workload, row)| row.json(workload)).collect::<Vec<_>>(),
+            })
+        };
+        let report = if let [only] = runs { of(only) } else { runs.iter().map(of).collect() };
         serde_json::to_string_pretty(&report).expect("numbers and names make JSON")
     }
 }

@@ -1,12 +1,14 @@
 //! A slot that nobody else wants, taken and given back. Floor: one permit of a tokio semaphore.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orchestrator::prelude::*;
+use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
-use crate::measure::{Effort, PerOperation, runtime, time_under};
+use crate::measure::{Effort, PerOperation, count_under, runtime, time_bare, time_under};
 use crate::report::{Budget, Row};
 
 #[task]
@@ -55,6 +57,17 @@ async fn semaphores(#[param(skip)] semaphore: Arc<Semaphore>, tasks: u64) -> Res
         run.await?;
     }
     Ok(())
+}
+
+pub(crate) fn count(runtime: &Runtime, _: &Path, times: u64) {
+    count_under(runtime, || async move {
+        Orchestrator::current().limit("many", 1_000_000).await.expect("a limit");
+        guards(times).await
+    });
+}
+
+pub(crate) fn count_bare(runtime: &Runtime, _: &Path, times: u64) {
+    time_bare(runtime, permits(times));
 }
 
 pub(crate) fn measure(effort: &Effort) -> Vec<Row> {

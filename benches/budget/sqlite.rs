@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use orchestrator::FlowError;
 use orchestrator::prelude::*;
+use orchestrator::{FlowError, FlowRunQuery, TaskRunQuery};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use tokio::runtime::Runtime;
@@ -57,6 +57,31 @@ async fn kept_chain(links: u64) -> Result<u64, TaskError> {
     last.await
 }
 
+/// What the guard calls the fan-out with history in SQLite.
+pub(crate) const COUNTED: &str = "fan-out with SQLite";
+
+pub(crate) fn count(runtime: &Runtime, folder: &Path, tasks: u64) {
+    let orchestrator = open(runtime, &folder.join("history.db"));
+    let (outcome, _) = time_under(&orchestrator, runtime, || fan_out(tasks));
+    outcome.expect("it completes");
+    // It is not taken apart: what is counted ends here.
+    std::process::exit(0);
+}
+
+/// Writes what the floor inserts.
+pub(crate) fn prepare(folder: &Path, tasks: u64) {
+    time_ours(&runtime(), &folder.join("model.db"), tasks * (tasks - 1) / 2, || fan_out(tasks));
+}
+
+/// Gets ready only, if `tasks` is 0.
+pub(crate) fn count_bare(_: &Runtime, folder: &Path, tasks: u64) {
+    let history = History::read(&folder.join("model.db"));
+    if tasks > 0 {
+        let _connection = history.write(&folder.join("copy.db"));
+        std::process::exit(0);
+    }
+}
+
 pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
     let tasks = effort.size(100_000);
     let runtime = runtime();
@@ -66,14 +91,21 @@ pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
     let history = History::read(&model);
     assert!(history.rows.len() as u64 > tasks, "every task has a row");
     let compared = effort.compare(
-        || fresh(&folder, |path| PerOperation::of(history.write(path), tasks)),
+        || fresh(&folder, |path| PerOperation::of(history.write(path).1, tasks)),
         || {
             let time = |path: &Path| time_ours(&runtime, path, tasks * (tasks - 1) / 2, || fan_out(tasks));
             fresh(&folder, |path| PerOperation::of(time(path), tasks))
         },
     );
+    let watched = effort.compare(
+        || fresh(&folder, |path| PerOperation::of(history.write(path).1, tasks)),
+        || {
+            let time = |path: &Path| time_ours(&runtime, path, tasks * (tasks - 1) / 2, || fan_out(tasks));
+            fresh(&folder, |path| PerOperation::of(beside_reader(&runtime, path, || time(path)), tasks))
+        },
+    );
     let persisted = effort.compare(
-        || fresh(&folder, |path| PerOperation::of(history.write(path), tasks)),
+        || fresh(&folder, |path| PerOperation::of(history.write(path).1, tasks)),
         || {
             let time = |path: &Path| time_ours(&runtime, path, tasks * RESULT as u64, || kept_fan_out(tasks));
             fresh(&folder, |path| PerOperation::of(time(path), tasks))
@@ -87,12 +119,45 @@ pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
     vec![
         Row::compared(name, &compared, Budget::Ratio { allowed: 1.5, aim: 1.1 }),
         Row::compared(
+            "the same while somebody lists the runs every 100 ms",
+            &watched,
+            Budget::Ratio { allowed: 1.5, aim: 1.1 },
+        ),
+        Row::compared(
             format!("the same with `persist` and results of {RESULT} bytes"),
             &persisted,
             Budget::Ratio { allowed: 2.5, aim: 2.0 },
         ),
         Row::absolute(chain, Unit::Nanoseconds, None, median(&mut steps), 5, Budget::None),
     ]
+}
+
+/// The time of one fan-out with its history in a new database.
+pub(crate) fn fan_out_once(runtime: &Runtime, tasks: u64) -> Duration {
+    let folder = tempfile::tempdir().expect("a folder for a database");
+    time_ours(runtime, &folder.path().join("history.db"), tasks * (tasks - 1) / 2, || fan_out(tasks))
+}
+
+/// Does `work` while somebody else lists the newest runs in that database every 100 ms.
+fn beside_reader<T>(runtime: &Runtime, path: &Path, work: impl FnOnce() -> T) -> T {
+    // Made here, so that there is something to look at.
+    runtime.block_on(open(runtime, path).shutdown()).expect("a database");
+    let url = format!("sqlite:{}", path.display());
+    let builder = Orchestrator::builder().database_url(url).look_only(true);
+    let looks = runtime.block_on(builder.build()).expect("a database to look at");
+    let (done, ended) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let own = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            while ended.recv_timeout(Duration::from_millis(100)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                own.block_on(looks.flow_runs(&FlowRunQuery::new())).expect("they can be listed");
+                own.block_on(looks.find_task_runs(&TaskRunQuery::new())).expect("they can be listed");
+            }
+        });
+        let value = work();
+        drop(done);
+        value
+    })
 }
 
 /// Gives `work` a path where no database is yet.
@@ -106,12 +171,16 @@ fn time_ours<F>(runtime: &Runtime, path: &Path, expected: u64, call: impl FnOnce
 where
     F: Future<Output = Result<u64, FlowError>>,
 {
-    let url = format!("sqlite:{}", path.display());
-    let orchestrator = runtime.block_on(Orchestrator::builder().database_url(url).build()).expect("a database");
+    let orchestrator = open(runtime, path);
     let (outcome, elapsed) = time_under(&orchestrator, runtime, call);
     assert_eq!(outcome.expect("it completes"), expected);
     runtime.block_on(orchestrator.shutdown()).expect("all is stored");
     elapsed
+}
+
+fn open(runtime: &Runtime, path: &Path) -> Orchestrator {
+    let url = format!("sqlite:{}", path.display());
+    runtime.block_on(Orchestrator::builder().database_url(url).build()).expect("a database")
 }
 
 /// All tables of a database.
@@ -142,7 +211,7 @@ impl History {
     }
 
     /// Writes all into a new database with the settings of ours; gives the time that the rows took.
-    fn write(&self, path: &Path) -> Duration {
+    fn write(&self, path: &Path) -> (Connection, Duration) {
         let connection = Connection::open(path).expect("a new database");
         connection
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 4000")
@@ -158,8 +227,7 @@ impl History {
             writer.join().expect("the writer does not panic")
         });
         let elapsed = start.elapsed();
-        writer.close().expect("all is stored");
-        elapsed
+        (writer, elapsed)
     }
 
     /// Inserts what comes until nobody sends any more.

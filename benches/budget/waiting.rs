@@ -82,7 +82,7 @@ pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
     if !cfg!(target_os = "linux") {
         return Vec::new();
     }
-    let time = Duration::from_secs(if effort.quick { 2 } else { 20 });
+    let time = Duration::from_secs(if effort.quick { 2 } else { 10 });
     let row = |name: String, share| {
         Row::absolute(name, Unit::Percent, None, share, 1, Budget::Absolute { allowed: 1.0, aim: 0.5 })
     };
@@ -90,7 +90,8 @@ pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
     let (one, idle) = (waiting(&[1], "hold", time), waiting(&[0], "hold", time));
     let (rest, abreast) = (waiting(&[many], "hold", time), waiting(&[1; ABREAST], "hold", time));
     let beside = waiting(&[1], "busy", time);
-    let (mut handed, rounds) = (handed_over(if effort.quick { 10 } else { 200 }), if effort.quick { 10 } else { 200 });
+    let rounds = if effort.quick { 10 } else { 60 };
+    let mut handed = handed_over(rounds);
     let middle = median(&mut handed);
     let longest = handed.last().copied().expect("there were some");
     vec![

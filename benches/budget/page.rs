@@ -1,0 +1,91 @@
+//! Several whole runs as one table, which is written onto the page of the benchmarks.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::report::Report;
+
+const BEGIN: &str = "<!-- budget: written by `cargo bench --bench budget -- --runs 5` -->";
+const END: &str = "<!-- budget: end -->";
+
+/// What it would take to meet the aim, by the beginning of a row's name. Shown for rows that miss it.
+const WOULD_TAKE: &[(&str, &str)] = &[
+    ("fan-out of 1", "see below"),
+    ("the same 100k by `map`", "one node with many children in place of as many runs"),
+    ("chain of", "see below; the event at submission sent together with the last"),
+    ("the same, submitted before it starts", "see below; the event at submission sent together with the last"),
+    ("layers", "see below"),
+    ("the same, each layer", "see below"),
+    ("dearest beside cheapest", "less memory for a run: bare spawn itself is not flat either"),
+    ("the same with history in SQLite", "deeper trees of the indexes cost more with each row; a smaller row"),
+    ("an uncontended slot", "names that are interned, so that none is copied and hashed"),
+    ("from an upstream's end", "the downstream polled in place by whoever ends the upstream, instead of by a starter"),
+    ("the same, 99th of 100", "the same; and a worker that is awake"),
+    ("memory of a task that waits for its upstream", "identity and run in one allocation"),
+    (
+        "memory of a task that waits for something",
+        "smaller records of history, and states and identity in one allocation",
+    ),
+    ("memory of a task that waits for a slot", "a place in the queue instead of a boxed future with its text"),
+    ("memory after", "an allocator that gives back pages in the middle of its heap"),
+    ("1M tasks in one flow", "the same as for one that waits for its upstream"),
+    ("fan-out of 100k with history", "several rows for a statement; the engine shares the two cores with the writer"),
+    ("the same while somebody lists", "the same; the reader takes its part of the two cores"),
+    ("the same with `persist`", "several rows of runs for a statement"),
+    ("10 us of work and a log line", "the text of a line formatted by the writer rather than by the task"),
+    ("10M tasks of one flow", "a smaller queue of events in front of the store"),
+    ("process start to first task, new", "fewer syncs while the file is made"),
+    (
+        "the same with a task that waits for another",
+        "a word from the holder instead of looks: to be woken is most of it",
+    ),
+    ("the same with 1k tasks that wait", "the same"),
+    ("the same, the dearest of 8", "the same"),
+    ("the same beside one that writes", "the same"),
+    ("a task in a queue", "a queue whose places lie together in memory"),
+    ("a task of a cache", "fewer cache misses for each entry: an entry that is one allocation"),
+    ("a task with a slot of one of", "names that are interned"),
+    ("a task in one of", "less memory for a flow run"),
+];
+
+pub(crate) fn would_take(name: &str) -> &'static str {
+    WOULD_TAKE.iter().find(|(begin, _)| name.starts_with(begin)).map_or("", |(_, what)| what)
+}
+
+/// Writes the table of these runs onto the page.
+pub(crate) fn write(runs: &[Report], load: &str) -> Result<(), String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/README.md");
+    let page = fs::read_to_string(&path).map_err(|error| format!("cannot read benches/README.md: {error}"))?;
+    let (before, rest) = page.split_once(BEGIN).ok_or_else(|| format!("benches/README.md has no line '{BEGIN}'"))?;
+    let (_, after) = rest.split_once(END).ok_or_else(|| format!("benches/README.md has no line '{END}'"))?;
+    let text = format!("{before}{BEGIN}\n{}\n\n{}{END}{after}", machine(runs.len(), load), Report::over_all(runs));
+    fs::write(&path, text).map_err(|error| format!("cannot write benches/README.md: {error}"))
+}
+
+/// Where and when these figures came about.
+fn machine(runs: usize, load: &str) -> String {
+    let date = chrono::Local::now().format("%Y-%m-%d");
+    let line = |path: &str, field: &str| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(field)).unwrap_or_default();
+        line.split_once(':').map_or("?", |(_, value)| value.trim()).to_owned()
+    };
+    let rust = Command::new("rustc").arg("--version").output();
+    let rust = rust.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let rust: Vec<_> = rust.split_whitespace().take(2).collect();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!(
+        "{date}; {}, {cores} cores, {}; {}, release build; load {load} when it began. Medians of {runs} whole runs; the \
+         spread is the least and the most of them.",
+        line("/proc/cpuinfo", "model name"),
+        std::env::consts::OS,
+        rust.join(" "),
+    )
+}
+
+/// How busy the machine is, as the system tells.
+pub(crate) fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("?").to_owned()
+}
