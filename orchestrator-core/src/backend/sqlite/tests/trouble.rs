@@ -101,7 +101,8 @@ fn whoever_reads_while_somebody_is_found_to_be_gone_sees_it_afterwards() {
     let path = folder.path().join("history.db");
     let id = new_task();
     let Event::Run(mut begun) = run(id.into()) else { unreachable!() };
-    begun.transitions[0].name = StateName::Running;
+    begun.transitions =
+        begun.transitions.iter().map(|first| Transition { name: StateName::Running, ..first }).collect();
     open(&path).append(&[Event::Run(begun)]).expect("append");
     let backend = SqliteBackend::open_with(&path, SqliteOptions::new().look_only(true)).expect("open");
     let state = || backend.task_run(id).expect("read").expect("it is known").state.name;
