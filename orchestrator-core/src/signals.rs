@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::runtime::Handle;
 
+use crate::future::WaitState;
 use crate::orchestrator::Inner;
 use crate::recovery;
 use crate::run::Stop;
@@ -53,13 +54,17 @@ pub(crate) fn watch(orchestrator: &Arc<Inner>, handle: &Handle) {
                 orchestrator.journal.end_within(orchestrator.defaults.cancel_grace / 2);
                 // Elsewhere: it may wait for the store, and meanwhile there may be another signal.
                 tokio::spawn(async move {
+                    // A program that goes on may call others by the time when these have ended.
+                    let told = orchestrator.roots.active();
                     let cancelled = Arc::clone(&orchestrator);
                     let cancelling = tokio::task::spawn_blocking(move || {
                         recovery::interrupt(&cancelled);
                         cancelled.cancel_all(by);
                     });
                     let _ = cancelling.await;
-                    orchestrator.roots.wait_until_idle().await;
+                    for run in told {
+                        WaitState::new(run).await;
+                    }
                     let goes_on = orchestrator.journal.goes_on();
                     drop(orchestrator);
                     goes_on.await;

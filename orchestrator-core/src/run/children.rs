@@ -172,17 +172,4 @@ impl Children {
     pub(crate) fn is_idle(&self) -> bool {
         lock(&self.table).is_idle()
     }
-
-    /// Waits until no run is here, of the roots.
-    pub(crate) async fn wait_until_idle(&self) {
-        loop {
-            let idle = self.idle.notified();
-            tokio::pin!(idle);
-            idle.as_mut().enable();
-            if self.is_idle() {
-                return;
-            }
-            idle.await;
-        }
-    }
 }
