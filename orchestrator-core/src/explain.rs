@@ -268,7 +268,11 @@ impl Orchestrator {
     /// If the backend cannot be read.
     pub async fn whereabouts(&self, run_id: impl Into<RunId>) -> Result<Option<Elsewhere>, Error> {
         let run_id = run_id.into();
-        self.ask(move |backend, inner| Elsewhere::of_run(backend, inner, run_id)).await
+        let look = move |backend: &dyn StateBackend, inner: &Inner| match &*backend.active_among(&[run_id])? {
+            [] => Ok(None),
+            _ => Elsewhere::of_run(backend, inner, run_id),
+        };
+        self.ask(look).await
     }
 }
 

@@ -389,6 +389,9 @@ async fn hooks_of_a_killed_process_are_called_once() {
     assert_eq!(notes[1..], ["told_too-0 Crashed", "told_too-0 later"]);
 }
 
+#[flow]
+async fn quick() {}
+
 /// Says of the only process that has not ended that it is on another machine, and until when its lease is.
 fn move_away(folder: &Path, lease_until: i64) {
     let by_hand = rusqlite::Connection::open(folder.join("orchestrator.db")).unwrap();
@@ -419,5 +422,11 @@ async fn whoever_resumes_a_run_of_a_process_that_is_not_heard_of_waits_until_it_
     assert!(said.ends_with("; if that is gone, it can be resumed when its lease is over"), "{said}");
     let looks = orchestrator.whereabouts(id).await.unwrap().unwrap();
     assert_eq!((looks.lease_over, looks.known_at), (None, None));
+    let ended = orchestrator.scope(async { quick() }).await;
+    ended.wait().await;
+    let other = open_to_look(folder.path()).await;
+    assert_eq!(other.whereabouts(ended.run_id()).await.unwrap(), None, "it has ended");
+    assert!(other.whereabouts(id).await.unwrap().is_some_and(|of| of.host == "elsewhere"));
+    soon(other.shutdown()).await.unwrap();
     soon(orchestrator.shutdown()).await.unwrap();
 }
