@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .process import Failed
+from .process import Failed, without_places
 from .server import Server
 
 HERE = Path(__file__).resolve().parent.parent
@@ -262,8 +262,8 @@ def _must(command):
 
 
 def _last_error(text):
-    """The line that says most, without folders of this machine."""
+    """The line that says most."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith("error")]
     line = (errors or lines or ["it said nothing"])[-1]
-    return re.sub(r"\S*/\S*/\S*", "…", line)[:200]
+    return without_places(line)[:200]

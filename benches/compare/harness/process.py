@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -13,6 +14,11 @@ class Failed(Exception):
 
 class TookTooLong(Failed):
     """It was given up."""
+
+
+def without_places(text):
+    """What a program said, without folders of this machine or addresses: it may come onto the page."""
+    return re.sub(r"\S*/\S*/\S*", "…", text)
 
 
 @dataclass
@@ -43,11 +49,11 @@ def run(measure, command, environment, output, timeout):
             raise TookTooLong(f"took more than {timeout:.0f} s") from None
     if child.returncode != 0:
         last = output.read_text(errors="replace").strip().splitlines()[-1:]
-        raise Failed(f"ended with status {child.returncode}: {''.join(last)[:300] or 'it said nothing'}")
+        raise Failed(f"ended with status {child.returncode}: {without_places(''.join(last))[:300] or 'it said nothing'}")
     try:
         told, usage = (json.loads(line) for line in said.strip().splitlines()[-2:])
     except ValueError as error:
-        raise Failed(f"did not say how long it took: {said[-200:]!r}") from error
+        raise Failed(f"did not say how long it took: {without_places(said[-200:])!r}") from error
     return Finished(wall=usage["wall"], memory=usage["memory"], said=told)
 
 

@@ -48,6 +48,11 @@ def markdown(results):
     return "\n".join(lines) + "\n"
 
 
+def has_place(page):
+    """Whether `insert` finds the markers that it needs."""
+    return END in page.partition(BEGIN)[2]
+
+
 def insert(page, text):
     """`page` with `text` in the place of what stands between the markers."""
     before, rest = page.split(BEGIN, 1)

@@ -45,13 +45,13 @@ class Server:
             if self.child.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 last = (self.home / "server.log").read_text(errors="replace").strip().splitlines()[-2:]
-                raise process.Failed(f"its server does not start: {' '.join(last) or 'it says nothing'}")
+                raise process.Failed(f"its server does not start: {process.without_places(' '.join(last)) or 'it says nothing'}")
             time.sleep(0.2)
 
     def ask(self, *words):
         done = subprocess.run([self.prefect, *words], env=self.environment, capture_output=True, text=True)
         if done.returncode != 0:
-            raise process.Failed(f"`prefect {' '.join(words)}` failed: {done.stderr.strip()[-200:]}")
+            raise process.Failed(f"`prefect {' '.join(words)}` failed: {process.without_places(done.stderr.strip()[-200:])}")
 
     def stop(self):
         self.child.terminate()
