@@ -7,8 +7,8 @@
 //! While runs wait in the queue, a starter is on its way that has not begun and that any worker may take: whatever the body
 //! does that is being polled, be it that it blocks its thread, the others go on. What a worker spawned last stays with it
 //! (tokio's LIFO slot), so a second starter is spawned to push the first one out, and nobody counts on the second. One run
-//! alone gets one starter, as if it were a task of its own. For the same reason a starter leaves what is in the queue to
-//! another one as soon as a run has become a task or has woken one.
+//! alone gets one starter, as if it were a task of its own. For the same reason a starter makes room as soon as a run has
+//! become a task or has woken one: it goes to the end of the worker's queue, from which any worker may take it.
 //!
 //! A starter that finds the queue empty lingers for some microseconds: as long as it does, what is launched needs no other,
 //! and no worker is put to sleep and woken again for each run of a burst.
@@ -35,6 +35,8 @@ use crate::sync::{self, AtomicUsize, Mutex, MutexGuard};
 const SLICE: usize = 32;
 /// How long it polls before it does so.
 const SLICE_TIME: Duration = Duration::from_micros(200);
+/// As long as so many others wait for a worker, a starter that makes room need not come again.
+const SPARE: usize = 2;
 /// How often a starter looks for another run before it ends: a few microseconds.
 const LINGER: usize = 128;
 
@@ -185,10 +187,11 @@ impl Launcher {
         self.next()
     }
 
-    fn start(self: &Arc<Self>, cx: &mut Context<'_>) {
+    /// Polls one run after the other; says whether the starter is to go on when others have had their turn.
+    fn start(self: &Arc<Self>, cx: &mut Context<'_>) -> bool {
         let (began, mut first_end) = (Instant::now(), None);
         for polled in 1.. {
-            let Some((Launched { run, call }, others)) = self.next().or_else(|| self.next_soon()) else { return };
+            let Some((Launched { run, call }, others)) = self.next().or_else(|| self.next_soon()) else { return false };
             if others && self.coming.load(Ordering::SeqCst) == 0 {
                 self.send_for_starter();
             }
@@ -208,12 +211,10 @@ impl Launcher {
                 None => began.elapsed() > SLICE_TIME,
             };
             if is_over || is_long() || !tokio::task::coop::has_budget_remaining() {
-                if self.coming.load(Ordering::SeqCst) == 0 && !self.queue().is_empty() {
-                    self.send_for_starter();
-                }
-                return;
+                return self.coming.load(Ordering::SeqCst) < SPARE && !self.queue().is_empty();
             }
         }
+        unreachable!("a slice has an end")
     }
 }
 
@@ -253,12 +254,18 @@ impl Future for Starter {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(launcher) = self.begin() {
-            let at_work = Said::of(&launcher);
-            launcher.start(cx);
-            drop(at_work);
+        let Some(launcher) = self.begin() else { return Poll::Ready(()) };
+        let at_work = Said::of(&launcher);
+        let goes_on = launcher.start(cx);
+        drop(at_work);
+        if !goes_on {
+            return Poll::Ready(());
         }
-        Poll::Ready(())
+        // A task that wakes itself while it is polled goes to the end of the queue.
+        launcher.coming.fetch_add(1, Ordering::SeqCst);
+        (self.launcher, self.counted) = (Some(launcher), true);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
