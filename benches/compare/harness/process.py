@@ -47,6 +47,9 @@ def run(measure, command, environment, output, timeout):
             os.killpg(child.pid, signal.SIGKILL)
             child.communicate()
             raise TookTooLong(f"took more than {timeout:.0f} s") from None
+        except SystemExit:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
     if child.returncode != 0:
         last = output.read_text(errors="replace").strip().splitlines()[-1:]
         raise Failed(f"ended with status {child.returncode}: {without_places(''.join(last))[:300] or 'it said nothing'}")
