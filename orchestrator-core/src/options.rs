@@ -226,7 +226,7 @@ impl<F: Configurable> Configured<F> {
 
     /// Asks for one slot of each of the named limits.
     pub fn concurrency<S: Into<String>>(self, limits: impl IntoNames<S>) -> Self {
-        let wants = limits.into_names().into_iter().map(|name| (name.into(), 1)).collect();
+        let wants = limits.into_names().map(|name| (name.into(), 1)).collect();
         self.set(|options| options.concurrency = Some(wants))
     }
 
@@ -259,36 +259,36 @@ impl<F: Configurable> Configured<F> {
 /// One name, or several.
 pub trait IntoNames<S> {
     /// The names.
-    fn into_names(self) -> Vec<S>;
+    fn into_names(self) -> impl Iterator<Item = S>;
 }
 
 impl<'a> IntoNames<&'a str> for &'a str {
-    fn into_names(self) -> Vec<&'a str> {
-        vec![self]
+    fn into_names(self) -> impl Iterator<Item = &'a str> {
+        std::iter::once(self)
     }
 }
 
 impl IntoNames<String> for String {
-    fn into_names(self) -> Vec<String> {
-        vec![self]
+    fn into_names(self) -> impl Iterator<Item = String> {
+        std::iter::once(self)
     }
 }
 
 impl<S, const N: usize> IntoNames<S> for [S; N] {
-    fn into_names(self) -> Vec<S> {
-        self.into()
+    fn into_names(self) -> impl Iterator<Item = S> {
+        self.into_iter()
     }
 }
 
 impl<S> IntoNames<S> for Vec<S> {
-    fn into_names(self) -> Vec<S> {
-        self
+    fn into_names(self) -> impl Iterator<Item = S> {
+        self.into_iter()
     }
 }
 
 impl<S: Clone> IntoNames<S> for &[S] {
-    fn into_names(self) -> Vec<S> {
-        self.to_vec()
+    fn into_names(self) -> impl Iterator<Item = S> {
+        self.iter().cloned()
     }
 }
 

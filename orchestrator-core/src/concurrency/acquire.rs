@@ -167,6 +167,13 @@ impl Future for Acquiring {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        if let Stage::New { wants, orchestrator, run } = &this.stage
+            && !this.by_time
+            && let Some(guard) = orchestrator.limits.take_alone(wants, run.as_ref())
+        {
+            this.stage = Stage::Over;
+            return Poll::Ready(Ok(guard));
+        }
         loop {
             match std::mem::replace(&mut this.stage, Stage::Over) {
                 Stage::New { wants, orchestrator, run } if orchestrator.limits.is_behind(wants.iter(), false) => {

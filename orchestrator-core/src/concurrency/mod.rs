@@ -227,15 +227,24 @@ impl Limits {
         })
     }
 
-    pub(crate) fn acquire(&self, wants: Wants, run: Option<&Arc<Run>>) -> Acquire {
+    /// Serves a request that concerns nobody else, and needs no other look than this.
+    pub(crate) fn take_alone(&self, wants: &Wants, run: Option<&Arc<Run>>) -> Option<SlotGuard> {
         let now = self.shared.clock.now();
         let mut table = self.shared.lock();
-        if table.desk.is_none()
-            && let Some(parts) = table.take_alone(&wants, run, now)
-        {
-            drop(table);
-            return Acquire::Held(SlotGuard { shared: Arc::clone(&self.shared), parts, ticket: None });
+        if table.desk.is_some() {
+            return None;
         }
+        let parts = table.take_alone(wants, run, now)?;
+        drop(table);
+        Some(SlotGuard { shared: Arc::clone(&self.shared), parts, ticket: None })
+    }
+
+    pub(crate) fn acquire(&self, wants: Wants, run: Option<&Arc<Run>>) -> Acquire {
+        if let Some(guard) = self.take_alone(&wants, run) {
+            return Acquire::Held(guard);
+        }
+        let now = self.shared.clock.now();
+        let mut table = self.shared.lock();
         if let Err(said) = table.check(&wants) {
             return Acquire::Never(refused(said));
         }

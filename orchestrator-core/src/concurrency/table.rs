@@ -298,7 +298,9 @@ impl Table {
         if !(fits && is_free && entry.free_in(slots, now) == Some(Duration::ZERO)) {
             return None;
         }
-        Some(SmallVec::from_iter([(name.clone(), entry.take(slots, run, now))]))
+        let mut parts = Parts::new();
+        parts.push((name.clone(), entry.take(slots, run, now)));
+        Some(parts)
     }
 
     /// Serves a request that has to wait for nobody.
