@@ -44,7 +44,7 @@ struct Orchestrator {
 
 /// Runs the flows of this program, and looks at what became of them
 #[derive(Debug, Parser)]
-#[command(name = "pipeline", disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(name = "pipeline", version = concat!("built with orchestrator ", env!("CARGO_PKG_VERSION")), disable_help_subcommand = true, arg_required_else_help = true)]
 struct Pipeline {
     #[command(flatten)]
     globals: Globals,

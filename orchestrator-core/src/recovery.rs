@@ -239,6 +239,10 @@ pub(crate) fn interrupt(inner: &Inner) {
             run.cancel(Stop::Interrupted);
         }
     }
+    // What is not active any more is not waited for, either.
+    for ended in gone_on.iter().filter(|known| known.run.has_ended()).filter_map(|known| known.run.id().as_flow()) {
+        lock(&recovery.unasked).remove(&ended);
+    }
     panics::let_go(gone_on);
 }
 

@@ -243,6 +243,12 @@ impl Run {
         self.info.id.as_flow().is_some()
     }
 
+    /// Whether nothing was taken from other runs, and nothing of the user's called, before the body is. What takes other
+    /// runs' results begins after they have ended, on whatever threads.
+    pub(crate) fn begins_at_once(&self) -> bool {
+        self.info.upstream.is_empty() && self.identified.is_none() && self.renamed.get().is_none()
+    }
+
     /// Whether the run goes on after it had ended.
     pub(crate) fn is_resumed(&self) -> bool {
         self.flag(RESUMED)

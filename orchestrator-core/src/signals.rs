@@ -1,6 +1,6 @@
 //! Ctrl-C and SIGTERM: the first one cancels the runs in order and lets them be recorded, the second one exits.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::runtime::Handle;
@@ -41,17 +41,18 @@ pub(crate) fn watch(orchestrator: &Arc<Inner>, handle: &Handle) {
     let watching = Watching;
     handle.spawn(async move {
         let _watching = watching;
-        let mut told = false;
+        // How many orchestrators are ending because of a signal.
+        let ending = Arc::new(AtomicUsize::new(0));
         while let Some((status, by)) = signal().await {
             let active = active();
-            if told || active.is_empty() {
+            if ending.load(Ordering::SeqCst) > 0 || active.is_empty() {
                 std::process::exit(status);
             }
-            told = true;
             tracing::warn!(target: "orchestrator", "interrupted: cancelling runs; once more to exit at once");
             for orchestrator in active {
                 // What cannot be written by then is lost, and told; the other half is for what else waits for the store.
                 orchestrator.journal.end_within(orchestrator.defaults.cancel_grace / 2);
+                let still_ending = Ending::of(&ending);
                 // Elsewhere: it may wait for the store, and meanwhile there may be another signal.
                 tokio::spawn(async move {
                     // A program that goes on may call others by the time when these have ended.
@@ -68,10 +69,27 @@ pub(crate) fn watch(orchestrator: &Arc<Inner>, handle: &Handle) {
                     let goes_on = orchestrator.journal.goes_on();
                     drop(orchestrator);
                     goes_on.await;
+                    drop(still_ending);
                 });
             }
         }
     });
+}
+
+/// One orchestrator that ends, and may go on afterwards: until then a second signal ends the program.
+struct Ending(Arc<AtomicUsize>);
+
+impl Ending {
+    fn of(ending: &Arc<AtomicUsize>) -> Self {
+        ending.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(ending))
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// The watched orchestrators that have runs going on.

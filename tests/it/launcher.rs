@@ -130,3 +130,42 @@ fn a_destructor_that_panics_keeps_no_run_from_ending_with_its_runtime() {
     let state = runtime(1).block_on(async { tokio::time::timeout(Duration::from_secs(20), run.wait()).await });
     assert_eq!(state.expect("it ends").name, "Crashed");
 }
+
+/// Whatever workers they are on: what takes a result begins when that is there, to the microsecond of the clock.
+#[test]
+fn nothing_begins_before_its_upstream_has_ended() {
+    #[task]
+    async fn first(n: u64) -> u64 {
+        n
+    }
+    #[task]
+    async fn next(n: u64) -> u64 {
+        n + 1
+    }
+    let (runtime, orchestrator) = (runtime(4), Orchestrator::in_memory());
+    let (mut steps, mut ends) = (Vec::new(), Vec::new());
+    for _ in 0..60 {
+        let chains = async {
+            for n in 0..200 {
+                let mut last = first(n);
+                for _ in 0..4 {
+                    let taker = next(&last);
+                    steps.push((last.run_id(), taker.run_id()));
+                    last = taker;
+                }
+                ends.push(last);
+            }
+            for end in ends.drain(..) {
+                end.await.unwrap();
+            }
+        };
+        runtime.block_on(orchestrator.scope(chains));
+    }
+    for (upstream, taker) in steps {
+        let states = |run| runtime.block_on(orchestrator.states(run)).unwrap();
+        let (ended, began) = (states(upstream).pop().unwrap(), states(taker));
+        let began = began.iter().find(|state| state.kind == StateType::Running).unwrap();
+        let early = (ended.timestamp - began.timestamp).num_microseconds().unwrap();
+        assert!(early <= 1, "{taker} began {early} us before {upstream} ended");
+    }
+}

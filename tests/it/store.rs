@@ -255,6 +255,32 @@ async fn a_full_store_loses_history_loudly_and_no_result() {
     assert!(error.contains("no space is left"), "{error}");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_database_that_is_taken_away_is_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let orchestrator = open(folder.path()).await;
+    orchestrator.scope(async { squares(2).await.unwrap() }).await;
+    assert_eq!(orchestrator.lost_events(), 0);
+    let database = folder.path().join("orchestrator.db");
+    std::fs::rename(&database, folder.path().join("elsewhere.db")).unwrap();
+    assert_eq!(orchestrator.scope(async { squares(2).await.unwrap() }).await, [0, 1]);
+    let lost = orchestrator.lost_events();
+    assert!(lost > 0);
+    // Neither is what stands in its place written into.
+    std::fs::write(&database, "").unwrap();
+    orchestrator.scope(async { squares(2).await.unwrap() }).await;
+    assert!(orchestrator.lost_events() > lost);
+    assert_eq!(std::fs::read(&database).unwrap(), b"");
+
+    let folder = tempfile::tempdir().unwrap();
+    let strict = Orchestrator::builder().home(folder.path()).strict(true).build().await.unwrap();
+    strict.scope(async { squares(2).await.unwrap() }).await;
+    std::fs::remove_file(folder.path().join("orchestrator.db")).unwrap();
+    let error = strict.scope(async { squares(2).await.unwrap_err() }).await;
+    assert!(error.to_string().contains("it was removed, moved or replaced while this process used it"), "{error}");
+}
+
 #[tokio::test]
 async fn strict_runs_fail_when_their_history_is_lost() {
     let orchestrator = Orchestrator::builder().strict(true).build_over(Arc::new(Broken));

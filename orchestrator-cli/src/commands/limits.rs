@@ -95,6 +95,6 @@ pub(super) async fn remove(orchestrator: &Orchestrator, name: &str, yes: bool, j
     let meant = text::nearest(name, limits.iter().map(|limit| limit.name.as_str()));
     let meant = meant.map(|near| format!("did you mean '{}'? ", one_line(near))).unwrap_or_default();
     let known: Vec<_> = limits.iter().map(|limit| one_line(&limit.name)).collect();
-    let known = if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
+    let known = if known.is_empty() { "there are none".to_owned() } else { format!("known are {}", known.join(", ")) };
     Err(Trouble::not_found(format!("there is no limit '{}': {meant}{known}", one_line(name))))
 }

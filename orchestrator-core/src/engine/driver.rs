@@ -247,7 +247,11 @@ impl Course {
             return Event::CancelRequested;
         }
         // Code of the user may run here: `Clone`, `Display`, `Serialize`.
-        match panics::catch(|| prepare(run, self.call())).flatten() {
+        let prepared = panics::catch(|| prepare(run, self.call())).flatten();
+        if !run.begins_at_once() {
+            let _ = launcher::last_end();
+        }
+        match prepared {
             Ok(Ok(())) => Event::InputsReady,
             Ok(Err(error)) => {
                 self.failure = Some(error);

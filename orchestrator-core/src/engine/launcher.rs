@@ -4,11 +4,14 @@
 //! and a *starter*, a tokio task, takes one after the other and polls it. A run that is not over by then becomes a task of
 //! its own.
 //!
-//! While runs wait in the queue, a starter is on its way that has not begun and that any worker may take: whatever the body
+//! While launched runs wait in the queue, a starter is on its way that has not begun and that any worker may take: whatever the body
 //! does that is being polled, be it that it blocks its thread, the others go on. What a worker spawned last stays with it
 //! (tokio's LIFO slot), so a second starter is spawned to push the first one out, and nobody counts on the second. One run
 //! alone gets one starter, as if it were a task of its own. For the same reason a starter makes room as soon as a run has
 //! become a task or has woken one: it goes to the end of the worker's queue, from which any worker may take it.
+//!
+//! What a body itself wakes or spawns stands in the worker's slot until the starter makes room: some microseconds, unless
+//! another body that it polls meanwhile blocks the thread, which no async body should.
 //!
 //! A starter that finds the queue empty lingers for some microseconds: as long as it does, what is launched needs no other,
 //! and no worker is put to sleep and woken again for each run of a burst.

@@ -232,7 +232,11 @@ impl End {
     pub(super) fn end(self, run: Arc<Run>) {
         let mut watch = Watch::over(run);
         if let Some(run) = &watch.run {
-            launcher::ended_at(run.conclude(self.state, self.message, self.outcome.as_ref().err()));
+            let at = run.conclude(self.state, self.message, self.outcome.as_ref().err());
+            // Those who watch take their time.
+            if !run.scope.orchestrator.watches(self.state) {
+                launcher::ended_at(at);
+            }
         }
         watch.outcome = Some(self.outcome);
         watch.end();

@@ -15,6 +15,8 @@ use crate::state::StateName;
 #[derive(Debug, Clone)]
 pub(super) struct Gone {
     owner: i64,
+    /// How long its lease was to last. One that has renewed it is not gone.
+    lease: Option<i64>,
     at: i64,
     why: String,
 }
@@ -29,8 +31,8 @@ impl SqliteBackend {
             |connection| connection.query_row(select, params![owner.no.0, lease], |row| row.get(0)).optional(),
         )?;
         let mut gone = lock(&self.gone);
-        if unchanged == Some(true) && gone.iter().all(|known| known.owner != owner.no.0) {
-            gone.push(Gone { owner: owner.no.0, at: at.as_micros(), why: why.to_owned() });
+        if unchanged == Some(true) && gone.iter().all(|known| (known.owner, known.lease) != (owner.no.0, lease)) {
+            gone.push(Gone { owner: owner.no.0, lease, at: at.as_micros(), why: why.to_owned() });
         }
         Ok(())
     }
@@ -43,15 +45,19 @@ pub(super) fn cover(connection: &Connection, gone: &[Gone]) -> rusqlite::Result<
     }
     connection.execute_batch(
         "PRAGMA temp_store = MEMORY;
-        CREATE TEMP TABLE gone (no INTEGER PRIMARY KEY, at INTEGER NOT NULL, why TEXT NOT NULL, rest TEXT NOT NULL)",
+        CREATE TEMP TABLE gone (no INTEGER PRIMARY KEY, lease INTEGER, at INTEGER NOT NULL, why TEXT NOT NULL, rest TEXT NOT NULL)",
     )?;
-    for Gone { owner, at, why } in gone {
+    for Gone { owner, lease, at, why } in gone {
         let rest = format!(",{}]\n", serde_json::Value::from(why.as_str()));
-        connection.execute("INSERT INTO temp.gone VALUES (?1, ?2, ?3, ?4)", params![owner, at, why, rest])?;
+        connection.execute(
+            "INSERT OR REPLACE INTO temp.gone VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![owner, lease, at, why, rest],
+        )?;
     }
     let of = |column: &str| format!("(SELECT {column} FROM temp.gone WHERE gone.no = process)");
     let (at, why, rest) = (of("at"), of("why"), of("rest"));
-    let lost = "(end_time IS NULL AND process IN (SELECT no FROM temp.gone))";
+    let still = "SELECT gone.no FROM temp.gone JOIN main.process AS owner ON owner.no = gone.no AND owner.lease_until IS gone.lease";
+    let lost = format!("(end_time IS NULL AND process IN ({still}))");
     let time = format!("max({at}, state_at + 1)");
     let line = crashed_line(&time, &rest);
     let long = format!("next_seq >= {STATES_IN_ROW}");
@@ -69,7 +75,7 @@ pub(super) fn cover(connection: &Connection, gone: &[Gone]) -> rusqlite::Result<
             columns.iter().map(|(name, then)| (*name, format!("iif({lost}, {then}, {name})"))).collect();
         view(connection, table, &columns, "")?;
     }
-    let ended = of("at").replace("= process", "= process.no");
+    let ended = "(SELECT at FROM temp.gone WHERE gone.no = process.no AND gone.lease IS process.lease_until)";
     view(connection, "process", &[("ended", format!("coalesce(ended, {ended})"))], "")?;
     let also = ["flow_run", "task_run"]
         .map(|table| format!("UNION ALL SELECT id, next_seq, {line} FROM main.{table} WHERE {lost} AND {long}"));

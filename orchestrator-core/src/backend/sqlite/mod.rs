@@ -119,6 +119,8 @@ pub struct SqliteBackend {
     /// For what is leased; opened when it is needed.
     leases: Mutex<Option<Connection>>,
     seen: version::Seen,
+    /// Which file was opened.
+    file: Option<reader::Identity>,
     /// The format that the file had, if it was another one.
     migrated_from: Option<u32>,
 }
@@ -150,7 +152,7 @@ impl SqliteBackend {
             Opened::ToLook(reader) => (None, vec![reader], None),
         };
         let (writer, readers, gone) = (Mutex::new(writer), Mutex::new(readers), Mutex::default());
-        let seen = version::Seen::of(&path);
+        let (seen, file) = (version::Seen::of(&path), reader::identity(&path));
         Ok(Self {
             path,
             options,
@@ -161,6 +163,7 @@ impl SqliteBackend {
             aside: Mutex::default(),
             leases: Mutex::default(),
             seen,
+            file,
             migrated_from,
         })
     }
@@ -217,6 +220,15 @@ impl SqliteBackend {
         (idle, gone)
     }
 
+    /// Fails if the file was taken away, or another one put in its place: what is written into it is nowhere then.
+    fn still_there(&self) -> Result<(), BackendError> {
+        if self.file.is_none() || reader::identity(&self.path) == self.file {
+            return Ok(());
+        }
+        let gone = "it was removed, moved or replaced while this process used it";
+        Err(BackendError::new(BackendErrorKind::Unavailable, self.writing()).because(gone))
+    }
+
     /// Writes on the connection that writes batches.
     fn write<T, S: Into<String>>(
         &self,
@@ -266,10 +278,12 @@ impl SqliteBackend {
 
 impl EventStore for SqliteBackend {
     fn append(&self, batch: &[Event]) -> Result<(), BackendError> {
+        self.still_there()?;
         self.write(|| self.writing(), |writer| writer.append(batch, None)).map(drop)
     }
 
     fn append_as(&self, owner: OwnerNo, batch: &[Event]) -> Result<(), BackendError> {
+        self.still_there()?;
         match self.write(|| self.writing(), |writer| writer.append(batch, Some(owner)))? {
             true => Ok(()),
             false => Err(BackendError::new(BackendErrorKind::Fenced, self.writing())),

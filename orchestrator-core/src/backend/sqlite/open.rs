@@ -31,7 +31,9 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened, Backe
     if options.look_only {
         let reader = to_look(path, options)?;
         if schema::check(&reader.connection, &path.display().to_string())?.is_none() {
-            return Err(BackendError::new(BackendErrorKind::Missing, opening(path)));
+            let nothing = "the file has no history in it. What is written last stands in a file of that name with `-wal` at its \
+                 end, which belongs to it";
+            return Err(BackendError::new(BackendErrorKind::Missing, opening(path)).because(nothing));
         }
         return reader.in_present_format().doing(|| opening(path)).map(Opened::ToLook);
     }

@@ -126,7 +126,9 @@ impl Ownership for SqliteBackend {
             },
         );
         match ended {
-            Err(_) if self.options.look_only => self.show_as_gone(owner, at, message).map(|()| None),
+            Err(error) if self.options.look_only && error.kind() != BackendErrorKind::Busy => {
+                self.show_as_gone(owner, at, message).map(|()| None)
+            }
             ended => ended,
         }
     }

@@ -122,14 +122,14 @@ impl Reader {
 
     /// Whether what was read may not have been there at any one time.
     pub(super) fn is_outdated(&self) -> bool {
-        matches!(&self.reads, Reads::WithoutLocks(seen) if *seen != Seen::of(&self.path))
+        matches!(&self.reads, Reads::WithoutLocks(seen) if seen.has_changed(&self.path))
     }
 
     /// Whether what will be read is not what the file is by now.
     pub(super) fn is_behind(&self) -> bool {
         match &self.reads {
             Reads::Shared => false,
-            Reads::WithoutLocks(seen) | Reads::Copy(seen) => *seen != Seen::of(&self.path),
+            Reads::WithoutLocks(seen) | Reads::Copy(seen) => seen.has_changed(&self.path),
         }
     }
 
@@ -183,6 +183,23 @@ fn has_content(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.len() > 0)
 }
 
+/// Tells a file from all others of the machine, whatever their names.
+pub(super) type Identity = (u64, u64);
+
+/// That of the file which has the name now; `None` if there is none, or the system does not tell.
+pub(super) fn identity(path: &Path) -> Option<Identity> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
+}
+
 /// What a file is like at a moment.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
@@ -190,10 +207,24 @@ struct Seen {
     log: Option<Stamp>,
 }
 
+/// Time stamps of files may go by ticks of that length: what is younger may have been changed again within its tick, as
+/// the index of git knows it ("racily clean").
+const TICK: Duration = Duration::from_millis(50);
+
 impl Seen {
     fn of(path: &Path) -> Self {
         let stamp = |path: &Path| fs::metadata(path).ok().map(|found| Stamp::of(&found));
         Self { file: stamp(path), log: stamp(&beside(path, "-wal")) }
+    }
+
+    /// Whether the files may be others by now than they were then.
+    fn has_changed(&self, path: &Path) -> bool {
+        let is_young = |stamp: &Option<Stamp>| {
+            let modified = stamp.as_ref().and_then(|stamp| stamp.modified);
+            modified.is_some_and(|modified| modified.elapsed().is_ok_and(|age| age < TICK))
+        };
+        let now = Self::of(path);
+        is_young(&now.file) || is_young(&now.log) || *self != now
     }
 }
 
