@@ -29,6 +29,9 @@ pub type Erased = Arc<dyn Any + Send + Sync>;
 pub type BodyFuture = Pin<Box<dyn Future<Output = Result<Erased, BodyFailure>> + Send>>;
 
 /// A function behind `#[task]` or `#[flow]`.
+///
+/// What it may leave out is a constant that is `None`, and not a method that does nothing: that would be compiled for
+/// each function.
 pub trait Body: Send + 'static {
     /// Its arguments, as a tuple of [`Ref`](crate::input::Ref) and [`Own`](crate::input::Own).
     type Args: Args;
@@ -36,48 +39,65 @@ pub trait Body: Send + 'static {
     type Output: Send + Sync + 'static;
 
     /// What its attribute says.
-    fn def() -> &'static Def;
+    const DEF: &'static Def;
+    /// Names the arguments that belong to the cache key (of a task) or to the record (of a flow).
+    const ENCODE: Option<fn(&Self::Args, &mut ArgEncoder<'_>)> = None;
+    /// The run's name, if a template makes it.
+    const RUN_NAME: Option<fn(&Self::Args) -> String> = None;
+    /// What the `cache_key` function says; `None` is "not cached".
+    const CACHE_KEY: Option<fn(&Self::Args) -> Option<String>> = None;
+    /// How results are stored, if their type allows it.
+    const CODEC: Option<fn() -> Option<&'static Codec>> = None;
+    /// Goes over the parameters of a flow; gives the arguments if they were read.
+    const READ: Option<fn(&mut ParamReader<'_>) -> Option<Self::Args>> = None;
+    /// How the result of a flow is written as JSON, if its type allows it.
+    const OUTPUT: Option<fn() -> Option<&'static Encoders<Self::Output>>> = None;
+    /// The hooks for the commit of the transaction that a run is part of.
+    const ON_COMMIT: Option<fn() -> Vec<ResultHook>> = None;
+    /// The hooks that undo what a run did.
+    const ON_ROLLBACK: Option<fn() -> Vec<ResultHook>> = None;
 
     /// The body, ready to be executed once.
     fn call(args: Self::Args) -> Attempt;
 
-    /// Names the arguments that belong to the cache key (of a task) or to the record (of a flow).
-    fn encode(_args: &Self::Args, _encoder: &mut ArgEncoder<'_>) {}
+    /// All of it, without the type of the function.
+    #[doc(hidden)]
+    const FUNCTION: &'static Function<Self::Args> = &Function {
+        def: Self::DEF,
+        call: Self::call,
+        encode: Self::ENCODE,
+        run_name: Self::RUN_NAME,
+        cache_key: Self::CACHE_KEY,
+        codec: Self::CODEC,
+        on_commit: Self::ON_COMMIT,
+        on_rollback: Self::ON_ROLLBACK,
+        gives: is::<Self::Output>,
+    };
+}
 
-    /// The run's name, if a template makes it.
-    fn run_name(_args: &Self::Args) -> Option<String> {
-        None
-    }
+/// What the runtime calls of a function with arguments `A`: the runtime's code is compiled once for each list of
+/// parameter types, and not once for each function.
+pub struct Function<A> {
+    pub(crate) def: &'static Def,
+    pub(crate) call: fn(A) -> Attempt,
+    pub(crate) encode: Option<fn(&A, &mut ArgEncoder<'_>)>,
+    pub(crate) run_name: Option<fn(&A) -> String>,
+    pub(crate) cache_key: Option<fn(&A) -> Option<String>>,
+    pub(crate) codec: Option<fn() -> Option<&'static Codec>>,
+    pub(crate) on_commit: Option<fn() -> Vec<ResultHook>>,
+    pub(crate) on_rollback: Option<fn() -> Vec<ResultHook>>,
+    /// Whether a value is of the type of its results.
+    pub(crate) gives: fn(&Erased) -> bool,
+}
 
-    /// What the `cache_key` function says: `Some(None)` is "not cached".
-    fn cache_key(_args: &Self::Args) -> Option<Option<String>> {
-        None
+impl<A> std::fmt::Debug for Function<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Function").field(&self.def.key).finish()
     }
+}
 
-    /// How results are stored, if their type allows it.
-    fn codec() -> Option<&'static Codec> {
-        None
-    }
-
-    /// Goes over the parameters of a flow; gives the arguments if they were read.
-    fn read(_reader: &mut ParamReader<'_>) -> Option<Self::Args> {
-        None
-    }
-
-    /// How the result of a flow is written as JSON, if its type allows it.
-    fn output() -> Option<&'static Encoders<Self::Output>> {
-        None
-    }
-
-    /// The hooks for the commit of the transaction that a run is part of.
-    fn on_commit() -> Vec<ResultHook> {
-        Vec::new()
-    }
-
-    /// The hooks that undo what a run did.
-    fn on_rollback() -> Vec<ResultHook> {
-        Vec::new()
-    }
+fn is<T: 'static>(value: &Erased) -> bool {
+    value.is::<T>()
 }
 
 /// One execution of a body that has not begun.

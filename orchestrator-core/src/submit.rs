@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
 use crate::backend::record::{Event, FlowRun, RunInfo, SharedList};
-use crate::body::{ArgEncoder, ArgError, Attempt, Body, BodyFailure, Codec, Erased};
+use crate::body::{ArgEncoder, ArgError, Attempt, Body, BodyFailure, Codec, Erased, Function};
 use crate::clock::Timestamp;
 use crate::context::Place;
 use crate::def::{Def, DefKind};
@@ -15,7 +16,7 @@ use crate::engine::{self, Call, panics};
 use crate::error::{BodyError, Cause, FailureKind, TaskError};
 use crate::future::{FlowFuture, MapFuture, TaskFuture};
 use crate::future::{Upstream, cycle};
-use crate::hook::ResultHooks;
+use crate::hook::{ResultHook, ResultHooks};
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::input::Args;
 use crate::options::Overrides;
@@ -29,40 +30,64 @@ use crate::testing::Fakes;
 use crate::transaction;
 
 /// Submits one run of a task.
+#[inline]
 pub fn submit_task<B: Body>(overrides: &Overrides, args: <B::Args as Args>::Pending) -> TaskFuture<B::Output> {
-    TaskFuture::new(submit(B::def(), overrides.clone(), Box::new(Typed::<B>::Pending(args)), Manner::Call))
+    TaskFuture::new(submit_call(B::FUNCTION, overrides, args))
 }
 
 /// Submits one run of a flow.
+#[inline]
 pub fn submit_flow<B: Body>(overrides: &Overrides, args: <B::Args as Args>::Pending) -> FlowFuture<B::Output> {
-    FlowFuture::new(submit(B::def(), overrides.clone(), Box::new(Typed::<B>::Pending(args)), Manner::Call))
+    FlowFuture::new(submit_call(B::FUNCTION, overrides, args))
+}
+
+/// A call by a body. Not inlined: there are many calls, and few lists of parameter types.
+#[inline(never)]
+fn submit_call<A: Args>(function: &'static Function<A>, overrides: &Overrides, args: A::Pending) -> Arc<Run> {
+    submit(function.def, overrides.clone(), Typed::pending(function, args), Manner::Call)
 }
 
 /// A call whose arguments are there.
 pub(crate) fn with_args<B: Body>(args: B::Args) -> Box<dyn Call> {
-    Box::new(Typed::<B>::Ready(args))
+    Box::new(Typed { function: B::FUNCTION, args: Arguments::Ready(args) })
 }
 
 /// Submits one run of a task for each element.
-pub fn submit_map<B: Body>(overrides: &Overrides, mut args: <B::Args as Args>::Mapped) -> MapFuture<B::Output> {
-    let mut ready = true;
-    B::Args::visit_mapped(&args, &mut |run| ready &= matches!(run.outcome(), Some(Ok(_))));
-    if ready && let Ok(length) = mapped_length::<B>(&mut args) {
-        return MapFuture::known(fan_out::<B>(overrides, &mut args, length, Manner::Call));
-    }
-    let expansion = Expansion::<B> { args: Some(args), overrides: overrides.clone(), place: Place::current() };
-    MapFuture::later(submit(B::def(), Overrides::NONE, Box::new(expansion), Manner::Expansion))
+#[inline]
+pub fn submit_map<B: Body>(overrides: &Overrides, args: <B::Args as Args>::Mapped) -> MapFuture<B::Output> {
+    map_call(B::FUNCTION, overrides, args)
 }
 
-fn fan_out<B: Body>(
+#[inline(never)]
+fn map_call<A: Args, T: Send + Sync + 'static>(
+    function: &'static Function<A>,
     overrides: &Overrides,
-    args: &mut <B::Args as Args>::Mapped,
+    mut args: A::Mapped,
+) -> MapFuture<T> {
+    let mut ready = true;
+    A::visit_mapped(&args, &mut |run| ready &= matches!(run.outcome(), Some(Ok(_))));
+    if ready && let Ok(length) = mapped_length::<A>(function.def, &mut args) {
+        return MapFuture::known(fan_out(function, overrides, &mut args, length, Manner::Call));
+    }
+    let expansion = Expansion::<A, T> {
+        function,
+        args: Some(args),
+        overrides: overrides.clone(),
+        place: Place::current(),
+        output: PhantomData,
+    };
+    MapFuture::later(submit(function.def, Overrides::NONE, Box::new(expansion), Manner::Expansion))
+}
+
+fn fan_out<A: Args, T>(
+    function: &'static Function<A>,
+    overrides: &Overrides,
+    args: &mut A::Mapped,
     length: usize,
     manner: Manner,
-) -> Vec<TaskFuture<B::Output>> {
-    let call = |args| Box::new(Typed::<B>::Pending(args));
-    let submit = |args| TaskFuture::new(submit(B::def(), overrides.clone(), call(args), manner));
-    (0..length).map(|_| submit(B::Args::next(args))).collect()
+) -> Vec<TaskFuture<T>> {
+    let submit = |args| submit(function.def, overrides.clone(), Typed::pending(function, args), manner);
+    (0..length).map(|_| TaskFuture::new(submit(A::next(args)))).collect()
 }
 
 /// How a run comes to be submitted.
@@ -77,9 +102,11 @@ pub(crate) enum Manner {
 }
 
 /// The number of runs that a `map` makes, if its collections agree.
-fn mapped_length<B: Body>(args: &mut <B::Args as Args>::Mapped) -> Result<usize, String> {
-    let def = B::def();
-    let lengths = B::Args::lengths(args);
+fn mapped_length<A: Args>(def: &'static Def, args: &mut A::Mapped) -> Result<usize, String> {
+    agreed_length(def, &A::lengths(args))
+}
+
+fn agreed_length(def: &'static Def, lengths: &[Option<usize>]) -> Result<usize, String> {
     let name = |index: usize| match def.parameters.get(index) {
         Some(name) => format!("`{name}`"),
         None => format!("argument {}", index + 1),
@@ -99,88 +126,105 @@ fn mapped_length<B: Body>(args: &mut <B::Args as Args>::Mapped) -> Result<usize,
     }
 }
 
+/// The call of a function with arguments `A`.
+struct Typed<A: Args> {
+    function: &'static Function<A>,
+    args: Arguments<A>,
+}
+
 /// The arguments of one run, first waiting, then resolved.
-enum Typed<B: Body> {
-    Pending(<B::Args as Args>::Pending),
-    Ready(B::Args),
+enum Arguments<A: Args> {
+    Pending(A::Pending),
+    Ready(A),
     Spent,
 }
 
-impl<B: Body> Typed<B> {
-    fn args(&self) -> &B::Args {
-        match self {
-            Self::Ready(args) => args,
-            Self::Pending(_) | Self::Spent => unreachable!("asked between resolution and the last attempt only"),
+impl<A: Args> Typed<A> {
+    fn pending(function: &'static Function<A>, args: A::Pending) -> Box<dyn Call> {
+        Box::new(Self { function, args: Arguments::Pending(args) })
+    }
+
+    fn args(&self) -> &A {
+        match &self.args {
+            Arguments::Ready(args) => args,
+            Arguments::Pending(_) | Arguments::Spent => {
+                unreachable!("asked between resolution and the last attempt only")
+            }
         }
     }
 }
 
-impl<B: Body> Call for Typed<B> {
+impl<A: Args> Call for Typed<A> {
     fn visit(&self, visit: &mut dyn FnMut(&Arc<Run>)) {
-        if let Self::Pending(args) = self {
-            B::Args::visit(args, visit);
+        if let Arguments::Pending(args) = &self.args {
+            A::visit(args, visit);
         }
     }
 
     fn resolve(&mut self) -> Result<(), TaskError> {
-        *self = match std::mem::replace(self, Self::Spent) {
-            Self::Pending(args) => Self::Ready(B::Args::resolve(args)?),
-            there @ (Self::Ready(_) | Self::Spent) => there,
+        self.args = match std::mem::replace(&mut self.args, Arguments::Spent) {
+            Arguments::Pending(args) => Arguments::Ready(A::resolve(args)?),
+            there @ (Arguments::Ready(_) | Arguments::Spent) => there,
         };
         Ok(())
     }
 
     fn attempt(&mut self, last: bool, fakes: &Fakes) -> Attempt {
-        let args = match self {
-            Self::Ready(args) if !last => args.again(),
-            Self::Ready(_) | Self::Pending(_) | Self::Spent => match std::mem::replace(self, Self::Spent) {
-                Self::Ready(args) => args,
-                Self::Pending(_) | Self::Spent => unreachable!("no attempt follows the last"),
+        let args = match &mut self.args {
+            Arguments::Ready(args) if !last => args.again(),
+            there => match std::mem::replace(there, Arguments::Spent) {
+                Arguments::Ready(args) => args,
+                Arguments::Pending(_) | Arguments::Spent => unreachable!("no attempt follows the last"),
             },
         };
-        match fakes.of::<B::Args>(B::def()) {
-            None => B::call(args),
+        match fakes.of::<A>(self.function.def) {
+            None => (self.function.call)(args),
             Some(fake) => fake(args),
         }
     }
 
     fn run_name(&self) -> Option<String> {
-        B::run_name(self.args())
+        self.function.run_name.map(|name| name(self.args()))
     }
 
     fn cache_key(&self) -> Option<Option<String>> {
-        B::cache_key(self.args())
+        self.function.cache_key.map(|key| key(self.args()))
     }
 
     fn encode(&self, mut encoder: ArgEncoder<'_>) -> Result<(), ArgError> {
-        B::encode(self.args(), &mut encoder);
+        if let Some(encode) = self.function.encode {
+            encode(self.args(), &mut encoder);
+        }
         encoder.finish()
     }
 
     fn codec(&self) -> Option<&'static Codec> {
-        B::codec()
+        self.function.codec?()
     }
 
     fn result_hooks(&self) -> ResultHooks {
-        ResultHooks { on_commit: B::on_commit(), on_rollback: B::on_rollback() }
+        let made = |hooks: Option<fn() -> Vec<ResultHook>>| hooks.map(|hooks| hooks()).unwrap_or_default();
+        ResultHooks { on_commit: made(self.function.on_commit), on_rollback: made(self.function.on_rollback) }
     }
 
     fn gives(&self, value: &Erased) -> bool {
-        value.is::<B::Output>()
+        (self.function.gives)(value)
     }
 }
 
 /// The run behind a `map` whose elements were not known at the call: its result is the futures of the runs.
-struct Expansion<B: Body> {
-    args: Option<<B::Args as Args>::Mapped>,
+struct Expansion<A: Args, T> {
+    function: &'static Function<A>,
+    args: Option<A::Mapped>,
     overrides: Overrides,
     place: Place,
+    output: PhantomData<fn() -> T>,
 }
 
-impl<B: Body> Call for Expansion<B> {
+impl<A: Args, T: Send + Sync + 'static> Call for Expansion<A, T> {
     fn visit(&self, visit: &mut dyn FnMut(&Arc<Run>)) {
         if let Some(args) = &self.args {
-            B::Args::visit_mapped(args, visit);
+            A::visit_mapped(args, visit);
         }
     }
 
@@ -197,10 +241,12 @@ impl<B: Body> Call for Expansion<B> {
     fn attempt(&mut self, _last: bool, _fakes: &Fakes) -> Attempt {
         let mut args = self.args.take().expect("an expansion is attempted once");
         let (overrides, mut place) = (self.overrides.clone(), std::mem::take(&mut self.place));
+        let function = self.function;
         Attempt::from_future(async move {
-            let length = mapped_length::<B>(&mut args)
+            let length = mapped_length::<A>(function.def, &mut args)
                 .map_err(|said| BodyFailure { error: BodyError::new(said), retryable: false })?;
-            let children = place.within(|| fan_out::<B>(&overrides, &mut args, length, Manner::Later));
+            let children: Vec<TaskFuture<T>> =
+                place.within(|| fan_out(function, &overrides, &mut args, length, Manner::Later));
             Ok(Arc::new(children) as Erased)
         })
     }

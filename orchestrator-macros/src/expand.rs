@@ -105,7 +105,7 @@ impl Expansion<'_> {
         let must_use = (!said_so).then(|| must_use(ONE));
         // The keyword and the braces are the user's: without them the compiler takes the function for ours and does not
         // say that nobody calls it.
-        let mut block = Group::new(Delimiter::Brace, quote!(#ident::configure().submit #turbofish (#names)));
+        let mut block = Group::new(Delimiter::Brace, quote!(#ident::__PLAIN.submit #turbofish (#names)));
         block.set_span(item.body.span());
         quote! {
             #(#cfg)* #(#docs)* #(#outer)* #must_use
@@ -144,7 +144,7 @@ impl Expansion<'_> {
             impl #impl_generics #p::Body for __Body #types #clause {
                 type Args = #types_of_args;
                 type Output = #succeeds;
-                fn def() -> &'static #p::Def { &__DEF }
+                const DEF: &'static #p::Def = &__DEF;
                 fn call((#(#args,)*): Self::Args) -> #p::Attempt { #attempt }
                 #encode
                 #run_name
@@ -206,10 +206,11 @@ impl Expansion<'_> {
             .collect();
         (!lines.is_empty()).then(|| {
             quote! {
-                fn encode(args: &Self::Args, encoder: &mut #p::ArgEncoder<'_>) {
-                    use #p::{ProbeEncode as _, ProbeEncodeFallback as _};
-                    #(#lines)*
-                }
+                const ENCODE: ::core::option::Option<fn(&Self::Args, &mut #p::ArgEncoder<'_>)> =
+                    ::core::option::Option::Some(|args, encoder| {
+                        use #p::{ProbeEncode as _, ProbeEncodeFallback as _};
+                        #(#lines)*
+                    });
             }
         })
     }
@@ -224,9 +225,8 @@ impl Expansion<'_> {
                 quote_spanned!(generated(template.span())=> #ident = args.#index.get())
             });
         quote! {
-            fn run_name(args: &Self::Args) -> ::core::option::Option<::std::string::String> {
-                ::core::option::Option::Some(::std::format!(#template, #(#bindings),*))
-            }
+            const RUN_NAME: ::core::option::Option<fn(&Self::Args) -> ::std::string::String> =
+                ::core::option::Option::Some(|args| ::std::format!(#template, #(#bindings),*));
         }
     }
 
@@ -234,11 +234,9 @@ impl Expansion<'_> {
         let path = self.options.cache_key.as_ref()?;
         let values = self.kept().map(|(index, _)| quote!(args.#index.value()));
         Some(quote! {
-            fn cache_key(args: &Self::Args)
-                -> ::core::option::Option<::core::option::Option<::std::string::String>>
-            {
-                ::core::option::Option::Some(#path(#(#values),*))
-            }
+            const CACHE_KEY: ::core::option::Option<
+                fn(&Self::Args) -> ::core::option::Option<::std::string::String>
+            > = ::core::option::Option::Some(|args| #path(#(#values),*));
         })
     }
 
@@ -248,10 +246,11 @@ impl Expansion<'_> {
         let (p, at, succeeds) = (self.root.path(), self.root.at(output.span), self.success());
         (!output.has_references).then(|| {
             quote! {
-                fn codec() -> ::core::option::Option<&'static #p::Codec> {
-                    use #p::{ProbeCodec as _, ProbeCodecFallback as _};
-                    (&&#at::Probe::<#succeeds>::NEW).codec()
-                }
+                const CODEC: ::core::option::Option<fn() -> ::core::option::Option<&'static #p::Codec>> =
+                    ::core::option::Option::Some(|| {
+                        use #p::{ProbeCodec as _, ProbeCodecFallback as _};
+                        (&&#at::Probe::<#succeeds>::NEW).codec()
+                    });
             }
         })
     }
@@ -300,7 +299,7 @@ impl Expansion<'_> {
                 /// Submits one run for each element of the arguments that are collections.
                 #must_use_all
                 #vis fn map #impl_generics (#inputs) -> #p::MapFuture<#succeeds> #clause {
-                    Self::configure().submit_map #turbofish (#names)
+                    Self::__PLAIN.submit_map #turbofish (#names)
                 }
 
                 /// Like `map`, with the options of this handle.
@@ -316,6 +315,10 @@ impl Expansion<'_> {
                 clippy::all, clippy::pedantic, clippy::nursery
             )]
             impl #ident {
+                // Nothing is made and dropped at a call that changes no option.
+                #[doc(hidden)]
+                #vis const __PLAIN: &'static Self = &Self { __overrides: #p::Overrides::NONE };
+
                 /// The same with options that are changed at the call.
                 #vis fn configure() -> #p::Configured<Self> {
                     #p::Configured::new(Self { __overrides: #p::Overrides::NONE })
@@ -389,14 +392,18 @@ impl Expansion<'_> {
         };
         let output = (!output.has_references).then(|| {
             quote! {
-                fn output() -> ::core::option::Option<&'static #p::Encoders<#succeeds>> {
+                const OUTPUT: ::core::option::Option<
+                    fn() -> ::core::option::Option<&'static #p::Encoders<Self::Output>>
+                > = ::core::option::Option::Some(|| {
                     use #p::{ProbeEncode as _, ProbeEncodeFallback as _};
                     (&&#at::Probe::<#succeeds>::NEW).encoders()
-                }
+                });
             }
         });
         Some(quote! {
-            fn read(reader: &mut #p::ParamReader<'_>) -> ::core::option::Option<Self::Args> { #body }
+            const READ: ::core::option::Option<
+                fn(&mut #p::ParamReader<'_>) -> ::core::option::Option<Self::Args>
+            > = ::core::option::Option::Some(|reader| { #body });
             #output
         })
     }

@@ -47,10 +47,10 @@ fn of_state(root: &Root, path: &Path, kind: Kind) -> TokenStream {
     quote_spanned!(span=> #p::Hook::#new(#name, |run, state| #call, || #is_async))
 }
 
-/// The methods of the body for its hooks on commit and rollback.
+/// The constants of the body for its hooks on commit and rollback.
 pub(crate) fn of_results(expansion: &Expansion<'_>) -> TokenStream {
     let lists =
-        [(quote!(on_commit), &expansion.options.on_commit), (quote!(on_rollback), &expansion.options.on_rollback)];
+        [(quote!(ON_COMMIT), &expansion.options.on_commit), (quote!(ON_ROLLBACK), &expansion.options.on_rollback)];
     let root = &expansion.root;
     let p = root.path();
     let succeeds = expansion.success();
@@ -64,7 +64,8 @@ pub(crate) fn of_results(expansion: &Expansion<'_>) -> TokenStream {
             quote_spanned!(span=> #p::ResultHook::new(#name, |result| #call, || #is_async))
         });
         quote! {
-            fn #method() -> ::std::vec::Vec<#p::ResultHook> { ::std::vec![#(#hooks),*] }
+            const #method: ::core::option::Option<fn() -> ::std::vec::Vec<#p::ResultHook>> =
+                ::core::option::Option::Some(|| ::std::vec![#(#hooks),*]);
         }
     });
     quote!(#(#methods)*)

@@ -28,7 +28,7 @@ const NAMED: usize = 20;
 /// A task or flow that the linker collected.
 #[derive(Clone, Copy)]
 pub struct Registered {
-    def: fn() -> &'static Def,
+    def: &'static Def,
     flow: Option<Entry>,
 }
 
@@ -46,28 +46,28 @@ impl Registered {
     /// The task behind a body.
     #[must_use]
     pub const fn task<B: Body>() -> Self {
-        Self { def: B::def, flow: None }
+        Self { def: B::DEF, flow: None }
     }
 
     /// The flow behind a body.
     #[must_use]
     pub const fn flow<B: Body>() -> Self {
-        Self { def: B::def, flow: Some(Entry { read: read::<B>, to_json: to_json::<B> }) }
+        Self { def: B::DEF, flow: Some(Entry { read: read::<B>, to_json: to_json::<B> }) }
     }
 }
 
 impl fmt::Debug for Registered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Registered").field(&(self.def)().key).finish()
+        f.debug_tuple("Registered").field(&self.def.key).finish()
     }
 }
 
 fn read<B: Body>(reader: &mut ParamReader<'_>) -> Option<Box<dyn Call>> {
-    B::read(reader).map(submit::with_args::<B>)
+    B::READ?(reader).map(submit::with_args::<B>)
 }
 
 fn to_json<B: Body>(result: &Erased) -> Option<Value> {
-    let encoders = B::output()?;
+    let encoders = B::OUTPUT?()?;
     let result = result.downcast_ref::<B::Output>()?;
     panics::catch(|| encoders.to_json(result)).ok()?.ok()
 }
@@ -76,7 +76,7 @@ inventory::collect!(Registered);
 
 /// The tasks and flows in this program that are not generic, in no particular order.
 pub fn registered() -> impl Iterator<Item = &'static Def> {
-    inventory::iter::<Registered>.into_iter().map(|registered| (registered.def)())
+    inventory::iter::<Registered>.into_iter().map(|registered| registered.def)
 }
 
 /// The flows in this program that are not generic, by name.
@@ -136,7 +136,7 @@ pub(crate) struct Flow {
 impl Flow {
     fn all() -> impl Iterator<Item = Self> {
         let flows = inventory::iter::<Registered>.into_iter();
-        flows.filter_map(|registered| Some(Self { def: (registered.def)(), entry: registered.flow? }))
+        flows.filter_map(|registered| Some(Self { def: registered.def, entry: registered.flow? }))
     }
 
     /// Those whose runs go on by themselves after a crash.
