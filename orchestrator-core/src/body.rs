@@ -28,6 +28,15 @@ pub type Erased = Arc<dyn Any + Send + Sync>;
 /// An async body, without its types.
 pub type BodyFuture = Pin<Box<dyn Future<Output = Result<Erased, BodyFailure>> + Send>>;
 
+/// What the `cache_key` function of a task says of these arguments.
+pub type CacheKeyOf<A> = fn(&A) -> Option<String>;
+
+/// Reads the arguments of a flow.
+pub type ReadArgs<A> = fn(&mut ParamReader<'_>) -> Option<A>;
+
+/// How values of a type are written, if they can be.
+pub type EncodersOf<T> = fn() -> Option<&'static Encoders<T>>;
+
 /// A function behind `#[task]` or `#[flow]`.
 ///
 /// What it may leave out is a constant that is `None`, and not a method that does nothing: that would be compiled for
@@ -45,13 +54,13 @@ pub trait Body: Send + 'static {
     /// The run's name, if a template makes it.
     const RUN_NAME: Option<fn(&Self::Args) -> String> = None;
     /// What the `cache_key` function says; `None` is "not cached".
-    const CACHE_KEY: Option<fn(&Self::Args) -> Option<String>> = None;
+    const CACHE_KEY: Option<CacheKeyOf<Self::Args>> = None;
     /// How results are stored, if their type allows it.
     const CODEC: Option<fn() -> Option<&'static Codec>> = None;
     /// Goes over the parameters of a flow; gives the arguments if they were read.
-    const READ: Option<fn(&mut ParamReader<'_>) -> Option<Self::Args>> = None;
+    const READ: Option<ReadArgs<Self::Args>> = None;
     /// How the result of a flow is written as JSON, if its type allows it.
-    const OUTPUT: Option<fn() -> Option<&'static Encoders<Self::Output>>> = None;
+    const OUTPUT: Option<EncodersOf<Self::Output>> = None;
     /// The hooks for the commit of the transaction that a run is part of.
     const ON_COMMIT: Option<fn() -> Vec<ResultHook>> = None;
     /// The hooks that undo what a run did.

@@ -172,10 +172,12 @@ impl<A: Args> Call for Typed<A> {
     fn attempt(&mut self, last: bool, fakes: &Fakes) -> Attempt {
         let args = match &mut self.args {
             Arguments::Ready(args) if !last => args.again(),
-            there => match std::mem::replace(there, Arguments::Spent) {
-                Arguments::Ready(args) => args,
-                Arguments::Pending(_) | Arguments::Spent => unreachable!("no attempt follows the last"),
-            },
+            there @ (Arguments::Ready(_) | Arguments::Pending(_) | Arguments::Spent) => {
+                match std::mem::replace(there, Arguments::Spent) {
+                    Arguments::Ready(args) => args,
+                    Arguments::Pending(_) | Arguments::Spent => unreachable!("no attempt follows the last"),
+                }
+            }
         };
         match fakes.of::<A>(self.function.def) {
             None => (self.function.call)(args),
