@@ -19,13 +19,19 @@ const WOULD_TAKE: &[(&str, &str)] = &[
     ("the same, each layer", "see below"),
     ("dearest beside cheapest", "less memory for a run: bare spawn itself is not flat either"),
     ("the same with history in SQLite", "deeper trees of the indexes cost more with each row; a smaller row"),
-    ("an uncontended slot", "names that are interned, so that none is copied and hashed"),
+    (
+        "an uncontended slot",
+        "fewer moves of the request, no look at the clock, and a holder that needs no weak reference",
+    ),
     ("from an upstream's end", "the downstream polled in place by whoever ends the upstream, instead of by a starter"),
     ("the same, 99th of 100", "the same; and a worker that is awake"),
-    ("memory of a task that waits for its upstream", "identity and run in one allocation"),
+    (
+        "memory of a task that waits for its upstream",
+        "fewer bytes for states and waiters: a run takes 440, its record 170",
+    ),
     (
         "memory of a task that waits for something",
-        "smaller records of history, and states and identity in one allocation",
+        "the driver in the allocation of its run, in place of a tokio task beside it",
     ),
     ("memory of a task that waits for a slot", "a place in the queue instead of a boxed future with its text"),
     ("memory after", "an allocator that gives back pages in the middle of its heap"),
@@ -45,7 +51,7 @@ const WOULD_TAKE: &[(&str, &str)] = &[
     ("the same beside one that writes", "the same"),
     ("a task in a queue", "a queue whose places lie together in memory"),
     ("a task of a cache", "fewer cache misses for each entry: an entry that is one allocation"),
-    ("a task with a slot of one of", "names that are interned"),
+    ("a task with a slot of one of", "fewer cache misses"),
     ("a task in one of", "less memory for a flow run"),
 ];
 
