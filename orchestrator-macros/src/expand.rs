@@ -304,6 +304,7 @@ impl Expansion<'_> {
 
                 /// Like `map`, with the options of this handle.
                 #must_use_all
+                #[inline(never)]
                 #vis fn submit_map #impl_generics (&self, #inputs) -> #p::MapFuture<#succeeds> #clause {
                     #p::submit_map::<__Body #types>(&self.__overrides, #args)
                 }
@@ -324,8 +325,10 @@ impl Expansion<'_> {
                     #p::Configured::new(Self { __overrides: #p::Overrides::NONE })
                 }
 
+                // A call is a call: flows that call hundreds of tasks stay small, and so does what is linked.
                 /// Submits a run with the options of this handle.
                 #must_use_one
+                #[inline(never)]
                 #vis fn submit #impl_generics (&self, #inputs) -> #future #clause {
                     #p::#submit::<__Body #types>(&self.__overrides, #args)
                 }
