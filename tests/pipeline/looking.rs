@@ -52,7 +52,7 @@ fn limits() {
     assert_eq!(world.json(&["limits", "rm", "api"]), json!({ "removed": 1 }));
     let answer = world.ask(&["limits", "rm", "api"]);
     assert_eq!(answer.code, Some(4));
-    assert_eq!(answer.err, "error: there is no limit 'api': there are db, off\n");
+    assert_eq!(answer.err, "error: there is no limit 'api': known are db, off\n");
     assert_eq!(world.ask(&["limits", "set", "x", "1", "--decay", "-1"]).code, Some(2));
 }
 
