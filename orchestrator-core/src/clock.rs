@@ -1,7 +1,7 @@
 //! Time as the engine sees it: one clock behind a trait, so that tests run on paused time.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
@@ -55,10 +55,22 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let micros = since.as_secs().saturating_mul(1_000_000).saturating_add(since.subsec_micros().into());
-        Timestamp(i64::try_from(micros).unwrap_or(i64::MAX))
+        Timestamp(since_the_epoch())
     }
+}
+
+/// In microseconds. The standard library's way, by a difference of two times, costs twice as much.
+#[cfg(unix)]
+fn since_the_epoch() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000)
+}
+
+#[cfg(not(unix))]
+fn since_the_epoch() -> i64 {
+    use std::time::{SystemTime, UNIX_EPOCH};
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// The wall clock at creation, moved on by tokio's clock: it stands still while tokio's time is paused.

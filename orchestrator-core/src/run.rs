@@ -17,8 +17,10 @@ use crate::cache::Elsewhere;
 use crate::clock::Timestamp;
 use crate::def::Def;
 use crate::engine::Call;
+use crate::engine::launcher;
 use crate::engine::machine::may_follow;
 use crate::engine::panics;
+use crate::engine::rules;
 use crate::error::{Cause, FailedRun, FailureKind, TaskError};
 use crate::id::{RunId, TaskRunId};
 use crate::observe::{Observed, Observer};
@@ -49,6 +51,8 @@ pub struct Run {
     pub(crate) identified: Option<Box<Identified>>,
     /// Whether the run is seen by people: the expansion of a `map` is not.
     pub(crate) visible: bool,
+    /// Whether no rule has a say about it because of what it is.
+    pub(crate) asks_for_nothing: bool,
     /// Whether one of the runs above has a sync body, which may block its thread on this one.
     below_sync: bool,
     /// Whether a run takes this one's result, or took it.
@@ -62,8 +66,6 @@ pub struct Run {
     run_count: AtomicU32,
     /// Requests for slots that the run holds, each once for each limit.
     held: AtomicU32,
-    /// Where the run stands in its parent's table of children.
-    place: AtomicU32,
     driver: AtomicWaker,
     renamed: OnceLock<Arc<str>>,
     outcome: OnceLock<Outcome>,
@@ -109,13 +111,16 @@ const OBSERVED: u16 = 2;
 const LAUNCHED: u16 = 4;
 const SIGNAL: u16 = 8;
 const DISCARDED: u16 = 16;
-const AWAITS_CHILDREN: u16 = 32;
+/// In the table of what started it, or of the roots.
+const ENTERED: u16 = 32;
 const CLOSED: u16 = 64;
 const DETACHED: u16 = 128;
 const ABANDONED: u16 = 256;
 /// Three bits for who asked the run to end.
 const STOP: u32 = 9;
 const RESUMED: u16 = 1 << 12;
+/// Out of that table.
+const LEFT: u16 = 1 << 13;
 
 /// Who asked a run to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,6 +183,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Run {
     pub(crate) fn new(info: RunInfo, origin: Origin, call: Box<dyn Call>) -> Arc<Self> {
         let Origin { def, overrides, scope, parent, transaction, identified, visible, created, resumed } = origin;
+        let asks_for_nothing =
+            identified.is_none() && rules::ask_for_nothing(def, overrides.get(), &info.tags, &scope);
         let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def.is_async);
         let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
         let flags = if resumed.is_some() { RESUMED } else { 0 };
@@ -195,6 +202,7 @@ impl Run {
             transaction,
             identified,
             visible,
+            asks_for_nothing,
             below_sync,
             taken: AtomicBool::new(false),
             depth,
@@ -203,7 +211,6 @@ impl Run {
             waiting_for: AtomicU32::new(1),
             run_count: AtomicU32::new(run_count),
             held: AtomicU32::new(0),
-            place: AtomicU32::new(u32::MAX),
             driver: AtomicWaker::new(),
             renamed: OnceLock::new(),
             outcome: OnceLock::new(),
@@ -681,7 +688,9 @@ impl Run {
 
     fn signal(&self) {
         self.raise(SIGNAL);
-        self.driver.wake();
+        if let Some(waker) = self.driver.take() {
+            launcher::wake(waker);
+        }
     }
 
     /// The upstream runs that a run which is not launched waits for.
@@ -759,14 +768,21 @@ impl Run {
 
     /// Takes the run out of the table in which it stands; gives back who waits for it because of that.
     fn leave(self: &Arc<Self>, failed: bool) -> Option<Arc<Self>> {
-        loop {
-            let above = self.above();
-            // Whoever detaches the run meanwhile moves it from one table to another.
-            if self.siblings_of(above).child_ended(self, above.is_some(), failed) {
-                // A parent that begins to wait after this look finds the run gone.
-                return above.filter(|parent| parent.flag(AWAITS_CHILDREN)).cloned();
-            }
+        let before = self.flags.fetch_or(LEFT, Ordering::AcqRel);
+        if before & (ENTERED | LEFT) != ENTERED {
+            return None;
         }
+        // Whoever detaches the run from now on finds that it has left.
+        let above = self.parent.as_ref().filter(|_| before & DETACHED == 0);
+        let is_awaited = self.siblings_of(above).child_ended(self, above.is_some(), failed);
+        above.filter(|_| is_awaited).cloned()
+    }
+
+    /// Makes a run that stands in the table of what started it a root; `false` if it does not stand there.
+    fn move_to_roots(&self) -> bool {
+        let stands = |flags: u16| flags & (ENTERED | LEFT | DETACHED) == ENTERED;
+        let moved = |flags| stands(flags).then_some(flags | DETACHED);
+        self.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, moved).is_ok()
     }
 
     // --- the tree ---
@@ -804,12 +820,14 @@ impl Run {
             return;
         };
         let orchestrator = &self.scope.orchestrator;
-        let Some(shut_down) = parent.children().hand_over(self, &orchestrator.roots) else { return };
+        let Some(shut_down) = Children::hand_over(self, &orchestrator.roots) else { return };
         self.leave_transaction();
         orchestrator.limits.detached(self);
         // It may wait for something that only concerns runs of the flow.
         self.signal();
-        parent.child_went();
+        if parent.children().went() {
+            parent.signal();
+        }
         if shut_down {
             self.cancel_tree(Stop::ShutDown);
         }
@@ -828,7 +846,8 @@ impl Run {
         }
         match &self.parent {
             Some(parent) if parent.flag(CLOSED) => {
-                siblings.remove(self);
+                self.raise(LEFT);
+                siblings.went();
                 parent.signal();
                 false
             }
@@ -843,15 +862,7 @@ impl Run {
     /// Whether every run that this one started has ended. From now on the end of the last one wakes the driver.
     pub(crate) fn children_ended(&self) -> bool {
         let Some(children) = self.children.get() else { return true };
-        self.raise(AWAITS_CHILDREN);
-        children.is_idle()
-    }
-
-    /// Wakes the driver if it waits for the last of its children, and that has gone.
-    fn child_went(&self) {
-        if self.flag(AWAITS_CHILDREN) && self.children().is_idle() {
-            self.signal();
-        }
+        children.await_idle()
     }
 
     /// Whether no further children are let in.
@@ -872,7 +883,7 @@ impl Run {
         if !self.flag(CLOSED) {
             self.raise(CLOSED);
         }
-        self.children.get().is_none_or(|children| children.is_idle())
+        self.children.get().is_none_or(|children| children.await_idle())
     }
 
     /// The first child that failed and that nobody looked at, taken out of the list together with all others.
@@ -946,7 +957,9 @@ impl Run {
 
     /// The runs that this one started and that have not ended.
     pub(crate) fn active_children(&self) -> Vec<Arc<Self>> {
-        self.children.get().map(|children| children.active()).unwrap_or_default()
+        let mut children = self.children.get().map(|children| children.active()).unwrap_or_default();
+        children.retain(|child| !child.is_detached());
+        children
     }
 
     /// Asks every run that this one started to end.
@@ -1005,18 +1018,12 @@ pub(crate) struct Wakes {
 }
 
 impl Wakes {
-    /// Whether tasks are woken, and not only runs launched.
-    pub(crate) fn are_for_tasks(&self) -> bool {
-        let is_task = |waiter: &Waiter| matches!(waiter, Waiter::Task(_) | Waiter::Group(..));
-        self.waiters.iter().any(is_task) || self.parent.is_some()
-    }
-
     pub(crate) fn wake(self) {
         let Self { waiters, completed, parent } = self;
         waiters.for_each(|waiter| {
             // Whatever one of them does, the others are told.
             panics::contain("a waker", || match waiter {
-                Waiter::Task(waker) => waker.wake(),
+                Waiter::Task(waker) => launcher::wake(waker),
                 Waiter::Dependant(run) => {
                     if run.upstream_ended() {
                         crate::submit::launch(&run);
@@ -1027,7 +1034,7 @@ impl Wakes {
             });
         });
         if let Some(parent) = parent {
-            parent.child_went();
+            parent.signal();
             panics::let_go(parent);
         }
     }

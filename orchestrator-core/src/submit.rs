@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use tokio::runtime::Handle;
 
 use crate::backend::record::{Event, FlowRun, RunInfo, SharedList};
@@ -559,8 +560,8 @@ fn tags(def: &'static Def, changed: Option<&[String]>, scope: &Scope) -> SharedL
 }
 
 /// Every run that a call takes a result of or waits for, each once, in argument order.
-fn upstreams(call: &dyn Call) -> Vec<Arc<Run>> {
-    let mut all: Vec<Arc<Run>> = Vec::new();
+fn upstreams(call: &dyn Call) -> SmallVec<[Arc<Run>; 4]> {
+    let mut all: SmallVec<[Arc<Run>; 4]> = SmallVec::new();
     call.visit(&mut |run: &Arc<Run>| all.push(Arc::clone(run)));
     if all.len() > 1 {
         let mut seen = HashSet::with_capacity(all.len());
@@ -570,7 +571,8 @@ fn upstreams(call: &dyn Call) -> Vec<Arc<Run>> {
 }
 
 fn ids(upstreams: &[Arc<Run>]) -> SharedList<RunId> {
-    upstreams.iter().filter(|run| run.visible).map(|run| run.id()).collect()
+    let ids: SmallVec<[RunId; 4]> = upstreams.iter().filter(|run| run.visible).map(|run| run.id()).collect();
+    ids[..].into()
 }
 
 /// Ends a run without starting it.

@@ -56,9 +56,9 @@ mod checked {
             self.0.register(waker);
         }
 
-        pub(crate) fn wake(&self) {
+        pub(crate) fn take(&self) -> Option<Waker> {
             step();
-            self.0.wake();
+            self.0.take()
         }
     }
 

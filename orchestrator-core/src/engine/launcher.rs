@@ -13,16 +13,21 @@
 //! What a body itself wakes or spawns stands in the worker's slot until the starter makes room: some microseconds, unless
 //! another body that it polls meanwhile blocks the thread, which no async body should.
 //!
+//! Tasks that the end of a run wakes, such as a flow that awaits one run after the other, have their turn when the starter has
+//! polled a few further runs, so that they find several that have ended. Meanwhile they stand in the launcher, where the
+//! starter finds them that is on its way: a body that blocks its thread keeps nobody waiting.
+//!
 //! A starter that finds the queue empty lingers for some microseconds: as long as it does, what is launched needs no other,
 //! and no worker is put to sleep and woken again for each run of a burst.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -32,7 +37,7 @@ use super::driver::Driver;
 use super::panics;
 use crate::clock::Timestamp;
 use crate::run::{Run, Wakes};
-use crate::sync::{self, AtomicUsize, Mutex, MutexGuard};
+use crate::sync::{self, AtomicBool, AtomicUsize, Mutex, MutexGuard};
 
 /// How many runs a starter polls before it makes room for other tasks of its worker.
 const SLICE: usize = 32;
@@ -42,9 +47,12 @@ const SLICE_TIME: Duration = Duration::from_micros(200);
 const SPARE: usize = 2;
 /// How often a starter looks for another run before it ends: a few microseconds.
 const LINGER: usize = 128;
+/// How many runs a starter polls before those are woken who waited for them.
+const BEFORE_WAKING: usize = 16;
+/// How long it polls before that.
+const WAKING_TIME: Duration = Duration::from_micros(20);
 
 /// What the starter does that is at work on a thread.
-#[derive(Clone, Copy, PartialEq, Eq)]
 struct AtWork {
     /// Its launcher, as an address.
     launcher: usize,
@@ -54,9 +62,13 @@ struct AtWork {
     woke: bool,
     /// When the last run ended, if nothing but the engine has been at work since.
     ended: Option<Timestamp>,
+    /// Tasks that are to be woken; empty between two polls. Without a destructor, so that the thread can be asked as long as
+    /// it lives.
+    to_wake: ManuallyDrop<Vec<Waker>>,
 }
 
-const NOBODY: AtWork = AtWork { launcher: 0, goes_on: false, woke: false, ended: None };
+const NOBODY: AtWork =
+    AtWork { launcher: 0, goes_on: false, woke: false, ended: None, to_wake: ManuallyDrop::new(Vec::new()) };
 
 sync::thread_local! {
     static STARTER: RefCell<AtWork> = const { RefCell::new(NOBODY) };
@@ -64,13 +76,24 @@ sync::thread_local! {
 
 /// Tells those who waited for a run that has ended, which may launch others. No code of a body runs here.
 pub(super) fn after_the_body(wakes: Wakes) {
-    let wakes_tasks = wakes.are_for_tasks();
-    STARTER.with_borrow_mut(|starter| {
-        starter.goes_on = !wakes_tasks;
-        starter.woke |= wakes_tasks;
-    });
+    STARTER.with_borrow_mut(|starter| starter.goes_on = starter.launcher != 0);
     wakes.wake();
     STARTER.with_borrow_mut(|starter| starter.goes_on = false);
+}
+
+/// Wakes a task that waited for a run which has ended: soon, if the starter that polled the run takes up the next one.
+pub(crate) fn wake(waker: Waker) {
+    let waker = STARTER.with_borrow_mut(|starter| {
+        if starter.goes_on {
+            starter.to_wake.push(waker);
+            return None;
+        }
+        starter.woke = true;
+        Some(waker)
+    });
+    if let Some(waker) = waker {
+        waker.wake();
+    }
 }
 
 /// Says that a run has ended, with nothing left to do for it: the next one begins at that moment.
@@ -98,6 +121,10 @@ pub(crate) struct Launcher {
     alone: AtomicUsize,
     /// How many starters look for another run.
     lingering: AtomicUsize,
+    /// Tasks that a starter has put off waking.
+    put_off: Mutex<Vec<Waker>>,
+    /// Whether there are any.
+    puts_off: AtomicBool,
 }
 
 struct Launched {
@@ -116,6 +143,8 @@ impl Launcher {
             coming: AtomicUsize::new(0),
             alone: AtomicUsize::new(0),
             lingering: AtomicUsize::new(0),
+            put_off: Mutex::default(),
+            puts_off: AtomicBool::new(false),
         })
     }
 
@@ -190,13 +219,53 @@ impl Launcher {
         self.next()
     }
 
+    /// Leaves those whom the end of a run is to wake to whichever starter comes to it first.
+    fn put_off(&self) {
+        let mut put_off = self.put_off.lock().unwrap_or_else(PoisonError::into_inner);
+        STARTER.with_borrow_mut(|starter| put_off.append(&mut starter.to_wake));
+        self.puts_off.store(true, Ordering::SeqCst);
+    }
+
+    /// Wakes those who were put off.
+    fn wake_all(&self) {
+        let wake = |wakers: Vec<Waker>| {
+            // They are code of others.
+            wakers.into_iter().for_each(|waker| panics::contain("a waker", || waker.wake()));
+        };
+        wake(STARTER.with_borrow_mut(|starter| std::mem::take(&mut *starter.to_wake)));
+        if self.puts_off.load(Ordering::SeqCst) && self.puts_off.swap(false, Ordering::SeqCst) {
+            wake(std::mem::take(&mut *self.put_off.lock().unwrap_or_else(PoisonError::into_inner)));
+        }
+    }
+
     /// Polls one run after the other; says whether the starter is to go on when others have had their turn.
     fn start(self: &Arc<Self>, cx: &mut Context<'_>) -> bool {
+        // Another starter may be held up by a body.
+        self.wake_all();
+        let goes_on = self.poll_slice(cx);
+        self.wake_all();
+        goes_on
+    }
+
+    fn poll_slice(self: &Arc<Self>, cx: &mut Context<'_>) -> bool {
         let (began, mut first_end) = (Instant::now(), None);
+        // Since somebody is to be woken.
+        let mut waiting: Option<(usize, Option<Timestamp>)> = None;
         for polled in 1.. {
-            let Some((Launched { run, call }, others)) = self.next().or_else(|| self.next_soon()) else { return false };
+            let next = self.next().or_else(|| if waiting.is_some() { None } else { self.next_soon() });
+            let Some((Launched { run, call }, others)) = next else { return false };
             if others && self.coming.load(Ordering::SeqCst) == 0 {
                 self.send_for_starter();
+            }
+            match STARTER.with_borrow(|starter| starter.to_wake.is_empty()) {
+                true => {}
+                false if others => self.put_off(),
+                false => {
+                    self.wake_all();
+                    // Pushes whoever was woken out of the slot of this worker.
+                    self.send(false);
+                    waiting = None;
+                }
             }
             let mut driver = Driver::new(run, call);
             // Whoever was woken, or became a task, is in the slot of this worker, from which nobody else takes it: it must
@@ -206,15 +275,24 @@ impl Launcher {
                 sync::spawn(&self.handle, driver);
                 is_over = true;
             }
-            let AtWork { woke, ended, .. } = STARTER.with_borrow(|starter| *starter);
-            is_over |= woke;
+            let (woke, ended, wakes) =
+                STARTER.with_borrow(|starter| (starter.woke, starter.ended, !starter.to_wake.is_empty()));
+            if wakes && waiting.is_none() {
+                waiting = Some((polled, ended));
+            }
+            let waited_long = || {
+                waiting.is_some_and(|(since, moment)| {
+                    polled - since >= BEFORE_WAKING
+                        || ended.zip(moment).is_none_or(|(now, moment)| now.since(moment) > WAKING_TIME)
+                })
+            };
             let mut is_long = || match ended {
                 _ if polled >= SLICE => true,
                 Some(ended) => ended.since(*first_end.get_or_insert(ended)) > SLICE_TIME,
                 None => began.elapsed() > SLICE_TIME,
             };
-            if is_over || is_long() || !tokio::task::coop::has_budget_remaining() {
-                return self.coming.load(Ordering::SeqCst) < SPARE && !self.queue().is_empty();
+            if is_over || woke || waited_long() || is_long() || !tokio::task::coop::has_budget_remaining() {
+                return self.coming.load(Ordering::SeqCst) < SPARE && self.length.load(Ordering::SeqCst) > 0;
             }
         }
         unreachable!("a slice has an end")
@@ -249,7 +327,7 @@ impl Said {
 
 impl Drop for Said {
     fn drop(&mut self) {
-        STARTER.with_borrow_mut(|starter| *starter = self.0);
+        STARTER.with_borrow_mut(|starter| std::mem::swap(starter, &mut self.0));
     }
 }
 

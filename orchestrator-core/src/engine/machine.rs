@@ -16,6 +16,8 @@ pub(crate) enum Event {
     UpstreamFailed,
     /// A rule has nothing against an attempt.
     Passed,
+    /// No rule has anything against an attempt.
+    AllPassed,
     /// A rule found the result: sent by the cache look-up.
     Answered,
     /// Somebody else computed the same meanwhile: look again.
@@ -93,6 +95,7 @@ impl Machine {
             Event::InputsReady | Event::DelayOver | Event::StartOver => self.enter(),
             Event::UpstreamFailed => Decision::End(StateName::NotReady),
             Event::Passed => self.next_rule(),
+            Event::AllPassed => self.attempt(),
             Event::Answered => Decision::End(StateName::Cached),
             Event::Refused => Decision::End(StateName::Failed),
             Event::Succeeded => Decision::End(StateName::Completed),
@@ -121,6 +124,10 @@ impl Machine {
                 return Decision::Apply(entry.rule);
             }
         }
+        self.attempt()
+    }
+
+    fn attempt(&mut self) -> Decision {
         self.begun += 1;
         let state = if self.begun == 1 { StateName::Running } else { StateName::Retrying };
         Decision::Attempt { state, last: !self.may_retry() }

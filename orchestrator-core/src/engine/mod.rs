@@ -5,7 +5,7 @@
 pub(crate) mod attempt;
 mod driver;
 mod inputs;
-mod launcher;
+pub(crate) mod launcher;
 pub(crate) mod machine;
 pub(crate) mod panics;
 pub(crate) mod rules;

@@ -82,6 +82,8 @@ pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     }
 }
 
+const IN_THE_BODY: &str = "a destructor in the body";
+
 /// A future of the user's that is polled, and dropped, in the context of its run; a panic becomes the sentence that
 /// describes it.
 pub(crate) struct Contained<F> {
@@ -102,19 +104,24 @@ impl<F: std::ops::DerefMut<Target: Future>> Future for Contained<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { place, future } = &mut *self;
-        let future = future.as_mut().expect("the future is taken out only when dropped");
-        match place.within(|| catch(|| future.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(said) => Poll::Ready(Err(said)),
-        }
+        place.within(|| {
+            let polled = future.as_mut().expect("a future that is ready is not polled").as_mut();
+            let outcome = match catch(|| polled.poll(cx)) {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(output)) => Ok(output),
+                Err(said) => Err(said),
+            };
+            contain(IN_THE_BODY, || *future = None);
+            Poll::Ready(outcome)
+        })
     }
 }
 
 impl<F> Drop for Contained<F> {
     fn drop(&mut self) {
-        let future = self.future.take();
-        self.place.within(|| contain("a destructor in the body", || drop(future)));
+        if let Some(future) = self.future.take() {
+            self.place.within(|| contain(IN_THE_BODY, || drop(future)));
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
 use super::{TaskFuture, cycle};
+use crate::engine::launcher;
 use crate::error::TaskError;
 use crate::run::{Group, Waiter};
 use crate::sync::{AtomicUsize, AtomicWaker, Mutex};
@@ -71,6 +72,12 @@ impl<T, G> Drop for Members<T, G> {
     }
 }
 
+fn wake(waker: &AtomicWaker) {
+    if let Some(waker) = waker.take() {
+        launcher::wake(waker);
+    }
+}
+
 /// Ready at the first failure, or when all have ended.
 pub(super) struct Join {
     remaining: AtomicUsize,
@@ -105,7 +112,7 @@ impl Group for Join {
             let _ = self.failed.compare_exchange(usize::MAX, index, Ordering::AcqRel, Ordering::Acquire);
         }
         if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 || !completed {
-            self.waker.wake();
+            wake(&self.waker);
         }
     }
 }
@@ -129,6 +136,6 @@ impl Queue {
 impl Group for Queue {
     fn ended(&self, index: usize, _completed: bool) {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).push_back(index);
-        self.waker.wake();
+        wake(&self.waker);
     }
 }

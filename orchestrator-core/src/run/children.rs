@@ -1,18 +1,21 @@
 //! The runs that a run has started.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
-use slab::Slab;
-
-use super::{DETACHED, Run, lock};
+use super::{ENTERED, LEFT, Run, lock};
 use crate::engine::panics;
 use crate::orchestrator::Inner;
-use crate::sync::{AtomicBool, Mutex, Notify};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Notify};
 
 /// The runs that one run, or an orchestrator, has started and that have not ended.
+///
+/// A run that ends counts itself down and touches nothing else here, as others are entered at the same time. The table
+/// keeps no run: what drives a run, or waits with it, does.
 #[derive(Default)]
 pub(crate) struct Children {
+    /// How many have not ended, with what else has to come to an end, such as the rollback of a transaction; and `AWAITED`.
+    active: AtomicUsize,
     table: Mutex<Table>,
     pub(crate) idle: Notify,
     any_failed: AtomicBool,
@@ -20,28 +23,38 @@ pub(crate) struct Children {
     ended: AtomicBool,
 }
 
+/// Somebody is told when the last one ends.
+const AWAITED: usize = 1 << (usize::BITS - 1);
+/// A table that is shorter is never tidied up.
+const SHORT: usize = 64;
+
 #[derive(Default)]
 struct Table {
-    active: Slab<Arc<Run>>,
+    /// Those that have not ended, and some that have.
+    runs: Vec<Weak<Run>>,
+    /// The length at which those are let go that have ended.
+    tidy_at: usize,
     /// Children that failed; some may be looked at later.
     failures: Vec<Arc<Run>>,
     /// How many failures there may be before those that were looked at are let go.
     prune_at: usize,
     closed: bool,
-    /// What else has to come to an end, such as the rollback of a transaction.
-    holds: usize,
 }
 
 impl Table {
-    fn is_idle(&self) -> bool {
-        self.active.is_empty() && self.holds == 0
+    fn enter(&mut self, run: &Arc<Run>) {
+        if self.runs.len() >= self.tidy_at.max(SHORT) {
+            self.tidy();
+        }
+        self.runs.push(Arc::downgrade(run));
     }
 
-    /// Takes a run out, if it stands here.
-    fn take(&mut self, run: &Arc<Run>) -> Option<Arc<Run>> {
-        let place = run.place.load(Ordering::Acquire) as usize;
-        let here = self.active.get(place).is_some_and(|known| Arc::ptr_eq(known, run));
-        here.then(|| self.active.remove(place))
+    fn tidy(&mut self) {
+        self.runs.retain(|run| run.strong_count() > 0);
+        if self.runs.len() < self.runs.capacity() / 4 {
+            self.runs.shrink_to(self.runs.len() * 2);
+        }
+        self.tidy_at = self.runs.len() * 2;
     }
 }
 
@@ -53,12 +66,12 @@ pub(crate) enum Hold {
 
 impl Hold {
     pub(crate) fn on_run(run: &Arc<Run>) -> Self {
-        lock(&run.children().table).holds += 1;
+        run.children().active.fetch_add(1, Ordering::SeqCst);
         Self::Run(Arc::clone(run))
     }
 
     pub(crate) fn on_orchestrator(orchestrator: &Arc<Inner>) -> Self {
-        lock(&orchestrator.roots.table).holds += 1;
+        orchestrator.roots.active.fetch_add(1, Ordering::SeqCst);
         Self::Orchestrator(Arc::clone(orchestrator))
     }
 }
@@ -67,79 +80,101 @@ impl Drop for Hold {
     fn drop(&mut self) {
         match self {
             Self::Run(run) => {
-                lock(&run.children().table).holds -= 1;
-                run.child_went();
+                if run.children().went() {
+                    run.signal();
+                }
             }
             Self::Orchestrator(orchestrator) => {
-                lock(&orchestrator.roots.table).holds -= 1;
-                orchestrator.roots.idle.notify_waiters();
+                orchestrator.roots.root_went();
             }
         }
     }
 }
 
 impl Children {
+    /// Enters a run; `false` if none is let in any more.
     pub(super) fn add(&self, run: &Arc<Run>) -> bool {
         let mut table = lock(&self.table);
         if table.closed {
             return false;
         }
-        let place = table.active.insert(Arc::clone(run));
-        let place = u32::try_from(place).expect("a run has fewer than four billion children at a time");
         // Before anybody else can see the run: a cancellation may end it as soon as the lock is free.
-        run.place.store(place, Ordering::Release);
+        run.raise(ENTERED);
+        self.active.fetch_add(1, Ordering::SeqCst);
+        table.enter(run);
         true
     }
 
-    /// Takes out a run that has ended; `false` if it was handed over to the roots meanwhile.
-    pub(super) fn child_ended(&self, run: &Arc<Run>, has_parent: bool, failed: bool) -> bool {
+    /// One fewer; says whether it was the last one and somebody waits for it.
+    pub(super) fn went(&self) -> bool {
+        let before = self.active.fetch_sub(1, Ordering::SeqCst);
+        let left = (before & !AWAITED) - 1;
+        // Now and then, as they become fewer.
+        if left.is_power_of_two() {
+            self.tidy_up(left);
+        }
+        before == AWAITED | 1
+    }
+
+    /// Lets go of those that have ended if they are most of the table.
+    fn tidy_up(&self, left: usize) {
         let mut table = lock(&self.table);
-        if has_parent && run.flag(DETACHED) {
+        if table.runs.len() > 4 * left + 1024 {
+            table.tidy();
+        }
+    }
+
+    fn root_went(&self) {
+        self.went();
+        if self.is_idle() {
+            panics::contain("a waker", || self.idle.notify_waiters());
+        }
+    }
+
+    /// A run that stands here has ended; says whether what started it is to be woken.
+    pub(super) fn child_ended(&self, run: &Arc<Run>, has_parent: bool, failed: bool) -> bool {
+        if !has_parent {
+            self.root_went();
             return false;
         }
-        let own = table.take(run);
-        let mut gone = Vec::new();
-        if failed && has_parent && !run.is_discarded() && !run.is_observed() {
-            // Those that were looked at are nobody's concern any more.
-            if table.failures.len() >= table.prune_at.max(64) {
-                gone = table.failures.extract_if(.., |child| child.is_observed()).collect();
-                table.prune_at = table.failures.len() * 2;
-            }
-            table.failures.push(Arc::clone(run));
-            self.any_failed.store(true, Ordering::SeqCst);
-            // The end of the parent looks the other way round, so one of the two sees the other.
-            if self.ended.load(Ordering::SeqCst) {
-                gone.append(&mut table.failures);
-            }
+        if failed && !run.is_discarded() && !run.is_observed() {
+            self.child_failed(run);
         }
-        let idle = table.is_idle();
+        self.went()
+    }
+
+    fn child_failed(&self, run: &Arc<Run>) {
+        let mut table = lock(&self.table);
+        let mut gone = Vec::new();
+        // Those that were looked at are nobody's concern any more.
+        if table.failures.len() >= table.prune_at.max(64) {
+            gone = table.failures.extract_if(.., |child| child.is_observed()).collect();
+            table.prune_at = table.failures.len() * 2;
+        }
+        table.failures.push(Arc::clone(run));
+        self.any_failed.store(true, Ordering::SeqCst);
+        // The end of the parent looks the other way round, so one of the two sees the other.
+        if self.ended.load(Ordering::SeqCst) {
+            gone.append(&mut table.failures);
+        }
         drop(table);
-        drop(own);
-        // Destructors of errors, and wakers, are code of others.
+        // Destructors of errors are code of others.
         if !gone.is_empty() {
             panics::let_go(gone);
         }
-        if idle && !has_parent {
-            panics::contain("a waker", || self.idle.notify_waiters());
-        }
-        true
     }
 
     /// Moves an active run to the roots; says whether these are shut down already. `None`: it is not here any more.
-    pub(super) fn hand_over(&self, run: &Arc<Run>, roots: &Self) -> Option<bool> {
-        let mut table = lock(&self.table);
-        let run = table.take(run)?;
-        // Nobody locks a run's table while the table of the roots is locked.
-        let mut others = lock(&roots.table);
-        let place = others.active.insert(Arc::clone(&run));
-        run.place.store(u32::try_from(place).expect("there are fewer than four billion roots"), Ordering::Release);
-        run.raise(DETACHED);
-        Some(others.closed)
-    }
-
-    pub(super) fn remove(&self, run: &Arc<Run>) {
-        let removed = lock(&self.table).take(run);
-        drop(removed);
+    pub(super) fn hand_over(run: &Arc<Run>, roots: &Self) -> Option<bool> {
+        // It counts there before it may end there.
+        roots.active.fetch_add(1, Ordering::SeqCst);
+        if !run.move_to_roots() {
+            roots.root_went();
+            return None;
+        }
+        let mut table = lock(&roots.table);
+        table.enter(run);
+        Some(table.closed)
     }
 
     pub(super) fn take_failures(&self) -> Vec<Arc<Run>> {
@@ -155,8 +190,15 @@ impl Children {
         self.take_failures()
     }
 
+    /// The runs that have not ended. Some may have become roots.
     pub(crate) fn active(&self) -> Vec<Arc<Run>> {
-        lock(&self.table).active.iter().map(|(_, run)| Arc::clone(run)).collect()
+        let known: Vec<Arc<Run>> = lock(&self.table).runs.iter().filter_map(Weak::upgrade).collect();
+        let (active, ended): (Vec<_>, Vec<_>) = known.into_iter().partition(|run| !run.flag(LEFT));
+        if !ended.is_empty() {
+            // This may be the last of their results.
+            panics::let_go(ended);
+        }
+        active
     }
 
     /// Refuses new runs from now on.
@@ -170,6 +212,11 @@ impl Children {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        lock(&self.table).is_idle()
+        self.active.load(Ordering::SeqCst) & !AWAITED == 0
+    }
+
+    /// Whether none is active; from now on somebody is told of the end of the last one.
+    pub(super) fn await_idle(&self) -> bool {
+        self.active.fetch_or(AWAITED, Ordering::SeqCst) & !AWAITED == 0
     }
 }

@@ -45,6 +45,12 @@ impl<T, const N: usize> From<[T; N]> for SharedList<T> {
     }
 }
 
+impl<T: Copy> From<&[T]> for SharedList<T> {
+    fn from(list: &[T]) -> Self {
+        Self((!list.is_empty()).then(|| list.into()))
+    }
+}
+
 impl<T> FromIterator<T> for SharedList<T> {
     fn from_iter<I: IntoIterator<Item = T>>(list: I) -> Self {
         list.into_iter().collect::<Vec<_>>().into()

@@ -15,9 +15,12 @@ use crate::backend::record::CacheKey;
 use crate::body::Erased;
 use crate::cache::{self, Claim, Flight};
 use crate::concurrency::SlotGuard;
+use crate::def::Def;
 use crate::error::TaskError;
+use crate::options::CallOptions;
 use crate::persist;
 use crate::run::Run;
+use crate::scope::Scope;
 
 /// A rule on entering Running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +108,22 @@ impl Taken {
     }
 }
 
+/// Whether none of the rules has a say about the run: one look in place of one for each, for most runs.
+pub(crate) fn are_silent(run: &Arc<Run>) -> bool {
+    run.asks_for_nothing && journal_has_room(run) && flow_paused::asked(run).is_none()
+}
+
+/// Whether nothing that is known of a call from its beginning gives a rule a say.
+pub(crate) fn ask_for_nothing(def: &Def, options: Option<&CallOptions>, tags: &[Box<str>], scope: &Scope) -> bool {
+    let may_need_slots = !def.concurrency.is_empty() || !tags.is_empty();
+    let is_plain = def.is_async && !def.declares_cache() && !may_need_slots;
+    options.is_none() && is_plain && scope.capacity.is_none()
+}
+
+fn journal_has_room(run: &Run) -> bool {
+    run.scope.orchestrator.journal.has_room()
+}
+
 /// Whether a rule is to be asked about the run: a look that waits for nothing and changes nothing.
 pub(crate) fn has_a_say(rule: Rule, run: &Arc<Run>, holding: Option<&Holding>) -> bool {
     match rule {
@@ -113,7 +132,7 @@ pub(crate) fn has_a_say(rule: Rule, run: &Arc<Run>, holding: Option<&Holding>) -
         }
         Rule::Claim => holding.is_some_and(|holding| holding.key.is_some()),
         Rule::FlowPaused => flow_paused::asked(run).is_some(),
-        Rule::JournalRoom => !run.scope.orchestrator.journal.has_room(),
+        Rule::JournalRoom => !journal_has_room(run),
         Rule::FlowCapacity => run.scope.capacity.is_some(),
         Rule::Slots => slots::may_be_asked(run),
         Rule::Worker => !run.def.is_async && run.visible,
@@ -148,7 +167,7 @@ pub(crate) async fn apply(rule: Rule, run: &Arc<Run>, call: &mut dyn Call, holdi
             Some(scope) => Box::pin(flow_paused::apply(Arc::clone(scope), run, holding)).await,
             None => Verdict::Accept,
         },
-        Rule::JournalRoom if run.scope.orchestrator.journal.has_room() => Verdict::Accept,
+        Rule::JournalRoom if journal_has_room(run) => Verdict::Accept,
         Rule::JournalRoom => Box::pin(journal_room::apply(run)).await,
         Rule::FlowCapacity => match flow_capacity::asked(run) {
             Some((capacity, size)) => Box::pin(flow_capacity::apply(capacity, size, run, holding)).await,
