@@ -254,9 +254,6 @@ impl Launcher {
         for polled in 1.. {
             let next = self.next().or_else(|| if waiting.is_some() { None } else { self.next_soon() });
             let Some((Launched { run, call }, others)) = next else { return false };
-            if others && self.coming.load(Ordering::SeqCst) == 0 {
-                self.send_for_starter();
-            }
             match STARTER.with_borrow(|starter| starter.to_wake.is_empty()) {
                 true => {}
                 false if others => self.put_off(),
@@ -266,6 +263,10 @@ impl Launcher {
                     self.send(false);
                     waiting = None;
                 }
+            }
+            // One that has not begun looks at those who were put off, too.
+            if others && self.coming.load(Ordering::SeqCst) == 0 {
+                self.send_for_starter();
             }
             let mut driver = Driver::new(run, call);
             // Whoever was woken, or became a task, is in the slot of this worker, from which nobody else takes it: it must
