@@ -571,6 +571,9 @@ fn upstreams(call: &dyn Call) -> SmallVec<[Arc<Run>; 4]> {
 }
 
 fn ids(upstreams: &[Arc<Run>]) -> SharedList<RunId> {
+    if upstreams.is_empty() {
+        return SharedList::default();
+    }
     let ids: SmallVec<[RunId; 4]> = upstreams.iter().filter(|run| run.visible).map(|run| run.id()).collect();
     ids[..].into()
 }

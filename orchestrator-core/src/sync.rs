@@ -56,6 +56,11 @@ mod checked {
             self.0.register(waker);
         }
 
+        pub(crate) fn wake(&self) {
+            step();
+            self.0.wake();
+        }
+
         pub(crate) fn take(&self) -> Option<Waker> {
             step();
             self.0.take()
