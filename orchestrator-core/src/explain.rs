@@ -313,6 +313,7 @@ fn why(run: &Arc<Run>, state: &State) -> Why {
         StateType::Running => Why::Running { since: state.timestamp, attempt: run.run_count(), slots },
         _ if !slots.is_empty() => Why::Slots(slots),
         StateType::Paused => paused(run).unwrap_or(Why::Starting),
+        StateType::Pending if !run.scope.orchestrator.journal.has_room() => Why::Journal,
         StateType::Scheduled
         | StateType::Pending
         | StateType::Cancelling

@@ -14,15 +14,19 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 
-use crate::backend::record::Event;
+use crate::backend::record::{CachedValue, Event};
 use crate::backend::{BackendError, BackendErrorKind, StateBackend};
 use crate::cache::Fresh;
 use crate::engine::panics;
 use crate::keeper::Membership;
 use crate::observe::Observer;
 
-/// Events that may wait for the backend before runs that have not begun wait for room.
-const HIGH_WATER: usize = 1 << 16;
+/// Bytes of events that may wait for the backend before runs that have not begun wait for room.
+const HIGH_WATER: usize = 8 << 20;
+/// What a run that waits to be stored is counted as, and what any other event is apart from what belongs to it.
+const WEIGHT: (usize, usize) = (512, 128);
+/// Events that may wait for a backend in the process before whoever pushes stores them.
+const MOST_IN_PLACE: usize = 1 << 16;
 /// So many events of flow runs that were lost are given to the backend again with the next batch.
 const MOST_AGAIN: usize = 1024;
 /// Events that make a batch worth storing at once.
@@ -62,8 +66,8 @@ struct Shared {
     done: Condvar,
     /// Held while a batch is stored, so that batches keep their order.
     storing: Mutex<()>,
-    /// Length of the queue, for a look without the lock.
-    length: AtomicUsize,
+    /// Bytes of the events in the queue, for a look without the lock.
+    weight: AtomicUsize,
     room: Notify,
     /// Number of the last event that the backend has, or that was given up.
     settled: Settled,
@@ -92,6 +96,8 @@ impl Settled {
 #[derive(Default)]
 struct Queue {
     events: Vec<Event>,
+    /// How many bytes they are, about.
+    weight: usize,
     /// Number of the last event that was pushed.
     pushed: u64,
     sleeping: bool,
@@ -137,7 +143,7 @@ impl Journal {
             work: Condvar::new(),
             done: Condvar::new(),
             storing: Mutex::default(),
-            length: AtomicUsize::new(0),
+            weight: AtomicUsize::new(0),
             room: Notify::new(),
             settled: Settled::default(),
             lost: AtomicU64::new(0),
@@ -169,15 +175,16 @@ impl Journal {
         if queue.closed {
             return;
         }
+        queue.weight += weight(&event);
         queue.events.push(event);
         queue.pushed += 1;
         let length = queue.events.len();
         let wake = queue.sleeping && (length == 1 || length >= BATCH);
-        shared.length.store(length, Ordering::Relaxed);
+        shared.weight.store(queue.weight, Ordering::Relaxed);
         drop(queue);
         if self.is_immediate() {
-            // Whoever stores may have finished its batch just before: at the high water mark somebody has to.
-            if length >= HIGH_WATER {
+            // Whoever stores may have finished its batch just before: when there are that many somebody has to.
+            if length >= MOST_IN_PLACE {
                 shared.store_all();
             } else if length >= BATCH {
                 shared.store_in_place();
@@ -201,11 +208,12 @@ impl Journal {
         let before = queue.events.len();
         queue.events.extend(events);
         let length = queue.events.len();
+        queue.weight += queue.events[before..].iter().map(weight).sum::<usize>();
         queue.pushed += (length - before) as u64;
         let fate = Arc::clone(&queue.awaited);
         queue.waiting += 1;
         let wake = queue.sleeping && (queue.waiting == 1 || length >= BATCH);
-        shared.length.store(length, Ordering::Relaxed);
+        shared.weight.store(queue.weight, Ordering::Relaxed);
         // Only a runtime of one thread can have a paused clock, which stands still while a blocking task is active.
         let runtime = Handle::try_current().ok().filter(|_| !queue.held);
         let runtime = runtime.filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::CurrentThread);
@@ -223,10 +231,10 @@ impl Journal {
 
     pub(crate) fn has_room(&self) -> bool {
         // In place, whoever pushes stores: nobody has to be waited for.
-        self.is_immediate() || self.shared.length.load(Ordering::Relaxed) < HIGH_WATER
+        self.shared.weight.load(Ordering::Relaxed) < HIGH_WATER || self.is_immediate()
     }
 
-    /// Ready when the backend has caught up.
+    /// Ready when the backend has taken what waited for it.
     pub(crate) async fn room(&self) {
         loop {
             let notified = self.shared.room.notified();
@@ -452,11 +460,14 @@ impl Shared {
         let mut spare = std::mem::take(&mut *lock(&self.spare));
         let (mut batch, awaited, last) = {
             let mut queue = lock(&self.queue);
-            self.length.store(0, Ordering::Relaxed);
+            self.weight.store(0, Ordering::Relaxed);
+            queue.weight = 0;
             std::mem::swap(&mut queue.events, &mut spare);
             let awaited = (std::mem::take(&mut queue.waiting) > 0).then(|| std::mem::take(&mut queue.awaited));
             (spare, awaited, queue.pushed)
         };
+        // The next batch gathers while this one is stored.
+        self.room.notify_waiters();
         let again = std::mem::take(&mut *lock(&self.again));
         let known_as_lost = again.len();
         batch.splice(..0, again);
@@ -474,7 +485,6 @@ impl Shared {
             *lock(&self.spare) = batch;
         }
         self.settled.0.store(last, Ordering::Release);
-        self.room.notify_waiters();
         if let Some(fate) = awaited {
             fate.settle(stored.map_err(|error| error.to_string().into()));
         }
@@ -565,6 +575,23 @@ impl Shared {
         for observer in &self.observers {
             let _ = panic::catch_unwind(AssertUnwindSafe(|| observer.on_loss(lost, why)));
         }
+    }
+}
+
+/// How many bytes of memory an event keeps, about.
+fn weight(event: &Event) -> usize {
+    let (run, other) = WEIGHT;
+    let value = |value: &CachedValue| match value {
+        CachedValue::Encoded(encoded) => encoded.bytes.len(),
+        CachedValue::Live(_) | CachedValue::Stored(_) => 0,
+    };
+    match event {
+        Event::Run(_) => run,
+        Event::Parameters { json, .. } => other + json.len(),
+        Event::Log(line) => other + line.target.len() + line.message.len(),
+        Event::Cached(record) => other + value(&record.value),
+        Event::Persisted(record) => other + value(&record.value),
+        Event::Renamed { .. } | Event::Upstream { .. } | Event::Paused { .. } | Event::Discarded { .. } => other,
     }
 }
 

@@ -953,6 +953,9 @@ impl Run {
             reached.extend(run.active_children());
             crate::submit::launch(&run);
         }
+        if let Some(launcher) = &self.scope.launcher {
+            launcher.stir();
+        }
     }
 
     /// The runs that this one started and that have not ended.

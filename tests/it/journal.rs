@@ -182,6 +182,67 @@ async fn submitting_never_waits_and_beginning_does_while_the_store_lags() {
     assert!(store.batches.load(Ordering::SeqCst) < 2_000, "events are stored in batches");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_that_are_cancelled_do_not_wait_for_the_store() {
+    static CANCELLED: Calls = Calls::new();
+
+    #[task]
+    async fn held_up(_n: u32) {}
+
+    #[flow]
+    async fn gives_one_up(n: u32) -> Result<usize, TaskError> {
+        let mut runs: Vec<_> = (0..n).map(held_up).collect();
+        let last = runs.pop().expect("there are some");
+        last.cancel();
+        assert!(last.await.unwrap_err().is_cancelled());
+        CANCELLED.one();
+        for run in runs {
+            run.await?;
+        }
+        Ok(1)
+    }
+
+    let store = Arc::new(Gated::default());
+    let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+    let run = orchestrator.scope(async { gives_one_up(100_000) }).await;
+    while CANCELLED.get() == 0 {
+        tokio::task::yield_now().await;
+    }
+    store.open();
+    let id = run.run_id();
+    assert_eq!(run.await.unwrap(), 1);
+    let counts = store.count_task_runs(id).unwrap();
+    assert_eq!(counts, [(StateName::Completed, 99_999), (StateName::Cancelled, 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_the_store_is_bounded_in_bytes() {
+    const SIZE: usize = 1 << 20;
+    static BEGUN: Calls = Calls::new();
+
+    #[flow]
+    async fn with_much(text: String) -> usize {
+        BEGUN.one();
+        text.len()
+    }
+
+    let store = Arc::new(Gated::default());
+    let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+    let runs: Vec<_> = orchestrator.scope(async { (0..100).map(|_| with_much("x".repeat(SIZE))).collect() }).await;
+    let mut before = usize::MAX;
+    while BEGUN.get() == 0 || BEGUN.get() != before {
+        before = BEGUN.get();
+        for _ in 0..5000 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(BEGUN.get() < 40, "{} flows with a megabyte of parameters each have begun", BEGUN.get());
+    store.open();
+    for run in runs {
+        assert_eq!(run.await.unwrap(), SIZE);
+    }
+}
+
 #[tokio::test]
 async fn a_store_that_is_busy_for_a_while_loses_nothing() {
     #[flow]

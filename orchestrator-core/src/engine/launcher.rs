@@ -19,6 +19,9 @@
 //!
 //! A starter that finds the queue empty lingers for some microseconds: as long as it does, what is launched needs no other,
 //! and no worker is put to sleep and woken again for each run of a burst.
+//!
+//! While the store lags too far behind, runs stay in the queue, where they take the least memory: the starter that is on its
+//! way then begins when there is room. Those that were cancelled do not wait for that.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -31,6 +34,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use super::Call;
 use super::driver::Driver;
@@ -125,6 +129,8 @@ pub(crate) struct Launcher {
     put_off: Mutex<Vec<Waker>>,
     /// Whether there are any.
     puts_off: AtomicBool,
+    /// Tells a starter that waits for room of runs that were cancelled.
+    stirred: Notify,
 }
 
 struct Launched {
@@ -145,6 +151,7 @@ impl Launcher {
             lingering: AtomicUsize::new(0),
             put_off: Mutex::default(),
             puts_off: AtomicBool::new(false),
+            stirred: Notify::new(),
         })
     }
 
@@ -158,6 +165,7 @@ impl Launcher {
 
     /// Gives a run to the runtime.
     pub(super) fn launch(self: &Arc<Self>, run: Arc<Run>, call: Box<dyn Call>) {
+        let is_cancelled = run.is_cancelled();
         let waiting = {
             let mut queue = self.queue();
             queue.push_back(Launched { run, call });
@@ -174,6 +182,14 @@ impl Launcher {
             1 if self.alone.load(Ordering::SeqCst) == 0 => self.send(false),
             _ => self.send_for_starter(),
         }
+        if is_cancelled {
+            self.stir();
+        }
+    }
+
+    /// Says that launched runs were cancelled: they do not wait until the store has room.
+    pub(crate) fn stir(&self) {
+        self.stirred.notify_one();
     }
 
     fn address(&self) -> usize {
@@ -196,16 +212,57 @@ impl Launcher {
         if counted { &self.coming } else { &self.alone }
     }
 
-    /// The next run, and whether there are others.
-    fn next(&self) -> Option<(Launched, bool)> {
+    /// The next run that may begin, and whether there are others.
+    fn next(self: &Arc<Self>) -> Option<(Launched, bool)> {
+        let (next, others) = {
+            let mut queue = self.queue();
+            let next = queue.pop_front()?;
+            self.length.store(queue.len(), Ordering::Relaxed);
+            (next, !queue.is_empty())
+        };
+        let run = &next.run;
+        if !run.scope.orchestrator.journal.has_room() && !run.is_cancelled() {
+            self.put_back(next);
+            return None;
+        }
+        Some((next, others))
+    }
+
+    /// Leaves a run in the queue until the store has room for what comes of it: a starter is on its way that begins then.
+    fn put_back(self: &Arc<Self>, launched: Launched) {
+        let run = Arc::clone(&launched.run);
+        {
+            let mut queue = self.queue();
+            queue.push_front(launched);
+            self.length.store(queue.len(), Ordering::Relaxed);
+        }
+        if self.coming.fetch_add(1, Ordering::SeqCst) > 0 {
+            // Another one comes, and does this if it has to.
+            self.coming.fetch_sub(1, Ordering::SeqCst);
+            return;
+        }
+        let starter = Starter { launcher: Some(Arc::clone(self)), counted: true };
+        let launcher = Arc::clone(self);
+        sync::spawn(&self.handle, async move {
+            tokio::select! {
+                () = run.scope.orchestrator.journal.room() => {}
+                () = launcher.stirred.notified() => launcher.put_cancelled_first(),
+            }
+            drop((run, launcher));
+            starter.await;
+        });
+    }
+
+    fn put_cancelled_first(&self) {
         let mut queue = self.queue();
-        let next = queue.pop_front()?;
-        self.length.store(queue.len(), Ordering::Relaxed);
-        Some((next, !queue.is_empty()))
+        let is_cancelled = |launched: &Launched| launched.run.is_cancelled();
+        let (cancelled, others): (VecDeque<_>, VecDeque<_>) = queue.drain(..).partition(is_cancelled);
+        queue.extend(cancelled);
+        queue.extend(others);
     }
 
     /// The next run, if one comes soon.
-    fn next_soon(&self) -> Option<(Launched, bool)> {
+    fn next_soon(self: &Arc<Self>) -> Option<(Launched, bool)> {
         if !self.has_others {
             return None;
         }
@@ -355,7 +412,8 @@ impl Drop for Starter {
     /// Where it has not begun, the runtime is gone, and with it all that is in the queue.
     fn drop(&mut self) {
         let Some(launcher) = self.begin() else { return };
-        while let Some((Launched { run, call }, _)) = launcher.next() {
+        loop {
+            let Some(Launched { run, call }) = launcher.queue().pop_front() else { return };
             panics::let_go(Driver::new(run, call));
         }
     }
