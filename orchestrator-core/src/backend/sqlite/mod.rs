@@ -24,6 +24,7 @@ mod result;
 mod schema;
 mod search;
 mod serve;
+mod stamp;
 mod version;
 mod write;
 
@@ -120,7 +121,7 @@ pub struct SqliteBackend {
     leases: Mutex<Option<Connection>>,
     seen: version::Seen,
     /// Which file was opened.
-    file: Option<reader::Identity>,
+    file: Option<stamp::Identity>,
     /// The format that the file had, if it was another one.
     migrated_from: Option<u32>,
 }
@@ -152,7 +153,7 @@ impl SqliteBackend {
             Opened::ToLook(reader) => (None, vec![reader], None),
         };
         let (writer, readers, gone) = (Mutex::new(writer), Mutex::new(readers), Mutex::default());
-        let (seen, file) = (version::Seen::of(&path), reader::identity(&path));
+        let (seen, file) = (version::Seen::of(&path), stamp::identity(&path));
         Ok(Self {
             path,
             options,
@@ -222,7 +223,7 @@ impl SqliteBackend {
 
     /// Fails if the file was taken away, or another one put in its place: what is written into it is nowhere then.
     fn still_there(&self) -> Result<(), BackendError> {
-        if self.file.is_none() || reader::identity(&self.path) == self.file {
+        if self.file.is_none() || stamp::identity(&self.path) == self.file {
             return Ok(());
         }
         let gone = "it was removed, moved or replaced while this process used it";

@@ -9,15 +9,16 @@
 //! belongs to the connection, is in memory as far as it is small, and is made anew when the file was changed.
 
 use std::ffi::OsString;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::error::is_full;
+use super::stamp::Stamp;
 use super::{open, schema};
 use crate::backend::record::FORMAT_VERSION;
 
@@ -183,70 +184,23 @@ fn has_content(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.len() > 0)
 }
 
-/// Tells a file from all others of the machine, whatever their names.
-pub(super) type Identity = (u64, u64);
-
-/// That of the file which has the name now; `None` if there is none, or the system does not tell.
-pub(super) fn identity(path: &Path) -> Option<Identity> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        None
-    }
-}
-
-/// What a file is like at a moment.
+/// What database and log are like at a moment.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     file: Option<Stamp>,
     log: Option<Stamp>,
 }
 
-/// Time stamps of files may go by ticks of that length: what is younger may have been changed again within its tick, as
-/// the index of git knows it ("racily clean").
-const TICK: Duration = Duration::from_millis(50);
-
 impl Seen {
     fn of(path: &Path) -> Self {
-        let stamp = |path: &Path| fs::metadata(path).ok().map(|found| Stamp::of(&found));
-        Self { file: stamp(path), log: stamp(&beside(path, "-wal")) }
+        Self { file: Stamp::of(path), log: Stamp::of(&beside(path, "-wal")) }
     }
 
     /// Whether the files may be others by now than they were then.
     fn has_changed(&self, path: &Path) -> bool {
-        let is_young = |stamp: &Option<Stamp>| {
-            let modified = stamp.as_ref().and_then(|stamp| stamp.modified);
-            modified.is_some_and(|modified| modified.elapsed().is_ok_and(|age| age < TICK))
-        };
         let now = Self::of(path);
-        is_young(&now.file) || is_young(&now.log) || *self != now
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    bytes: u64,
-    modified: Option<SystemTime>,
-    /// Which file it is, and when something of it was changed last.
-    #[cfg(unix)]
-    identity: [i64; 4],
-}
-
-impl Stamp {
-    fn of(found: &Metadata) -> Self {
-        #[cfg(unix)]
-        use std::os::unix::fs::MetadataExt as _;
-        Self {
-            bytes: found.len(),
-            modified: found.modified().ok(),
-            #[cfg(unix)]
-            identity: [found.dev().cast_signed(), found.ino().cast_signed(), found.ctime(), found.ctime_nsec()],
-        }
+        let is_settled = |stamp: &Option<Stamp>| stamp.as_ref().is_none_or(Stamp::is_settled);
+        *self != now || !is_settled(&now.file) || !is_settled(&now.log)
     }
 }
 
