@@ -6,7 +6,7 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use crate::cache::Fresh;
 use crate::engine::panics;
 use crate::keeper::Membership;
 use crate::observe::Observer;
+use crate::run::Run;
 
 /// Bytes of events that may wait for the backend before runs that have not begun wait for room.
 const HIGH_WATER: usize = 8 << 20;
@@ -96,6 +97,10 @@ impl Settled {
 #[derive(Default)]
 struct Queue {
     events: Vec<Event>,
+    /// Runs that wait for others: of one that has ended before anybody looks, one event tells all.
+    waiting_runs: Vec<Weak<Run>>,
+    /// How many of them there may be, for a backend in the process, before those that are gone are let go.
+    tidy_at: usize,
     /// How many bytes they are, about.
     weight: usize,
     /// Number of the last event that was pushed.
@@ -112,6 +117,13 @@ struct Queue {
     closed: bool,
     /// The writer has ended.
     finished: bool,
+}
+
+impl Queue {
+    /// Whether there is nothing to store, and nobody who waits for that.
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.waiting_runs.is_empty() && self.waiting == 0
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -185,7 +197,8 @@ impl Journal {
         if self.is_immediate() {
             // Whoever stores may have finished its batch just before: when there are that many somebody has to.
             if length >= MOST_IN_PLACE {
-                shared.store_all();
+                let _storing = lock(&shared.storing);
+                shared.store_batch(false);
             } else if length >= BATCH {
                 shared.store_in_place();
             }
@@ -227,6 +240,28 @@ impl Journal {
             runtime.spawn_blocking(move || shared.hold());
         }
         Awaited { fate, place: None }
+    }
+
+    /// Takes a run that waits for others, whose first state is to be known when the next batch is stored.
+    pub(crate) fn push_waiting(&self, run: &Arc<Run>) {
+        let shared = &*self.shared;
+        let mut queue = lock(&shared.queue);
+        if queue.closed {
+            return;
+        }
+        if self.is_immediate() && queue.waiting_runs.len() >= queue.tidy_at.max(BATCH) {
+            queue.waiting_runs.retain(|run| run.strong_count() > 0);
+            queue.tidy_at = 2 * queue.waiting_runs.len();
+        }
+        queue.waiting_runs.push(Arc::downgrade(run));
+        queue.weight += WEIGHT.0;
+        queue.pushed += 1;
+        let wake = queue.sleeping && queue.events.is_empty() && queue.waiting_runs.len() == 1;
+        shared.weight.store(queue.weight, Ordering::Relaxed);
+        drop(queue);
+        if wake {
+            shared.work.notify_one();
+        }
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -412,11 +447,11 @@ impl Shared {
     fn write(&self) {
         loop {
             let mut queue = lock(&self.queue);
-            while queue.events.is_empty() && queue.waiting == 0 && !queue.closed {
+            while queue.is_empty() && !queue.closed {
                 queue.sleeping = true;
                 queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
-            if queue.events.is_empty() && queue.waiting == 0 {
+            if queue.is_empty() {
                 if !lock(&self.again).is_empty() {
                     drop(queue);
                     self.store_all();
@@ -430,7 +465,7 @@ impl Shared {
             let settled = self.settled.settled();
             let lingers = |queue: &mut Queue| {
                 let quiet = queue.urgent <= settled && queue.waiting == 0 && !queue.closed;
-                quiet && queue.events.len() < BATCH
+                quiet && queue.events.len() + queue.waiting_runs.len() < BATCH
             };
             if lingers(&mut queue) {
                 queue.sleeping = true;
@@ -446,26 +481,39 @@ impl Shared {
     /// Stores the queue, unless somebody else is at it.
     fn store_in_place(&self) {
         if let Ok(_storing) = self.storing.try_lock() {
-            self.store_batch();
+            self.store_batch(false);
         }
     }
 
     fn store_all(&self) {
-        let _storing = lock(&self.storing);
-        self.store_batch();
+        let storing = lock(&self.storing);
+        let looked_at = self.store_batch(true);
+        drop(storing);
+        // With the last of a run go values of the user's.
+        if !looked_at.is_empty() {
+            panics::let_go(looked_at);
+        }
     }
 
-    /// Stores what is in the queue; the caller holds `storing`.
-    fn store_batch(&self) {
+    /// Stores what is in the queue, and what nobody knows yet of runs that wait, if that is asked for; the caller holds
+    /// `storing`. Gives back those runs, to be let go of without it.
+    fn store_batch(&self, of_waiting_runs: bool) -> Vec<Arc<Run>> {
         let mut spare = std::mem::take(&mut *lock(&self.spare));
-        let (mut batch, awaited, last) = {
+        let (mut batch, waiting_runs, awaited, last) = {
             let mut queue = lock(&self.queue);
             self.weight.store(0, Ordering::Relaxed);
             queue.weight = 0;
             std::mem::swap(&mut queue.events, &mut spare);
+            let mut waiting_runs = Vec::new();
+            if of_waiting_runs {
+                std::mem::swap(&mut queue.waiting_runs, &mut waiting_runs);
+                queue.tidy_at = 0;
+            }
             let awaited = (std::mem::take(&mut queue.waiting) > 0).then(|| std::mem::take(&mut queue.awaited));
-            (spare, awaited, queue.pushed)
+            (spare, waiting_runs, awaited, queue.pushed)
         };
+        let waiting_runs: Vec<_> = waiting_runs.iter().filter_map(Weak::upgrade).collect();
+        batch.extend(waiting_runs.iter().filter_map(|run| run.take_first_event()));
         // The next batch gathers while this one is stored.
         self.room.notify_waiters();
         let again = std::mem::take(&mut *lock(&self.again));
@@ -492,6 +540,7 @@ impl Shared {
         drop(lock(&self.queue));
         self.done.notify_all();
         self.fresh.settle(last);
+        waiting_runs
     }
 
     fn store(&self, batch: &mut Vec<Event>) -> Result<(), BackendError> {

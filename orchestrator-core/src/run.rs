@@ -530,15 +530,21 @@ impl Run {
 
     /// Gives the journal what happened since it was last given something.
     pub(crate) fn flush(&self) {
-        if !self.visible {
-            return;
+        if let Some(event) = self.take_event() {
+            self.scope.orchestrator.journal.push(event);
         }
+    }
+
+    /// What happened since the journal was last given something.
+    fn take_event(&self) -> Option<Event> {
+        let cell = self.visible.then(|| lock(&self.cell))?;
+        cell.track.has_staged().then(|| self.take_staged(cell, None))
+    }
+
+    /// What happened so far, if the journal was not given anything: what comes later is the driver's to give.
+    pub(crate) fn take_first_event(&self) -> Option<Event> {
         let cell = lock(&self.cell);
-        if !cell.track.has_staged() {
-            return;
-        }
-        let event = self.take_staged(cell, None);
-        self.scope.orchestrator.journal.push(event);
+        cell.track.is_unknown().then(|| self.take_staged(cell, None))
     }
 
     fn take_staged(&self, mut cell: MutexGuard<'_, Cell>, further: Option<Transition>) -> Event {

@@ -116,6 +116,11 @@ impl Track {
         }
     }
 
+    /// Whether the journal has been given nothing.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.next_seq == 0
+    }
+
     pub(super) fn has_staged(&self) -> bool {
         self.long.as_ref().map_or(self.count > u8::from(self.given), |long| !long.staged.is_empty())
     }
