@@ -121,6 +121,8 @@ const STOP: u32 = 9;
 const RESUMED: u16 = 1 << 12;
 /// Out of that table.
 const LEFT: u16 = 1 << 13;
+/// The journal looks at it when it stores the next batch.
+const LISTED: u16 = 1 << 14;
 
 /// Who asked a run to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -532,6 +534,19 @@ impl Run {
     pub(crate) fn flush(&self) {
         if let Some(event) = self.take_event() {
             self.scope.orchestrator.journal.push(event);
+        }
+    }
+
+    /// Lets the journal learn what happened so far: a run of which it was given nothing is looked at when there is
+    /// something to be stored, or somebody looks. By then it may have ended, and one event tells all.
+    pub(crate) fn flush_later(self: &Arc<Self>) {
+        if !self.visible {
+            return;
+        }
+        if !lock(&self.cell).track.is_unknown() {
+            self.flush();
+        } else if !self.raise(LISTED) {
+            self.scope.orchestrator.journal.push_waiting(self);
         }
     }
 

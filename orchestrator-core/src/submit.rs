@@ -407,8 +407,8 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call
     }
     if run.upstream_ended() {
         launch(&run);
-    } else if run.visible {
-        run.scope.orchestrator.journal.push_waiting(&run);
+    } else {
+        run.flush_later();
     }
     run
 }

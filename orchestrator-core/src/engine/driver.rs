@@ -189,7 +189,7 @@ impl Future for Driver {
                 }
             }
             let Some(run) = &this.run else { return Poll::Ready(()) };
-            run.flush();
+            run.flush_later();
             run.register_driver(cx.waker());
             // A signal that came before the waker was registered has woken nobody.
             if !run.take_signal() {
