@@ -43,8 +43,8 @@ pub use orchestrator_core::{Compacted, Finding, ParseRetentionError, Removed, Re
 pub use orchestrator_core::{Elsewhere, Explanation, LimitWait, RunRef, SlotHolder, Why};
 pub use orchestrator_core::{FlowInfo, FlowParameter, ParameterError, Resume, flows, registered};
 pub use orchestrator_core::{
-    FlowRun, FlowRunId, FlowRunQuery, LogLine, ParseIdError, Pause, RunId, State, StateName, StateType, TaskRun,
-    TaskRunId, TaskRunQuery, Transition,
+    FlowRun, FlowRunId, FlowRunQuery, LogLine, ParseIdError, Pause, RunId, State, StateFilter, StateName, StateType,
+    TaskRun, TaskRunId, TaskRunQuery, Transition,
 };
 pub use orchestrator_core::{
     Gather, Gathered, Input, IntoInput, IntoMapInput, Ready, Unmapped, gather, ready, unmapped,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use orchestrator_core::StateType;
+use orchestrator_core::{StateFilter, StateName, StateType};
 
 /// Stands for the program's name in examples.
 const NAME: &str = "{name}";
@@ -161,9 +161,9 @@ pub(crate) enum Runs {
         /// Only runs of this flow
         #[arg(long, value_name = "NAME")]
         flow: Option<String>,
-        /// Only runs in a state of this type
-        #[arg(long, value_name = "TYPE", value_parser = state_type(), ignore_case = true)]
-        state: Option<StateType>,
+        /// Only runs in a state of this type or name
+        #[arg(long, value_name = "STATE", value_parser = state(), ignore_case = true)]
+        state: Option<StateFilter>,
         /// Only runs submitted in this time before now, such as 2h or 30d
         #[arg(long, value_name = "TIME", value_parser = period)]
         since: Option<Duration>,
@@ -269,9 +269,9 @@ pub(crate) enum Runs {
         /// All runs that were submitted longer ago, such as 30d, and have ended
         #[arg(long, value_name = "TIME", value_parser = period, conflicts_with = "runs")]
         older_than: Option<Duration>,
-        /// Of these only the ones in a state of this type
-        #[arg(long, value_name = "TYPE", value_parser = state_type(), ignore_case = true, requires = "older_than")]
-        state: Option<StateType>,
+        /// Of these only the ones in a state of this type or name
+        #[arg(long, value_name = "STATE", value_parser = state(), ignore_case = true, requires = "older_than")]
+        state: Option<StateFilter>,
         /// Do not ask
         #[arg(long, short)]
         yes: bool,
@@ -291,9 +291,9 @@ pub(crate) enum Tasks {
         /// Only runs of the task of this name, or of this name themselves
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
-        /// Only runs in a state of this type
-        #[arg(long, value_name = "TYPE", value_parser = state_type(), ignore_case = true)]
-        state: Option<StateType>,
+        /// Only runs in a state of this type or name
+        #[arg(long, value_name = "STATE", value_parser = state(), ignore_case = true)]
+        state: Option<StateFilter>,
         /// Only runs submitted in this time before now, such as 2h or 30d
         #[arg(long, value_name = "TIME", value_parser = period)]
         since: Option<Duration>,
@@ -426,9 +426,13 @@ fn period(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{wanted}: {error}"))
 }
 
-fn state_type() -> impl clap::builder::TypedValueParser<Value = StateType> {
-    PossibleValuesParser::new(STATE_TYPES.map(|(name, _)| name)).map(|typed| {
-        let found = STATE_TYPES.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(&typed));
+/// A type, or a name that tables show: a name that is a type's too means the type.
+fn state() -> impl clap::builder::TypedValueParser<Value = StateFilter> {
+    let names = StateName::ALL.into_iter().filter(|name| name.as_str() != name.kind().as_str());
+    let types = STATE_TYPES.into_iter().map(|(text, kind)| (text, StateFilter::from(kind)));
+    let known: Vec<_> = types.chain(names.map(|name| (name.as_str(), name.into()))).collect();
+    PossibleValuesParser::new(known.iter().map(|(text, _)| *text)).map(move |typed| {
+        let found = known.iter().find(|(text, _)| text.eq_ignore_ascii_case(&typed));
         found.expect("the parser lets no other name pass").1
     })
 }

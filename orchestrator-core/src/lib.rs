@@ -75,7 +75,7 @@ pub use registry::{FlowInfo, FlowParameter, ParameterError, PreparedCall, flows,
 pub use results::ResultStore;
 pub use resume::Resume;
 pub use retention::{ParseRetentionError, Retention};
-pub use state::{State, StateName, StateType, Transition};
+pub use state::{State, StateFilter, StateName, StateType, Transition};
 pub use terminal::capture_layer;
 pub use transaction::{CommitMode, Transaction, TransactionBuilder, TransactionError, transaction};
 

@@ -63,6 +63,47 @@ impl fmt::Display for StateType {
     }
 }
 
+/// Which states are meant: all of a type, or those of one name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum StateFilter {
+    /// Every state of that type.
+    Type(StateType),
+    /// States of that name alone.
+    Name(StateName),
+}
+
+impl StateFilter {
+    /// Whether a run in such a state has ended.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        match self {
+            Self::Type(kind) => kind.is_terminal(),
+            Self::Name(name) => name.kind().is_terminal(),
+        }
+    }
+
+    /// Whether a state of that name is meant.
+    #[must_use]
+    pub fn takes(self, name: StateName) -> bool {
+        match self {
+            Self::Type(kind) => name.kind() == kind,
+            Self::Name(wanted) => name == wanted,
+        }
+    }
+}
+
+impl From<StateType> for StateFilter {
+    fn from(kind: StateType) -> Self {
+        Self::Type(kind)
+    }
+}
+
+impl From<StateName> for StateFilter {
+    fn from(name: StateName) -> Self {
+        Self::Name(name)
+    }
+}
+
 /// The name of a state; each name belongs to one [`StateType`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use orchestrator_core::text::one_line;
-use orchestrator_core::{FlowRun, FlowRunQuery, Orchestrator, RunId, StateType};
+use orchestrator_core::{FlowRun, FlowRunQuery, Orchestrator, RunId, StateFilter};
 use serde::Serialize;
 
 use crate::exit::Trouble;
@@ -17,7 +17,7 @@ const STEP: usize = 200;
 pub(super) struct Wanted {
     pub(super) runs: Vec<String>,
     pub(super) older_than: Option<Duration>,
-    pub(super) state: Option<StateType>,
+    pub(super) state: Option<StateFilter>,
     /// Whether nobody is to be asked.
     pub(super) yes: bool,
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use orchestrator_core::text::one_line;
-use orchestrator_core::{Elsewhere, FlowRun, FlowRunQuery, Orchestrator, RunId, State, StateType, TaskRun};
+use orchestrator_core::{
+    Elsewhere, FlowRun, FlowRunQuery, Orchestrator, RunId, State, StateFilter, StateType, TaskRun,
+};
 
 use crate::exit::Trouble;
 use crate::find::{self, Run, short};
@@ -17,7 +19,7 @@ const NAMED: usize = 10;
 /// Which flow runs to list.
 pub(super) struct Wanted {
     pub(super) flow: Option<String>,
-    pub(super) state: Option<StateType>,
+    pub(super) state: Option<StateFilter>,
     pub(super) since: Option<Duration>,
     /// Whether those that other runs called are listed, too.
     pub(super) all: bool,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use orchestrator_core::text::one_line;
-use orchestrator_core::{Orchestrator, StateType, TaskRunQuery};
+use orchestrator_core::{Orchestrator, StateFilter, TaskRunQuery};
 
 use crate::exit::Trouble;
 use crate::find::{self, short};
@@ -15,7 +15,7 @@ use crate::time;
 pub(super) struct Wanted {
     pub(super) flow_run: Option<String>,
     pub(super) name: Option<String>,
-    pub(super) state: Option<StateType>,
+    pub(super) state: Option<StateFilter>,
     pub(super) since: Option<Duration>,
     pub(super) limit: usize,
 }

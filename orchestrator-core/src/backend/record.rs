@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::def::Def;
 use crate::id::{FlowRunId, RunId, TaskRunId};
-use crate::state::{State, Transition};
+use crate::state::{State, StateFilter, Transition};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
@@ -634,7 +634,7 @@ pub struct LogLine {
 #[must_use]
 pub struct FlowRunQuery {
     pub(crate) flow: Option<String>,
-    pub(crate) kind: Option<crate::state::StateType>,
+    pub(crate) state: Option<StateFilter>,
     pub(crate) within: Option<Duration>,
     pub(crate) enclosing: Option<FlowRunId>,
     pub(crate) active: bool,
@@ -644,7 +644,7 @@ pub struct FlowRunQuery {
 
 impl Default for FlowRunQuery {
     fn default() -> Self {
-        Self { flow: None, kind: None, within: None, enclosing: None, active: false, roots: false, limit: 200 }
+        Self { flow: None, state: None, within: None, enclosing: None, active: false, roots: false, limit: 200 }
     }
 }
 
@@ -660,9 +660,9 @@ impl FlowRunQuery {
         self
     }
 
-    /// Only runs whose last state is of that type.
-    pub fn state(mut self, kind: crate::state::StateType) -> Self {
-        self.kind = Some(kind);
+    /// Only runs whose last state is of that type, or has that name.
+    pub fn state(mut self, state: impl Into<StateFilter>) -> Self {
+        self.state = Some(state.into());
         self
     }
 
@@ -702,10 +702,10 @@ impl FlowRunQuery {
         self.flow.as_deref()
     }
 
-    /// The state type that runs must have.
+    /// The state that runs must have.
     #[must_use]
-    pub const fn state_type(&self) -> Option<crate::state::StateType> {
-        self.kind
+    pub const fn wanted_state(&self) -> Option<StateFilter> {
+        self.state
     }
 
     /// How long ago runs may have been submitted.

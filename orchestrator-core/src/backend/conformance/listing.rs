@@ -67,6 +67,10 @@ fn filters(backend: &Arc<dyn StateBackend>) {
     check(all().active().roots(), &[&running, &retrying]);
     check(all().state(StateType::Failed), &[&failed]);
     check(all().state(StateType::Running), &[&running, &retrying]);
+    check(all().state(StateName::Running), &[&running]);
+    check(all().state(StateName::Retrying), &[&retrying]);
+    check(all().state(StateName::Retrying).active().roots(), &[&retrying]);
+    check(all().state(StateName::TimedOut), &[]);
     check(all().state(StateType::Paused), &[]);
     check(all().within(Duration::from_micros(200)), &[&elsewhere, &running]);
     check(all().within(Duration::from_micros(199)), &[&elsewhere]);

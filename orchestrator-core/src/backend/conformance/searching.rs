@@ -97,6 +97,8 @@ fn task_runs(backend: &Arc<dyn StateBackend>) {
     check(all().state(StateType::Failed), &[&second]);
     check(all().state(StateType::Scheduled), &[&alone]);
     check(all().state(StateType::Running), &[&saved]);
+    check(all().state(StateName::Completed), &[&first]);
+    check(all().state(StateName::Cached), &[]);
     check(all().within(Duration::from_micros(70)), &[&alone, &saved]);
     check(all().of(id_of(&outer)).name("load").state(StateType::Completed).within(Duration::MAX), &[&first]);
 }

@@ -101,7 +101,7 @@ impl Run {
             return false;
         };
         query.flow_name().is_none_or(|name| info.function() == name)
-            && query.state_type().is_none_or(|kind| last.name.kind() == kind)
+            && query.wanted_state().is_none_or(|state| state.takes(last.name))
             && query.period().is_none_or(|period| now.since(first.at) <= period)
             && query.enclosing().is_none_or(|flow_run| info.flow_run == Some(flow_run))
             && !(query.is_active() && last.name.kind().is_terminal())
@@ -115,7 +115,7 @@ impl Run {
         };
         query.flow_run().is_none_or(|flow_run| info.flow_run == Some(flow_run))
             && query.wanted_name().is_none_or(|name| info.function() == name || self.name(info) == name)
-            && query.state_type().is_none_or(|kind| last.name.kind() == kind)
+            && query.wanted_state().is_none_or(|state| state.takes(last.name))
             && query.period().is_none_or(|period| now.since(first.at) <= period)
     }
 

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::CacheKey;
 use crate::id::{FlowRunId, TaskRunId};
-use crate::state::StateType;
+use crate::state::StateFilter;
 
 /// Which task runs to list. The default lists the newest 200.
 ///
@@ -21,14 +21,14 @@ use crate::state::StateType;
 pub struct TaskRunQuery {
     flow_run: Option<FlowRunId>,
     name: Option<String>,
-    kind: Option<StateType>,
+    state: Option<StateFilter>,
     within: Option<Duration>,
     limit: usize,
 }
 
 impl Default for TaskRunQuery {
     fn default() -> Self {
-        Self { flow_run: None, name: None, kind: None, within: None, limit: 200 }
+        Self { flow_run: None, name: None, state: None, within: None, limit: 200 }
     }
 }
 
@@ -50,9 +50,9 @@ impl TaskRunQuery {
         self
     }
 
-    /// Only runs whose last state is of that type.
-    pub const fn state(mut self, kind: StateType) -> Self {
-        self.kind = Some(kind);
+    /// Only runs whose last state is of that type, or has that name.
+    pub fn state(mut self, state: impl Into<StateFilter>) -> Self {
+        self.state = Some(state.into());
         self
     }
 
@@ -80,10 +80,10 @@ impl TaskRunQuery {
         self.name.as_deref()
     }
 
-    /// The state type that runs must have.
+    /// The state that runs must have.
     #[must_use]
-    pub const fn state_type(&self) -> Option<StateType> {
-        self.kind
+    pub const fn wanted_state(&self) -> Option<StateFilter> {
+        self.state
     }
 
     /// How long ago runs may have been submitted.

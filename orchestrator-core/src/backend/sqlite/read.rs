@@ -13,7 +13,7 @@ use crate::backend::record::{CacheKey, CacheLook, CrashBudget, FlowRun, FlowRunQ
 use crate::backend::{BackendError, RunHistory};
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId, TaskRunId};
-use crate::state::{State, StateName, StateType, Transition};
+use crate::state::{State, StateFilter, StateName, StateType, Transition};
 
 impl RunHistory for SqliteBackend {
     fn flow_run(&self, id: FlowRunId) -> Result<Option<FlowRun>, BackendError> {
@@ -32,7 +32,7 @@ impl RunHistory for SqliteBackend {
             if query.enclosing().is_some() || query.is_active() {
                 return few_flow_runs(connection, query, oldest, limit);
             }
-            if query.flow_name().is_none() && query.state_type().is_none() {
+            if query.flow_name().is_none() && query.wanted_state().is_none() {
                 let roots = if query.is_of_roots() { "run.parent IS NULL AND" } else { "" };
                 let filter = format!("{roots} run.created >= ?1 ORDER BY run.created DESC, run.id DESC LIMIT ?2");
                 return flow_runs(connection, &filter, params![oldest, limit]);
@@ -41,7 +41,7 @@ impl RunHistory for SqliteBackend {
             // One function and state after the other, so that the index gives the order.
             for function in flow_functions(connection, query.flow_name())? {
                 for state in StateName::ALL {
-                    if query.state_type().is_none_or(|kind| kind == state.kind()) {
+                    if query.wanted_state().is_none_or(|wanted| wanted.takes(state)) {
                         let roots = query.is_of_roots();
                         found.extend(newest_of(connection, function, state, roots, oldest, limit)?);
                     }
@@ -297,9 +297,9 @@ pub(super) fn functions(connection: &Connection, name: &str) -> rusqlite::Result
     statement.query_map([name], |row| row.get(0))?.collect()
 }
 
-/// The names of that type's states, as a list in SQL.
-pub(super) fn names_of(kind: StateType) -> String {
-    let names = StateName::ALL.into_iter().filter(|name| name.kind() == kind);
+/// The names of those states, as a list in SQL.
+pub(super) fn names_of(wanted: StateFilter) -> String {
+    let names = StateName::ALL.into_iter().filter(|name| wanted.takes(*name));
     names.map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
 }
 
@@ -314,7 +314,8 @@ fn few_flow_runs(
     let enclosed = if enclosing.is_some() { "run.flow_run = ?1" } else { "?1 IS NULL" };
     let active = if query.is_active() { "AND run.end_time IS NULL" } else { "" };
     let roots = if query.is_of_roots() { "AND +run.parent IS NULL" } else { "" };
-    let state = query.state_type().map_or_else(String::new, |kind| format!("AND +run.state IN ({})", names_of(kind)));
+    let state =
+        query.wanted_state().map_or_else(String::new, |state| format!("AND +run.state IN ({})", names_of(state)));
     // The signs keep SQLite from going through all runs in the order of time.
     let filter = format!(
         "{enclosed} {active} {roots} {state} AND (?2 IS NULL OR function.name = ?2) AND +run.created >= ?3

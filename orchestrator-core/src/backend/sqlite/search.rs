@@ -46,9 +46,9 @@ impl RunSearch for SqliteBackend {
             let shown = "coalesce(amendment.name, run.given_name, function.name || '-' || run.number)";
             filter += &format!(" AND ?{} IN (function.name, {shown})", values.len());
         }
-        if let Some(kind) = query.state_type() {
-            filter += &format!(" AND run.state IN ({})", names_of(kind));
-            if !kind.is_terminal() {
+        if let Some(state) = query.wanted_state() {
+            filter += &format!(" AND run.state IN ({})", names_of(state));
+            if !state.is_terminal() {
                 // Said although it follows: so the index of the few that have not ended serves.
                 filter += " AND run.end_time IS NULL";
             }
