@@ -47,6 +47,13 @@ impl Timestamp {
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// The present moment.
     fn now(&self) -> Timestamp;
+
+    /// About the present moment, at little cost: not later than [`now`](Self::now), and a few milliseconds earlier at most.
+    ///
+    /// It is for what is shown to people, as since when a slot is held.
+    fn about_now(&self) -> Timestamp {
+        self.now()
+    }
 }
 
 /// The machine's wall clock.
@@ -56,6 +63,14 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp(since_the_epoch())
+    }
+
+    /// The time of the system's last tick.
+    #[cfg(target_os = "linux")]
+    fn about_now(&self) -> Timestamp {
+        let rustix::time::Timespec { tv_sec, tv_nsec } =
+            rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        Timestamp(tv_sec.saturating_mul(1_000_000).saturating_add(tv_nsec / 1_000))
     }
 }
 
@@ -97,5 +112,19 @@ impl Default for TokioClock {
 impl Clock for TokioClock {
     fn now(&self) -> Timestamp {
         self.start.after(self.origin.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn about_now_is_a_little_earlier() {
+        let before = SystemClock.now();
+        let about = SystemClock.about_now();
+        let after = SystemClock.now();
+        assert!(about <= after);
+        assert!(before.since(about) < Duration::from_millis(100));
     }
 }

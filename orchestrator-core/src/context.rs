@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context as Polling, Poll};
 
 use crate::backend::record::{Event, LogRecord};
@@ -74,6 +74,16 @@ impl Place {
 /// Calls `look` with the run whose body the present code belongs to.
 pub(crate) fn with_run<R>(look: impl FnOnce(Option<&Arc<Run>>) -> R) -> R {
     PLACE.with_borrow(|place| look(place.run.as_ref()))
+}
+
+/// Calls `look` if that is the run whose body the present code belongs to.
+pub(crate) fn if_run_is<R>(run: &Weak<Run>, look: impl FnOnce(&Arc<Run>) -> R) -> Option<R> {
+    // A thread that is being torn down has no place left.
+    let look = |place: &RefCell<Place>| {
+        let place = place.try_borrow().ok()?;
+        place.run.as_ref().filter(|current| Arc::as_ptr(current) == run.as_ptr()).map(look)
+    };
+    PLACE.try_with(look).ok().flatten()
 }
 
 /// Calls `look` with the run whose body the present code is, unless the body gave it away.

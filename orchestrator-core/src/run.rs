@@ -292,17 +292,14 @@ impl Run {
         self.run_count.load(Ordering::Acquire)
     }
 
-    /// Counts slots that are taken, or given back.
+    /// Counts slots that are taken, or given back: under the lock of the limits, as all that looks at the number.
     pub(crate) fn count_slots(&self, taken: bool) {
-        if taken {
-            self.held.fetch_add(1, Ordering::AcqRel);
-        } else {
-            self.held.fetch_sub(1, Ordering::AcqRel);
-        }
+        let held = self.held.load(Ordering::Relaxed);
+        self.held.store(if taken { held + 1 } else { held - 1 }, Ordering::Relaxed);
     }
 
     pub(crate) fn holds_slots(&self) -> bool {
-        self.held.load(Ordering::Acquire) > 0
+        self.held.load(Ordering::Relaxed) > 0
     }
 
     /// Marks the outcome as looked at: its failure no longer fails the parent.

@@ -2,16 +2,16 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::{Acquire, SlotGuard, Waiting, Wants};
+use super::{Acquire, Limits, SlotGuard, Waiting, Wants};
 use crate::context;
 use crate::error::{Error, ErrorKind};
 use crate::explain::{LimitWait, joined};
 use crate::options::IntoNames;
-use crate::orchestrator::{Inner, Orchestrator};
+use crate::orchestrator::Orchestrator;
 use crate::run::Run;
 use crate::terminal::short;
 
@@ -95,20 +95,17 @@ enum Stage {
     /// Not polled yet.
     New {
         wants: Wants,
-        orchestrator: Arc<Inner>,
-        run: Option<Arc<Run>>,
+        limits: Arc<Limits>,
+        run: Option<Weak<Run>>,
     },
     /// The store is asked for the limits that processes share.
     Looking {
         look: Asking<()>,
         wants: Wants,
-        orchestrator: Arc<Inner>,
-        run: Option<Arc<Run>>,
+        limits: Arc<Limits>,
+        run: Option<Weak<Run>>,
     },
-    Queued {
-        waiting: Waiting,
-        orchestrator: Arc<Inner>,
-    },
+    Queued(Waiting),
     /// It took too long; the store is asked who holds the slots.
     Overdue {
         standings: Asking<Vec<LimitWait>>,
@@ -119,9 +116,14 @@ enum Stage {
 
 impl Acquiring {
     fn new(wants: Wants) -> Self {
-        let orchestrator = Orchestrator::current().into_inner();
-        let run = context::with_run(|run| run.cloned());
-        Self { stage: Stage::New { wants, orchestrator, run }, by_time: false, timeout: None, deadline: None }
+        // A run that is gone by the time when the slots are taken holds them no more than code outside of any run.
+        let run =
+            context::with_run(|run| run.map(|run| (Arc::clone(&run.scope.orchestrator.limits), Arc::downgrade(run))));
+        let (limits, run) = match run {
+            Some((limits, run)) => (limits, Some(run)),
+            None => (Arc::clone(&Orchestrator::current().inner().limits), None),
+        };
+        Self { stage: Stage::New { wants, limits, run }, by_time: false, timeout: None, deadline: None }
     }
 
     /// Gives up after that time, counted from the first poll, with an error that
@@ -135,18 +137,17 @@ impl Acquiring {
     /// Takes a place in the queue, unless it is over at once.
     fn acquire(
         &self,
-        wants: Wants,
-        orchestrator: Arc<Inner>,
+        wants: &Wants,
+        limits: &Arc<Limits>,
         run: Option<&Arc<Run>>,
     ) -> Result<Stage, Result<SlotGuard, Error>> {
-        let limits = &orchestrator.limits;
         if self.by_time {
-            limits.check_rates(&wants).map_err(Err)?;
+            limits.check_rates(wants).map_err(Err)?;
         }
         match limits.acquire(wants, run) {
             Acquire::Held(guard) => Err(Ok(guard)),
             Acquire::Never(error) => Err(Err(error)),
-            Acquire::Waiting(waiting) => Ok(Stage::Queued { waiting, orchestrator }),
+            Acquire::Waiting(waiting) => Ok(Stage::Queued(waiting)),
         }
     }
 
@@ -167,36 +168,34 @@ impl Future for Acquiring {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Stage::New { wants, orchestrator, run } = &this.stage
-            && !this.by_time
-            && let Some(guard) = orchestrator.limits.take_alone(wants, run.as_ref())
+        if !this.by_time
+            && let Some(guard) = this.stage.take_alone()
         {
-            this.stage = Stage::Over;
             return Poll::Ready(Ok(guard));
         }
         loop {
             match std::mem::replace(&mut this.stage, Stage::Over) {
-                Stage::New { wants, orchestrator, run } if orchestrator.limits.is_behind(wants.iter(), false) => {
-                    let looked = Arc::clone(&orchestrator);
-                    let look = Box::pin(async move { looked.limits.look(Vec::new()).await });
-                    this.stage = Stage::Looking { look, wants, orchestrator, run };
+                Stage::New { wants, limits, run } if limits.is_behind(wants.iter(), false) => {
+                    let looked = Arc::clone(&limits);
+                    let look = Box::pin(async move { looked.look(Vec::new()).await });
+                    this.stage = Stage::Looking { look, wants, limits, run };
                 }
-                Stage::New { wants, orchestrator, run } => match this.acquire(wants, orchestrator, run.as_ref()) {
+                Stage::New { wants, limits, run } => match this.acquire(&wants, &limits, upgraded(&run).as_ref()) {
                     Ok(stage) => this.stage = stage,
                     Err(outcome) => return Poll::Ready(outcome),
                 },
-                Stage::Looking { mut look, wants, orchestrator, run } => match look.as_mut().poll(cx) {
+                Stage::Looking { mut look, wants, limits, run } => match look.as_mut().poll(cx) {
                     Poll::Pending => {
-                        this.stage = Stage::Looking { look, wants, orchestrator, run };
+                        this.stage = Stage::Looking { look, wants, limits, run };
                         return Poll::Pending;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Ready(Ok(())) => match this.acquire(wants, orchestrator, run.as_ref()) {
+                    Poll::Ready(Ok(())) => match this.acquire(&wants, &limits, upgraded(&run).as_ref()) {
                         Ok(stage) => this.stage = stage,
                         Err(outcome) => return Poll::Ready(outcome),
                     },
                 },
-                Stage::Queued { mut waiting, orchestrator } => {
+                Stage::Queued(mut waiting) => {
                     if let Poll::Ready(outcome) = Pin::new(&mut waiting).poll(cx) {
                         return Poll::Ready(outcome);
                     }
@@ -206,11 +205,11 @@ impl Future for Acquiring {
                         Poll::Ready(false) | Poll::Pending => None,
                     };
                     let Some(timeout) = overdue else {
-                        this.stage = Stage::Queued { waiting, orchestrator };
+                        this.stage = Stage::Queued(waiting);
                         return Poll::Pending;
                     };
-                    let ticket = waiting.ticket.expect("it waits");
-                    let standings = Box::pin(orchestrator.limits.standings(ticket, LimitWait::NAMED + 1));
+                    let ticket = waiting.ticket.expect("it waits").get();
+                    let standings = Box::pin(waiting.limits.standings(ticket, LimitWait::NAMED + 1));
                     this.stage = Stage::Overdue { standings: Box::pin(keep(standings, waiting)), timeout };
                 }
                 Stage::Overdue { mut standings, timeout } => match standings.as_mut().poll(cx) {
@@ -226,6 +225,31 @@ impl Future for Acquiring {
                 },
                 Stage::Over => panic!("slots are waited for once: this future was ready before"),
             }
+        }
+    }
+}
+
+fn upgraded(run: &Option<Weak<Run>>) -> Option<Arc<Run>> {
+    run.as_ref().and_then(Weak::upgrade)
+}
+
+impl Stage {
+    /// What is asked for, if it is there for the taking; most requests are, and most are polled where they were made.
+    fn take_alone(&mut self) -> Option<SlotGuard> {
+        let Self::New { wants, limits, run } = self else { return None };
+        let parts = match run {
+            None => limits.take_alone(wants, None, || None),
+            Some(held) => {
+                let here = context::with_run(|current| {
+                    let current = current.filter(|current| Arc::as_ptr(current) == held.as_ptr())?;
+                    Some(limits.take_alone(wants, Some(current), || Some(std::mem::take(held))))
+                });
+                here.unwrap_or_else(|| limits.take_alone(wants, held.upgrade().as_ref(), || Some(held.clone())))
+            }
+        }?;
+        match std::mem::replace(self, Self::Over) {
+            Self::New { limits, .. } => Some(SlotGuard { limits, parts, ticket: None }),
+            _ => unreachable!("it was new just now"),
         }
     }
 }

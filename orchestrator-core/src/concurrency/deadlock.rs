@@ -10,9 +10,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
-use smol_str::SmolStr;
-
-use super::table::{Beneath, Holder, Request, Table};
+use super::table::{Beneath, Holder, LimitNo, Request, Table};
 use crate::backend::SlotClass;
 use crate::run::Run;
 
@@ -32,8 +30,12 @@ pub(super) fn look(table: &Table, ticket: u64) -> Outlook {
     if !table.may_be_stuck() {
         return Outlook::Open;
     }
-    let mut waiting: Vec<&Request> =
-        table.requests.values().filter(|request| request.place.0 != SlotClass::Ordinary).collect();
+    let mut waiting: Vec<&Request> = table
+        .requests
+        .values()
+        .map(|request| &**request)
+        .filter(|request| request.place.0 != SlotClass::Ordinary)
+        .collect();
     waiting.sort_unstable_by_key(|request| request.place);
     let mut beneath = table.beneath.clone();
     let knotted = reduce(table, waiting, &mut beneath, Order::Kept);
@@ -63,12 +65,12 @@ enum Order {
 fn reduce<'a>(table: &Table, mut left: Vec<&'a Request>, beneath: &mut Beneath, order: Order) -> Vec<&'a Request> {
     loop {
         let mut kept = Kept::new(table, beneath);
-        let mut closed: HashSet<&SmolStr> = HashSet::new();
+        let mut closed: HashSet<LimitNo> = HashSet::new();
         let (free, stuck): (Vec<&Request>, Vec<&Request>) = left.into_iter().partition(|request| {
-            let turn = order == Order::Waived || request.wants.iter().all(|(name, _)| !closed.contains(name));
+            let turn = order == Order::Waived || request.wants.iter().all(|(limit, _)| !closed.contains(limit));
             let free = turn && kept.leaves_room_for(request);
             if !free {
-                closed.extend(request.wants.iter().map(|(name, _)| name).filter(|name| table.is_active(name)));
+                closed.extend(request.wants.iter().map(|(limit, _)| *limit).filter(|limit| table.is_active(*limit)));
             }
             free
         });
@@ -84,7 +86,7 @@ fn reduce<'a>(table: &Table, mut left: Vec<&'a Request>, beneath: &mut Beneath, 
 struct Kept<'a> {
     table: &'a Table,
     beneath: &'a Beneath,
-    slots: HashMap<SmolStr, u32>,
+    slots: HashMap<LimitNo, u32>,
 }
 
 impl<'a> Kept<'a> {
@@ -94,21 +96,21 @@ impl<'a> Kept<'a> {
 
     /// Whether the request can be served as soon as everybody else has given back what they hold.
     fn leaves_room_for(&mut self, request: &Request) -> bool {
-        request.wants.iter().all(|(name, wanted)| {
+        request.wants.iter().all(|&(limit, wanted)| {
             // Whoever waits for a limit that was removed is refused.
-            let Some(setting) = self.table.setting(name) else { return true };
+            let Some(setting) = self.table.setting_of(limit) else { return true };
             // A limit of no slots waits for whoever opens it, and one that is not active for nobody.
-            !setting.active || setting.slots == 0 || self.of(name).saturating_add(wanted) <= setting.slots
+            !setting.active || setting.slots == 0 || self.of(limit).saturating_add(wanted) <= setting.slots
         })
     }
 
-    fn of(&mut self, name: &SmolStr) -> u32 {
-        if let Some(known) = self.slots.get(name) {
+    fn of(&mut self, limit: LimitNo) -> u32 {
+        if let Some(known) = self.slots.get(&limit) {
             return *known;
         }
         let waits = |holder: &&Holder| holder.run.as_ref().is_some_and(|run| self.beneath.any(run));
-        let kept = self.table.holders(name).filter(waits).map(|holder| holder.slots).fold(0, u32::saturating_add);
-        self.slots.insert(name.clone(), kept);
+        let kept = self.table.holders(limit).filter(waits).map(|holder| holder.slots).fold(0, u32::saturating_add);
+        self.slots.insert(limit, kept);
         kept
     }
 }
@@ -127,9 +129,10 @@ fn tell(table: &Table, ticket: u64, stuck: &BTreeSet<u64>) -> String {
         // The shortest story first: a holder above the waiter itself.
         let waiters = || std::iter::once(current).chain(stuck.iter().copied());
         let next = request.wants.iter().find_map(|(limit, _)| {
-            let holders: Vec<_> = table.holders(limit).filter_map(|holder| holder.run.as_ref()).collect();
-            waiters()
-                .find_map(|waiter| holder_above(&table.requests[&waiter], &holders).map(|run| (limit, run, waiter)))
+            let holders: Vec<_> = table.holders(*limit).filter_map(|holder| holder.run.as_ref()).collect();
+            waiters().find_map(|waiter| {
+                holder_above(&table.requests[&waiter], &holders).map(|run| (&table.limits[*limit].name, run, waiter))
+            })
         });
         let Some((limit, holder, waiter)) = next else { break };
         steps.push(format!(

@@ -11,6 +11,7 @@ mod shared;
 mod table;
 
 use std::future::{Future, IntoFuture};
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
@@ -26,7 +27,7 @@ use crate::error::{Error, ErrorKind};
 use crate::explain::{LimitWait, SlotHolder};
 use crate::orchestrator::Orchestrator;
 use crate::run::Run;
-use crate::sync::{AtomicBool, AtomicWaker, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, Mutex, MutexGuard};
 use shared::Desk;
 use table::{Grant, Outside, Parts, Standing, Table};
 pub(crate) use table::{of_limit, waits_for};
@@ -34,6 +35,9 @@ pub(crate) use table::{of_limit, waits_for};
 pub(crate) use shared::{Broker, Landing, Store};
 
 pub use acquire::{Acquiring, RateLimited, concurrency, rate_limit};
+
+/// The number of a request, in the order of their arrival.
+type Ticket = NonZeroU64;
 
 /// All limits of one orchestrator.
 pub(crate) struct Limits {
@@ -60,7 +64,7 @@ impl std::fmt::Debug for Limits {
 
 /// The slots that one request asks for: each limit once.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Wants(SmallVec<[(SmolStr, u32); 2]>);
+pub(crate) struct Wants(SmallVec<[(SmolStr, u32); 1]>);
 
 impl Wants {
     pub(crate) fn new() -> Self {
@@ -174,7 +178,7 @@ impl Limits {
         let Some(broker) = &self.broker else { return Ok(()) };
         let setting = |slots| LimitSetting { slots, decay: None, active: true };
         broker.look(declared.into_iter().map(|(name, slots)| (name, setting(slots))).collect()).await?;
-        self.by_tag.store(self.shared.lock().limits.keys().any(|name| name.starts_with(TAG)), Ordering::SeqCst);
+        self.by_tag.store(self.shared.lock().names().any(|name| name.starts_with(TAG)), Ordering::SeqCst);
         Ok(())
     }
 
@@ -210,11 +214,6 @@ impl Limits {
         self.broker.is_some() || self.by_tag.load(Ordering::SeqCst)
     }
 
-    /// Whether such a request can be served at all.
-    pub(crate) fn check(&self, wants: &Wants) -> Result<(), Error> {
-        if wants.is_empty() { Ok(()) } else { self.shared.lock().check(wants).map_err(refused) }
-    }
-
     /// Whether what is asked for comes back by time, or is not limited at all. Unknown limits are told of later.
     fn check_rates(&self, wants: &Wants) -> Result<(), Error> {
         let table = self.shared.lock();
@@ -227,44 +226,49 @@ impl Limits {
         })
     }
 
-    /// Serves a request that concerns nobody else, and needs no other look than this.
-    pub(crate) fn take_alone(&self, wants: &Wants, run: Option<&Arc<Run>>) -> Option<SlotGuard> {
-        let now = self.shared.clock.now();
-        let mut table = self.shared.lock();
-        if table.desk.is_some() {
-            return None;
-        }
-        let parts = table.take_alone(wants, run, now)?;
-        drop(table);
-        Some(SlotGuard { shared: Arc::clone(&self.shared), parts, ticket: None })
+    /// Serves a request that concerns nobody else, and needs no other look than this; `holder` is the run, for whoever
+    /// asks who holds the slots.
+    fn take_alone(
+        &self,
+        wants: &Wants,
+        run: Option<&Arc<Run>>,
+        holder: impl FnOnce() -> Option<Weak<Run>>,
+    ) -> Option<Parts> {
+        let (name, slots) = wants.alone()?;
+        let about = self.shared.clock.about_now();
+        let part = self.shared.lock().take_alone(name, slots, run, holder, about)?;
+        let mut parts = Parts::new();
+        parts.push(part);
+        Some(parts)
     }
 
-    pub(crate) fn acquire(&self, wants: Wants, run: Option<&Arc<Run>>) -> Acquire {
-        if let Some(guard) = self.take_alone(&wants, run) {
-            return Acquire::Held(guard);
+    /// Serves a request, or gives it a place in the queues. It is refused if it could never be served.
+    pub(crate) fn acquire(self: &Arc<Self>, wants: &Wants, run: Option<&Arc<Run>>) -> Acquire {
+        if let Some(parts) = self.take_alone(wants, run, || run.map(Arc::downgrade)) {
+            return Acquire::Held(SlotGuard { limits: Arc::clone(self), parts, ticket: None });
         }
         let now = self.shared.clock.now();
         let mut table = self.shared.lock();
-        if let Err(said) = table.check(&wants) {
-            return Acquire::Never(refused(said));
-        }
+        let wants = match table.check(wants) {
+            Ok(wants) => wants,
+            Err(said) => return Acquire::Never(refused(said)),
+        };
         let class = Table::class(run);
         if table.desk.is_none()
             && let Some((parts, outside)) = table.take_at_once(&wants, run, class, now)
         {
             drop(table);
             outside.settle();
-            return Acquire::Held(SlotGuard { shared: Arc::clone(&self.shared), parts, ticket: None });
+            return Acquire::Held(SlotGuard { limits: Arc::clone(self), parts, ticket: None });
         }
-        let (ticket, waker) = table.enqueue(wants, run, class, now);
-        let (reason, shut_out) = (table.reason(ticket), table.is_shut_out(ticket));
+        let ticket = table.enqueue(wants, run, class, now);
         let (looked, outside) = table.look_at(ticket);
         drop(table);
         outside.settle();
         match looked {
             Ok(()) => {
-                let shared = Arc::clone(&self.shared);
-                Acquire::Waiting(Waiting { shared, ticket: Some(ticket), waker, reason, shut_out, timer: None })
+                let (limits, ticket) = (Arc::clone(self), Ticket::new(ticket));
+                Acquire::Waiting(Waiting { limits, ticket, timer: None })
             }
             Err(said) => Acquire::Never(refused(said)),
         }
@@ -387,37 +391,34 @@ impl From<Standing> for LimitWait {
 
 /// A place in the queues of some limits; dropping it leaves them.
 pub(crate) struct Waiting {
-    shared: Arc<Shared>,
-    ticket: Option<u64>,
-    waker: Arc<AtomicWaker>,
-    reason: String,
-    shut_out: bool,
+    limits: Arc<Limits>,
+    ticket: Option<Ticket>,
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl Waiting {
-    /// Whether a limit that is asked for has no slots at all.
-    pub(crate) const fn is_shut_out(&self) -> bool {
-        self.shut_out
-    }
-
-    /// What is waited for, in a sentence.
-    pub(crate) fn reason(&self) -> String {
-        self.reason.clone()
+    /// What is waited for, in a sentence, and whether one of the limits has no slots at all.
+    pub(crate) fn reason(&self) -> (Arc<str>, bool) {
+        let ticket = self.ticket.expect("it waits").get();
+        let mut table = self.limits.shared.lock();
+        (table.reason(ticket), table.is_shut_out(ticket))
     }
 
     /// Ready when it is known whether there is anything to wait for at all: where processes share the limits, the store
     /// has to be asked. Says whether there is.
     pub(crate) fn poll_must_wait(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let Some(ticket) = self.ticket else { return Poll::Ready(false) };
-        if self.shared.lock().desk.is_none() {
+        if self.limits.broker.is_none() {
             return Poll::Ready(true);
         }
-        self.waker.register(cx.waker());
-        let table = self.shared.lock();
-        let Some(must_wait) = table.must_wait(ticket) else { return Poll::Pending };
-        (self.reason, self.shut_out) = (table.reason(ticket), table.is_shut_out(ticket));
-        Poll::Ready(must_wait)
+        // Wakers are code of others: they are cloned and dropped outside of the lock.
+        let waker = cx.waker().clone();
+        let mut table = self.limits.shared.lock();
+        let before = table.watch(ticket.get(), waker);
+        let must_wait = table.must_wait(ticket.get());
+        drop(table);
+        drop(before);
+        must_wait.map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -426,22 +427,22 @@ impl Future for Waiting {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let ticket = this.ticket.expect("not polled after it was ready");
-        // Before the table is looked at, so that no wake-up is lost; it clones and drops wakers, which are code of
-        // others.
-        this.waker.register(cx.waker());
+        let ticket = this.ticket.expect("not polled after it was ready").get();
+        // Wakers are code of others: they are cloned and dropped outside of the lock.
+        let mut waker = Some(cx.waker().clone());
         loop {
-            let now = this.shared.clock.now();
-            let (grant, outside) = this.shared.lock().serve(ticket, now);
+            let shared = &this.limits.shared;
+            let now = shared.clock.now();
+            let mut table = shared.lock();
+            let before = waker.take().and_then(|waker| table.watch(ticket, waker));
+            let (grant, outside) = table.serve(ticket, now);
+            drop(table);
+            drop(before);
             outside.settle();
             match grant {
                 Grant::Slots(parts) => {
-                    this.ticket = None;
-                    return Poll::Ready(Ok(SlotGuard {
-                        shared: Arc::clone(&this.shared),
-                        parts,
-                        ticket: Some(ticket),
-                    }));
+                    let ticket = this.ticket.take();
+                    return Poll::Ready(Ok(SlotGuard { limits: Arc::clone(&this.limits), parts, ticket }));
                 }
                 Grant::Never(error) => {
                     this.ticket = None;
@@ -465,7 +466,7 @@ impl Future for Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            self.shared.settle(|table| table.leave(ticket));
+            self.limits.shared.settle(|table| table.leave(ticket.get()));
         }
     }
 }
@@ -475,16 +476,16 @@ impl Drop for Waiting {
 /// Slots of a limit with decay come back by time instead.
 #[must_use = "the slots are given back as soon as the guard is dropped"]
 pub struct SlotGuard {
-    shared: Arc<Shared>,
+    limits: Arc<Limits>,
     parts: Parts,
     /// Under which number a store has it, if one does.
-    ticket: Option<u64>,
+    ticket: Option<Ticket>,
 }
 
 impl SlotGuard {
     /// The names of the limits of which slots are held.
     pub fn limits(&self) -> impl Iterator<Item = &str> {
-        self.parts.iter().map(|(name, _)| &**name)
+        self.parts.iter().map(|part| &*part.name)
     }
 }
 
@@ -496,9 +497,9 @@ impl std::fmt::Debug for SlotGuard {
 
 impl Drop for SlotGuard {
     fn drop(&mut self) {
-        self.shared.settle(|table| {
+        self.limits.shared.settle(|table| {
             if let (Some(desk), Some(ticket)) = (&table.desk, self.ticket) {
-                desk.give_back(ticket);
+                desk.give_back(ticket.get());
             }
             table.release(&self.parts)
         });

@@ -16,10 +16,10 @@ use super::inputs::prepare;
 use super::launcher;
 use super::machine::{Decision, Event, Machine, jittered};
 use super::panics::{self, Contained};
-use super::rules::{self, Holding, Rule, Taken, Verdict};
+use super::rules::{self, Answer, Holding, Queued, Rule, Taken, Verdict};
 use super::wind_down::{End, Watch, wind_down};
 use crate::body::{Attempt, Codec, Erased};
-use crate::cache::Claim;
+use crate::cache::{Claim, Flight};
 use crate::context::Place;
 use crate::error::{Cause, FailureKind, TaskError};
 use crate::hook::{self, Hook, ResultHooks};
@@ -42,6 +42,8 @@ enum Stage {
     /// Nothing yet.
     Begin,
     Body(BodyOf),
+    /// The run's place in the queues for slots.
+    Queued(Queued),
     /// Something else, which has taken the course along.
     Waiting(Pin<Box<dyn Future<Output = (Course, Next)> + Send>>),
     /// What has to happen between the last attempt and the end.
@@ -58,6 +60,8 @@ enum Next {
     At(Event),
     /// Poll the body.
     Body(BodyOf),
+    /// Wait for slots.
+    Queue(Queued),
     /// Wait for something else.
     Wait(Wait),
     /// End.
@@ -67,6 +71,8 @@ enum Next {
 /// What a run waits for apart from its body.
 enum Wait {
     Rule(Rule),
+    /// The end of the run that computes the same.
+    Flight(Box<Flight>),
     /// The hooks on a state, before the body is called.
     Hooks {
         hooks: &'static [Hook],
@@ -109,6 +115,12 @@ impl Driver {
                     *stage = Stage::Over;
                     here(held).left(run, outcome)
                 }
+                Stage::Queued(place) => {
+                    let course = here(held);
+                    let verdict = ready!(place.poll(cx, run, &mut course.holding));
+                    *stage = Stage::Over;
+                    course.heed(verdict)
+                }
                 Stage::Waiting(future) => {
                     let (course, next) = ready!(future.as_mut().poll(cx));
                     *held = Some(course);
@@ -128,6 +140,11 @@ impl Driver {
             }
             *stage = match next {
                 Next::Body(body) => Stage::Body(body),
+                Next::Queue(place) => {
+                    // What follows takes its time.
+                    let _ = launcher::last_end();
+                    Stage::Queued(place)
+                }
                 Next::Wait(wait) => {
                     // What follows takes its time.
                     let _ = launcher::last_end();
@@ -272,7 +289,15 @@ impl Course {
                     continue;
                 }
                 Decision::Apply(rule) if rules::has_a_say(rule, run, self.holding.as_deref()) => {
-                    Next::Wait(Wait::Rule(rule))
+                    match rules::ask(rule, run, &mut self.holding) {
+                        Answer::Said(Verdict::Accept) => {
+                            event = Event::Passed;
+                            continue;
+                        }
+                        Answer::Said(verdict) => self.heed(verdict),
+                        Answer::Queued(place) => Next::Queue(place),
+                        Answer::Later => Next::Wait(Wait::Rule(rule)),
+                    }
                 }
                 Decision::Apply(_) => {
                     event = Event::Passed;
@@ -289,7 +314,18 @@ impl Course {
     /// Waits, and says what comes next.
     async fn wait(mut self, run: Arc<Run>, wait: Wait) -> (Self, Next) {
         let next = match wait {
-            Wait::Rule(rule) => Next::At(self.apply(rule, &run).await),
+            Wait::Rule(rule) => {
+                let call = &mut **self.call.as_mut().expect("rules are asked before the last attempt");
+                let verdict = Box::pin(rules::apply(rule, &run, call, &mut self.holding)).await;
+                self.heed(verdict)
+            }
+            Wait::Flight(flight) => {
+                let _noted = run.waits_for(flight.note());
+                match Box::pin(unless_cancelled(&run, flight.landed())).await {
+                    Some(()) => Next::At(Event::StartOver),
+                    None => Next::At(Event::CancelRequested),
+                }
+            }
             Wait::Hooks { hooks, last } => match Box::pin(unless_cancelled(&run, hook::call(&run, hooks))).await {
                 Some(()) => self.execute(&run, last),
                 None => self.ended(&run, Ended::Cancelled),
@@ -327,10 +363,9 @@ impl Course {
         (self, next)
     }
 
-    async fn apply(&mut self, rule: Rule, run: &Arc<Run>) -> Event {
-        let call = &mut **self.call.as_mut().expect("rules are asked before the last attempt");
-        let holding = self.holding.get_or_insert_default();
-        match Box::pin(rules::apply(rule, run, call, holding)).await {
+    /// Does what a rule says.
+    fn heed(&mut self, verdict: Verdict) -> Next {
+        Next::At(match verdict {
             Verdict::Accept => Event::Passed,
             Verdict::Reject(value) => {
                 self.result = Some(value);
@@ -343,15 +378,11 @@ impl Course {
             Verdict::Again(flight) => {
                 // Nothing is held while somebody else computes the same: that one may need it.
                 self.give_back();
-                let _noted = run.waits_for(flight.note());
-                match Box::pin(unless_cancelled(run, flight.landed())).await {
-                    Some(()) => Event::StartOver,
-                    None => Event::CancelRequested,
-                }
+                return Next::Wait(Wait::Flight(Box::new(flight)));
             }
             Verdict::StartOver => Event::StartOver,
             Verdict::Cancelled => Event::CancelRequested,
-        }
+        })
     }
 
     fn give_back(&mut self) {

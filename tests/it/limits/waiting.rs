@@ -231,3 +231,40 @@ async fn wakers_are_code_of_others() {
     drop((changed, second));
     drop(other.await.unwrap());
 }
+
+#[orchestrator::test]
+async fn slots_belong_to_the_run_of_the_call_while_it_is_there() {
+    #[task]
+    async fn asks() -> Arc<Mutex<Option<orchestrator::Acquiring>>> {
+        Arc::new(Mutex::new(Some(concurrency("db", 1))))
+    }
+    #[task(concurrency = "db")]
+    async fn waits() {}
+    let orchestrator = Orchestrator::current();
+    orchestrator.limit("db", 1).await.unwrap();
+    let holder = async |waiting: &TaskFuture<()>| {
+        until_waiting(waiting).await;
+        let explained = orchestrator.explain(waiting.run_id()).await.unwrap();
+        let orchestrator::Why::Slots(limits) = explained.why else { panic!("{explained:?}") };
+        limits[0].holders[0].name.clone()
+    };
+    // Taken and given back outside of the run's body.
+    let run = asks();
+    let asked = (&run).await.unwrap().lock().unwrap().take().unwrap();
+    let guard = asked.await.unwrap();
+    let waiting = waits();
+    assert_eq!(holder(&waiting).await.as_deref(), Some("asks-0"));
+    drop(guard);
+    waiting.await.unwrap();
+    drop(run);
+    // Nobody has the run any more.
+    let asked = asks().await.unwrap().lock().unwrap().take().unwrap();
+    settle().await;
+    let guard = asked.await.unwrap();
+    let waiting = waits();
+    let name = holder(&waiting).await;
+    assert!(name.is_none() || name.as_deref() == Some("asks-1"), "{name:?}");
+    drop(guard);
+    waiting.await.unwrap();
+    assert_eq!(taken("db").await, (0, 0));
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::super::table::{CHECKED, Entry, Grant, Outside, Place, Request, Table};
+use super::super::table::{Entry, Grant, Outside, Place, Request, Table};
 use super::{Stage, shut_down};
 use crate::backend::{SlotClass, SlotNews, SlotRequest};
 use crate::clock::Timestamp;
@@ -55,7 +55,7 @@ impl Table {
     pub(in super::super) fn admit(&mut self) {
         let Some(desk) = self.desk.clone() else { return };
         let mut heads: BTreeSet<Place> = BTreeSet::new();
-        for entry in self.limits.values() {
+        for entry in self.limits.iter() {
             // Nobody beneath a holder waits for those who are not.
             let ordinary = entry.queue.range((SlotClass::Ordinary, 0)..).next();
             heads.extend(entry.queue.first().into_iter().chain(ordinary));
@@ -65,8 +65,8 @@ impl Table {
         }
         while let Some(place) = heads.pop_first() {
             let request = &self.requests[&place.1];
-            let turn = request.wants.iter().all(|(name, slots)| {
-                let entry = &self.limits[name];
+            let turn = request.wants.iter().all(|&(limit, slots)| {
+                let entry = &self.limits[limit];
                 let mut before = entry.queue.range((SlotClass::First, 0)..place);
                 let first = before.next_back().is_none_or(|before| lane(before.0) != lane(place.0));
                 (first || !entry.setting.active) && entry.has_room(place.0, slots)
@@ -81,15 +81,19 @@ impl Table {
                 since: request.since,
                 run: request.run.as_ref().map(|run| (run.id(), run.name())),
                 above: above(request.run.as_ref()),
-                wants: request.wants.iter().map(|(name, slots)| (Arc::from(name.as_str()), slots)).collect(),
+                wants: request
+                    .wants
+                    .iter()
+                    .map(|&(limit, slots)| (Arc::from(&*self.limits[limit].name), slots))
+                    .collect(),
             });
             if !accepted {
                 request.stage = Stage::Failed(shut_down());
                 continue;
             }
             request.stage = Stage::Asked;
-            for (name, slots) in request.wants.iter() {
-                let entry = self.limits.get_mut(name).expect(CHECKED);
+            for &(limit, slots) in &request.wants {
+                let entry = &mut self.limits[limit];
                 entry.queue.remove(&place);
                 entry.asked[lane(place.0)] += slots;
                 heads.extend(entry.queue.range(place..).next());
@@ -101,12 +105,12 @@ impl Table {
     fn answered(&mut self, ticket: u64, stage: Stage) -> Outside {
         let Some(request) = self.requests.get_mut(&ticket) else { return Outside::default() };
         if request.stage.is_asked() {
-            for (name, slots) in request.wants.iter() {
-                self.limits.get_mut(name).expect(CHECKED).asked[lane(request.place.0)] -= slots;
+            for &(limit, slots) in &request.wants {
+                self.limits[limit].asked[lane(request.place.0)] -= slots;
             }
         }
         request.stage = stage;
-        let wake = vec![Arc::clone(&request.waker)];
+        let wake = request.waker.take().into_iter().collect();
         Outside { wake, ..Outside::default() }
     }
 
@@ -142,7 +146,7 @@ impl Table {
             let Some(request) = self.requests.get_mut(ticket) else { continue };
             if matches!(request.stage, Stage::Asked) {
                 request.stage = Stage::Told;
-                outside.wake.push(Arc::clone(&request.waker));
+                outside.wake.extend(request.waker.take());
             }
         }
         outside
@@ -155,13 +159,12 @@ impl Table {
             if self.setting(name) != Some(*setting) {
                 outside.wake.extend(self.set(name, *setting, now).wake);
             }
-            if let (Some(taken), Some(entry)) = (taken, self.limits.get_mut(&**name)) {
-                entry.seen = *taken;
+            if let (Some(taken), Some(limit)) = (taken, self.limits.number(name)) {
+                self.limits[limit].seen = *taken;
             }
         }
         let known = |name: &str| news.limits.binary_search_by(|(other, ..)| (**other).cmp(name)).is_ok();
-        let removed: Vec<SmolStr> =
-            self.limits.keys().filter(|name| self.knows(name) && !known(name)).cloned().collect();
+        let removed: Vec<SmolStr> = self.names().filter(|name| !known(name)).cloned().collect();
         for name in removed {
             outside.wake.extend(self.remove(&name).wake);
         }
@@ -170,7 +173,7 @@ impl Table {
 
     /// How many requests have not been asked for yet, by limit.
     pub(super) fn backlog(&self) -> impl Iterator<Item = (&SmolStr, usize)> {
-        self.limits.iter().map(|(name, entry)| (name, entry.queue.len()))
+        self.limits.iter().map(|entry| (&entry.name, entry.queue.len()))
     }
 
     /// Whether a request has to wait; `None` if the store has not answered yet. Those for whom there is no room to ask
@@ -185,20 +188,19 @@ impl Table {
 
     /// Takes what the store has given.
     pub(in super::super) fn take_granted(&mut self, ticket: u64, now: Timestamp) -> (Grant, Outside) {
-        let Request { wants, run, .. } = self.requests.remove(&ticket).expect("it was found");
-        if let Some(run) = &run {
+        let request = self.requests.remove(&ticket).expect("it was found");
+        if let Some(run) = &request.run {
             self.beneath.remove(run);
         }
-        let (parts, mut outside) = self.take(&wants, run.as_ref(), now);
-        outside.runs.extend(run);
-        (Grant::Slots(parts), outside)
+        let (parts, outside) = self.take(&request.wants, request.run.as_ref(), now);
+        (Grant::Slots(parts), Outside { gone: Some(request), ..outside })
     }
 
     /// A request was given up that may have been asked for.
-    pub(in super::super) fn left(&mut self, request: Request) -> Outside {
+    pub(in super::super) fn left(&mut self, request: Box<Request>) -> Outside {
         let asked = request.stage.is_asked();
-        for (name, slots) in request.wants.iter() {
-            let entry = self.limits.get_mut(name).expect(CHECKED);
+        for &(limit, slots) in &request.wants {
+            let entry = &mut self.limits[limit];
             entry.queue.remove(&request.place);
             if asked {
                 entry.asked[lane(request.place.0)] -= slots;
@@ -220,8 +222,8 @@ impl Table {
         if request.place == place {
             return Outside::default();
         }
-        for (name, slots) in request.wants.iter() {
-            self.limits.get_mut(name).expect(CHECKED).moved(request, slots, place);
+        for &(limit, slots) in &request.wants {
+            self.limits[limit].moved(request, slots, place);
         }
         request.place = place;
         if let (Some(desk), true) = (&self.desk, request.stage.is_asked()) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::{Holding, Verdict};
+use super::{Answer, Holding, Verdict};
 use crate::engine::attempt::{unless_cancelled, while_attached};
 use crate::run::{Run, Waits};
 use crate::state::StateName;
@@ -17,11 +17,16 @@ pub(super) fn asked(run: &Arc<Run>) -> Option<(Arc<Semaphore>, usize)> {
     top.then(|| (Arc::clone(capacity), *size))
 }
 
+/// Takes a place that is free.
+pub(super) fn ask(run: &Arc<Run>, holding: &mut Option<Box<Holding>>) -> Answer {
+    let Some((capacity, _)) = asked(run) else { return Answer::Said(Verdict::Accept) };
+    let Ok(permit) = capacity.try_acquire_owned() else { return Answer::Later };
+    holding.get_or_insert_default().taken.flow = Some(permit);
+    Answer::Said(Verdict::Accept)
+}
+
+/// Waits for one.
 pub(super) async fn apply(capacity: Arc<Semaphore>, size: usize, run: &Arc<Run>, holding: &mut Holding) -> Verdict {
-    if let Ok(permit) = Arc::clone(&capacity).try_acquire_owned() {
-        holding.taken.flow = Some(permit);
-        return Verdict::Accept;
-    }
     let message = format!("the flow runs at most {size} tasks at a time");
     run.enter(StateName::AwaitingConcurrencySlot, Some(message.into()));
     let _noted = run.waits_for(Waits::FlowCapacity);

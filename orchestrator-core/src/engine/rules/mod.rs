@@ -8,6 +8,7 @@ mod journal_room;
 mod slots;
 mod worker;
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use super::Call;
@@ -21,6 +22,7 @@ use crate::options::CallOptions;
 use crate::persist;
 use crate::run::Run;
 use crate::scope::Scope;
+pub(crate) use slots::Queued;
 
 /// A rule on entering Running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +79,16 @@ pub(crate) enum Verdict {
     Abort(TaskError),
     /// The run was cancelled while it waited.
     Cancelled,
+}
+
+/// What a rule says when it is asked.
+#[must_use]
+pub(crate) enum Answer {
+    Said(Verdict),
+    /// The run stands in the queues for slots.
+    Queued(Queued),
+    /// It takes a future to say.
+    Later,
 }
 
 /// What a run holds; dropping a part gives it back.
@@ -139,8 +151,19 @@ pub(crate) fn has_a_say(rule: Rule, run: &Arc<Run>, holding: Option<&Holding>) -
     }
 }
 
-/// Asks one rule.
-pub(crate) async fn apply(rule: Rule, run: &Arc<Run>, call: &mut dyn Call, holding: &mut Holding) -> Verdict {
+/// Asks one rule for what it can say at once.
+pub(crate) fn ask(rule: Rule, run: &Arc<Run>, holding: &mut Option<Box<Holding>>) -> Answer {
+    match rule {
+        Rule::FlowCapacity => flow_capacity::ask(run, holding),
+        Rule::Worker => worker::ask(run, holding),
+        Rule::Slots if !slots::is_behind(run) => slots::ask(run, holding),
+        Rule::Slots | Rule::CacheLookUp | Rule::FlowPaused | Rule::JournalRoom | Rule::Claim => Answer::Later,
+    }
+}
+
+/// Asks one rule, and waits for what it says.
+pub(crate) async fn apply(rule: Rule, run: &Arc<Run>, call: &mut dyn Call, held: &mut Option<Box<Holding>>) -> Verdict {
+    let holding = held.get_or_insert_default();
     // Each is boxed, so that a run that waits for one has no room for all.
     match rule {
         Rule::CacheLookUp => {
@@ -179,13 +202,12 @@ pub(crate) async fn apply(rule: Rule, run: &Arc<Run>, call: &mut dyn Call, holdi
             {
                 return verdict;
             }
-            match slots::asked(run) {
-                Ok(wants) if wants.is_empty() => Verdict::Accept,
-                Ok(wants) => Box::pin(slots::apply(wants, run, holding)).await,
-                Err(error) => Verdict::Abort(error),
+            match slots::ask(run, held) {
+                Answer::Said(verdict) => verdict,
+                Answer::Queued(mut queued) => poll_fn(|cx| queued.poll(cx, run, held)).await,
+                Answer::Later => unreachable!("the store was asked just now"),
             }
         }
-        Rule::Worker if run.def.is_async || !run.visible => Verdict::Accept,
         Rule::Worker => Box::pin(worker::apply(run, holding)).await,
     }
 }

@@ -1,10 +1,12 @@
 //! Slots of named limits: those that the task asks for, and one of each limit that is named after a tag.
 
-use std::future::poll_fn;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use super::{Holding, Verdict};
-use crate::concurrency::{Acquire, Wants};
+use super::{Answer, Holding, Verdict};
+use crate::concurrency::{Acquire, SlotGuard, Waiting, Wants};
 use crate::engine::attempt::unless_cancelled;
 use crate::error::{Cause, FailureKind, TaskError};
 use crate::run::Run;
@@ -22,12 +24,12 @@ pub(super) fn may_be_asked(run: &Run) -> bool {
     named || (!run.info.tags.is_empty() && run.scope.orchestrator.limits.may_be_by_tag())
 }
 
-/// What the run asks for; an error if it asks for what is not there.
-pub(super) fn asked(run: &Arc<Run>) -> Result<Wants, TaskError> {
+/// What the run asks for.
+fn asked(run: &Arc<Run>) -> Wants {
     let limits = &run.scope.orchestrator.limits;
     let mut wants = Wants::new();
     if run.is_flow() || !run.visible {
-        return Ok(wants);
+        return wants;
     }
     match run.overrides.get().and_then(|options| options.concurrency.as_ref()) {
         Some(named) => named.iter().for_each(|(limit, slots)| wants.add(limit, *slots)),
@@ -41,8 +43,7 @@ pub(super) fn asked(run: &Arc<Run>) -> Result<Wants, TaskError> {
         }
     }
     limits.add_tags(&run.info.tags, &mut wants);
-    limits.check(&wants).map_err(|error| refused(run, error.to_string()))?;
-    Ok(wants)
+    wants
 }
 
 /// Whether the store has to be asked first for the limits that processes share.
@@ -74,34 +75,66 @@ pub(super) async fn look(run: &Arc<Run>) -> Option<Verdict> {
     }
 }
 
-pub(super) async fn apply(wants: Wants, run: &Arc<Run>, holding: &mut Holding) -> Verdict {
-    let limits = &run.scope.orchestrator.limits;
-    let mut waiting = match limits.acquire(wants, Some(run)) {
-        Acquire::Held(guard) => {
-            holding.taken.slots = Some(guard);
-            return Verdict::Accept;
-        }
-        Acquire::Never(error) => return Verdict::Abort(refused(run, error.to_string())),
-        Acquire::Waiting(waiting) => waiting,
-    };
-    match unless_cancelled(run, poll_fn(|cx| waiting.poll_must_wait(cx))).await {
-        Some(true) => {
-            let reason = waiting.reason();
-            if waiting.is_shut_out() {
-                tracing::warn!(target: "orchestrator", "{} '{}' {reason}: it waits until the limit is changed", run.kind(), run.name());
-            }
-            run.enter(StateName::AwaitingConcurrencySlot, Some(reason.into()));
-        }
-        Some(false) => {}
-        None => return Verdict::Cancelled,
+/// Takes the slots, or a place in the queues for them.
+pub(super) fn ask(run: &Arc<Run>, holding: &mut Option<Box<Holding>>) -> Answer {
+    let wants = asked(run);
+    if wants.is_empty() {
+        return Answer::Said(Verdict::Accept);
     }
-    match unless_cancelled(run, waiting).await {
-        Some(Ok(guard)) => {
-            holding.taken.slots = Some(guard);
-            Verdict::Accept
+    match run.scope.orchestrator.limits.acquire(&wants, Some(run)) {
+        Acquire::Held(guard) => {
+            hold(guard, holding);
+            Answer::Said(Verdict::Accept)
         }
-        Some(Err(error)) => Verdict::Abort(refused(run, error.to_string())),
-        None => Verdict::Cancelled,
+        Acquire::Never(error) => Answer::Said(Verdict::Abort(refused(run, error.to_string()))),
+        Acquire::Waiting(waiting) => Answer::Queued(Queued { waiting, told: false }),
+    }
+}
+
+fn hold(guard: SlotGuard, holding: &mut Option<Box<Holding>>) {
+    holding.get_or_insert_default().taken.slots = Some(guard);
+}
+
+/// The place of a run in the queues for slots; dropping it leaves them.
+pub(crate) struct Queued {
+    waiting: Waiting,
+    /// Whether the run's state says that it waits, or nothing is to be said.
+    told: bool,
+}
+
+impl Queued {
+    /// Ready when the run has the slots, or never gets them.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        run: &Arc<Run>,
+        holding: &mut Option<Box<Holding>>,
+    ) -> Poll<Verdict> {
+        // A cancellation wakes the driver, which polls this again.
+        if run.is_cancelled() {
+            return Poll::Ready(Verdict::Cancelled);
+        }
+        if !self.told {
+            if ready!(self.waiting.poll_must_wait(cx)) {
+                self.tell(run);
+            }
+            self.told = true;
+        }
+        Poll::Ready(match ready!(Pin::new(&mut self.waiting).poll(cx)) {
+            Ok(guard) => {
+                hold(guard, holding);
+                Verdict::Accept
+            }
+            Err(error) => Verdict::Abort(refused(run, error.to_string())),
+        })
+    }
+
+    fn tell(&self, run: &Run) {
+        let (reason, shut_out) = self.waiting.reason();
+        if shut_out {
+            tracing::warn!(target: "orchestrator", "{} '{}' {reason}: it waits until the limit is changed", run.kind(), run.name());
+        }
+        run.enter(StateName::AwaitingConcurrencySlot, Some(reason));
     }
 }
 
