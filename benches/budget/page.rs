@@ -21,7 +21,7 @@ const WOULD_TAKE: &[(&str, &str)] = &[
     ("the same with history in SQLite", "deeper trees of the indexes cost more with each row; a smaller row"),
     (
         "an uncontended slot",
-        "fewer moves of the request, no look at the clock, and a holder that needs no weak reference",
+        "one table for each limit in place of one lock for all, and a holder that needs no weak reference",
     ),
     ("from an upstream's end", "the downstream polled in place by whoever ends the upstream, instead of by a starter"),
     ("the same, 99th of 100", "the same; and a worker that is awake"),
@@ -33,7 +33,10 @@ const WOULD_TAKE: &[(&str, &str)] = &[
         "memory of a task that waits for something",
         "the driver in the allocation of its run, in place of a tokio task beside it",
     ),
-    ("memory of a task that waits for a slot", "a place in the queue instead of a boxed future with its text"),
+    (
+        "memory of a task that waits for a slot",
+        "the driver in the allocation of its run; a state with a message without an allocation of its own",
+    ),
     ("memory after", "an allocator that gives back pages in the middle of its heap"),
     ("1M tasks in one flow", "the same as for one that waits for its upstream"),
     ("fan-out of 100k with history", "several rows for a statement; the engine shares the two cores with the writer"),

@@ -247,10 +247,8 @@ impl Stage {
                 here.unwrap_or_else(|| limits.take_alone(wants, held.upgrade().as_ref(), || Some(held.clone())))
             }
         }?;
-        match std::mem::replace(self, Self::Over) {
-            Self::New { limits, .. } => Some(SlotGuard { limits, parts, ticket: None }),
-            _ => unreachable!("it was new just now"),
-        }
+        let Self::New { limits, .. } = std::mem::replace(self, Self::Over) else { unreachable!("it was new just now") };
+        Some(SlotGuard { limits, parts, ticket: None })
     }
 }
 

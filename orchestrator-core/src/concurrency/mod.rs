@@ -7,6 +7,7 @@
 
 mod acquire;
 mod deadlock;
+mod few;
 mod shared;
 mod table;
 
@@ -18,7 +19,6 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use crate::backend::{BackendError, LimitRecord, LimitSetting, OwnerNo, SlotPlace, SlotStanding};
@@ -28,6 +28,7 @@ use crate::explain::{LimitWait, SlotHolder};
 use crate::orchestrator::Orchestrator;
 use crate::run::Run;
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
+use few::Few;
 use shared::Desk;
 use table::{Grant, Outside, Parts, Standing, Table};
 pub(crate) use table::{of_limit, waits_for};
@@ -64,7 +65,7 @@ impl std::fmt::Debug for Limits {
 
 /// The slots that one request asks for: each limit once.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Wants(SmallVec<[(SmolStr, u32); 1]>);
+pub(crate) struct Wants(Few<(SmolStr, u32)>);
 
 impl Wants {
     pub(crate) fn new() -> Self {
@@ -237,9 +238,7 @@ impl Limits {
         let (name, slots) = wants.alone()?;
         let about = self.shared.clock.about_now();
         let part = self.shared.lock().take_alone(name, slots, run, holder, about)?;
-        let mut parts = Parts::new();
-        parts.push(part);
-        Some(parts)
+        Some(Parts::One(part))
     }
 
     /// Serves a request, or gives it a place in the queues. It is refused if it could never be served.
@@ -497,12 +496,14 @@ impl std::fmt::Debug for SlotGuard {
 
 impl Drop for SlotGuard {
     fn drop(&mut self) {
-        self.limits.shared.settle(|table| {
-            if let (Some(desk), Some(ticket)) = (&table.desk, self.ticket) {
-                desk.give_back(ticket.get());
-            }
-            table.release(&self.parts)
-        });
+        let mut table = self.limits.shared.lock();
+        if let (Some(desk), Some(ticket)) = (&table.desk, self.ticket) {
+            desk.give_back(ticket.get());
+        }
+        // As a rule nobody waits.
+        let outside: Few<Outside> = self.parts.iter().filter_map(|part| table.release(part)).collect();
+        drop(table);
+        outside.for_each(Outside::settle);
     }
 }
 

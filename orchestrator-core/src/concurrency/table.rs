@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use super::deadlock::{self, Outlook};
+use super::few::Few;
 use super::shared::{Desk, Stage};
 use super::{Limit, TICK, Wants};
 use crate::backend::{LimitSetting, SlotClass};
@@ -45,7 +46,7 @@ pub(super) struct Entries {
 pub(super) struct LimitNo(u32);
 
 /// What a request asks for that was checked: each limit once.
-pub(super) type Asked = SmallVec<[(LimitNo, u32); 2]>;
+pub(super) type Asked = Few<(LimitNo, u32)>;
 
 impl Entries {
     pub(super) fn number(&self, name: &str) -> Option<LimitNo> {
@@ -148,7 +149,7 @@ pub(super) struct Part {
 }
 
 /// The holders of the slots of one request.
-pub(super) type Parts = SmallVec<[Part; 1]>;
+pub(super) type Parts = Few<Part>;
 
 /// The longest time that is slept at once for a slot to come back.
 const LONG: Duration = Duration::from_secs(86_400);
@@ -609,7 +610,7 @@ impl Table {
 
     /// The requests that a run and its body have made.
     pub(super) fn requests_of(&self, run: &Arc<Run>) -> Vec<u64> {
-        let own = |request: &Box<Request>| request.run.as_ref().is_some_and(|other| Arc::ptr_eq(other, run));
+        let own = |request: &Request| request.run.as_ref().is_some_and(|other| Arc::ptr_eq(other, run));
         self.requests.iter().filter(|(_, request)| own(request)).map(|(ticket, _)| *ticket).collect()
     }
 
@@ -721,31 +722,27 @@ impl Table {
         Outside { wake, gone: Some(request), runs: SmallVec::new() }
     }
 
-    /// Gives slots back; those who are first in the queues for them are to be woken.
-    pub(super) fn release(&mut self, parts: &[Part]) -> Outside {
-        let mut outside = Outside::default();
-        for Part { limit, holder, .. } in parts {
-            let entry = &mut self.limits[*limit];
-            let holder = entry.holders.remove(*holder as usize);
-            if entry.setting.decay.is_none() {
-                entry.taken = (entry.taken - f64::from(holder.slots)).max(0.0);
-            }
-            if let Some(run) = &holder.run {
-                let counted = context::if_run_is(run, |run| run.count_slots(false));
-                // Where it is given back in the run's own body, nothing keeps the run alive but that.
-                if counted.is_none()
-                    && let Some(run) = run.upgrade()
-                {
-                    run.count_slots(false);
-                    outside.runs.push(run);
-                }
-            }
-            if self.desk.is_none() {
-                let first = entry.queue.first();
-                outside.wake.extend(first.and_then(|(_, first)| self.requests.get_mut(first)?.waker.take()));
-            }
+    /// Gives slots back; whoever is first in the queue for them is to be woken.
+    pub(super) fn release(&mut self, part: &Part) -> Option<Outside> {
+        let entry = &mut self.limits[part.limit];
+        let holder = entry.holders.remove(part.holder as usize);
+        if entry.setting.decay.is_none() {
+            entry.taken = (entry.taken - f64::from(holder.slots)).max(0.0);
         }
-        outside
+        let run = holder.run.as_ref().and_then(|run| {
+            let count = |run: &Arc<Run>| run.count_slots(false);
+            // In the run's own body there is no need to keep the run for that.
+            if context::if_run_is(run, count).is_some() {
+                return None;
+            }
+            run.upgrade().inspect(count)
+        });
+        if run.is_none() && (entry.queue.is_empty() || self.desk.is_some()) {
+            return None;
+        }
+        let first = entry.queue.first().filter(|_| self.desk.is_none());
+        let waker = first.and_then(|(_, first)| self.requests.get_mut(first)?.waker.take());
+        Some(Outside { wake: waker.into_iter().collect(), gone: None, runs: run.into_iter().collect() })
     }
 
     pub(super) fn list(&mut self, now: Timestamp) -> Vec<Limit> {
@@ -783,9 +780,9 @@ mod tests {
         let asked = |table: &Table, slots| {
             let mut wants = Wants::new();
             wants.add("db", slots);
-            table.check(&wants).unwrap()
+            table.check(&wants).expect("there are so many")
         };
-        let hold = |table: &mut Table| table.take_alone("db", 1, None, || None, now).unwrap();
+        let hold = |table: &mut Table| table.take_alone("db", 1, None, || None, now).expect("there is a slot");
         let (_first, second) = (hold(&mut table), hold(&mut table));
         let one = asked(&table, 1);
         let mut wait = |wants: &Asked| table.enqueue(wants.clone(), None, SlotClass::Ordinary, now);
@@ -793,7 +790,7 @@ mod tests {
         let [a, b] = tickets.map(|ticket| table.reason(ticket));
         assert_eq!(&*a, "waits for a slot of limit 'db' (2 of 2 taken)");
         assert!(Arc::ptr_eq(&a, &b));
-        drop(table.release(&[second]));
+        assert!(table.release(&second).is_some_and(|outside| outside.wake.is_empty()));
         assert_eq!(&*table.reason(tickets[1]), "waits for a slot of limit 'db' (1 of 2 taken)");
         let wide = asked(&table, 2);
         let wide = table.enqueue(wide, None, SlotClass::Ordinary, now);
