@@ -70,7 +70,8 @@ fn filters(backend: &Arc<dyn StateBackend>) {
     check(all().state(StateName::Running), &[&running]);
     check(all().state(StateName::Retrying), &[&retrying]);
     check(all().state(StateName::Retrying).active().roots(), &[&retrying]);
-    check(all().state(StateName::TimedOut), &[]);
+    check(all().state(StateName::TimedOut), &[&failed]);
+    check(all().state(StateName::Failed), &[]);
     check(all().state(StateType::Paused), &[]);
     check(all().within(Duration::from_micros(200)), &[&elsewhere, &running]);
     check(all().within(Duration::from_micros(199)), &[&elsewhere]);
