@@ -41,6 +41,12 @@ pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
     let rounds = if effort.quick { 1 } else { 2 };
     let stored = costs(sizes, rounds, &runtime, &|tasks| sqlite::fan_out_once(&runtime, tasks));
     rows.push(flat("the same with history in SQLite", &stored, Budget::Ratio { allowed: 1.5, aim: 1.1 }));
+    let histories: Vec<_> = sizes.iter().map(|tasks| (*tasks, sqlite::History::of_fan_out(&runtime, *tasks))).collect();
+    let bare = costs(sizes, 1, &runtime, &|tasks| {
+        let (_, history) = histories.iter().find(|(size, _)| *size == tasks).expect("one for each size");
+        history.write_once()
+    });
+    rows.push(flat("the same of bare rusqlite", &bare, Budget::None));
     rows
 }
 

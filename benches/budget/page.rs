@@ -18,7 +18,7 @@ const WOULD_TAKE: &[(&str, &str)] = &[
     ("layers", "see below"),
     ("the same, each layer", "see below"),
     ("dearest beside cheapest", "less memory for a run: bare spawn itself is not flat either"),
-    ("the same with history in SQLite", "deeper trees of the indexes cost more with each row; a smaller row"),
+    ("the same with history in SQLite", "a smaller row, and the log folded into the file by another thread"),
     (
         "an uncontended slot",
         "one table for each limit in place of one lock for all, and a holder that needs no weak reference",

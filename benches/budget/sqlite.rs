@@ -184,7 +184,7 @@ fn open(runtime: &Runtime, path: &Path) -> Orchestrator {
 }
 
 /// All tables of a database.
-struct History {
+pub(crate) struct History {
     /// What creates them, and how a row is inserted into each.
     create: Vec<String>,
     insert: Vec<String>,
@@ -193,6 +193,20 @@ struct History {
 }
 
 impl History {
+    /// What a fan-out leaves.
+    pub(crate) fn of_fan_out(runtime: &Runtime, tasks: u64) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for a database");
+        let path = folder.path().join("history.db");
+        time_ours(runtime, &path, tasks * (tasks - 1) / 2, || fan_out(tasks));
+        Self::read(&path)
+    }
+
+    /// The time that the rows take into a new database.
+    pub(crate) fn write_once(&self) -> Duration {
+        let folder = tempfile::tempdir().expect("a folder for a database");
+        self.write(&folder.path().join("history.db")).1
+    }
+
     fn read(path: &Path) -> Self {
         let connection = Connection::open(path).expect("the database that was just written");
         let create = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid";
