@@ -7,6 +7,7 @@
 mod arguments;
 mod big;
 mod cache_hits;
+mod calls;
 mod chain;
 mod child;
 mod fan_out;
@@ -27,10 +28,11 @@ mod stream;
 mod waiting;
 mod watchdog;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use arguments::{Arguments, HELP};
+use arguments::{Arguments, HELP, Plan};
 use measure::Effort;
 use report::{Report, Row};
 use watchdog::Watchdog;
@@ -80,55 +82,56 @@ fn main() -> ExitCode {
         Arguments::List => ExitCode::SUCCESS,
         Arguments::Guard { bless } => guard::run(bless),
         Arguments::Child(arguments) => child::run(&arguments),
-        Arguments::Measure { quick, only, json, runs } => {
+        Arguments::Measure(mut plan) => {
             // Without optimisation figures mean nothing: only whether it works can be seen.
-            let quick = quick || cfg!(debug_assertions);
             if cfg!(debug_assertions) {
+                plan.quick = true;
                 eprintln!("not a release build: the figures mean nothing");
             }
-            measure(&Effort::new(quick), only.as_deref(), json.as_deref(), runs)
+            measure(&plan)
         }
     }
 }
 
-fn measure(effort: &Effort, only: Option<&str>, json: Option<&std::path::Path>, runs: usize) -> ExitCode {
+fn measure(plan: &Plan) -> ExitCode {
+    let only = plan.only.as_deref();
     let chosen: Vec<_> = WORKLOADS.iter().filter(|work| only.is_none_or(|only| work.name == only)).collect();
     if chosen.is_empty() {
         let names: Vec<_> = WORKLOADS.iter().map(|work| work.name).collect();
         eprintln!("there is no workload '{}': there are {}", only.unwrap_or_default(), names.join(", "));
         return ExitCode::from(2);
     }
-    let (load, mut reports) = (page::load(), Vec::new());
-    for run in 0..runs {
-        let mut report = Report::new(effort.quick);
+    let (effort, page, load, mut reports) = (Effort::new(plan.quick), plan.page(), page::load(), Vec::new());
+    for run in 0..plan.runs.unwrap_or(1) {
+        let mut report = Report::new(plan.quick);
         for work in chosen.iter().filter(|work| run == 0 || !work.once) {
             eprintln!("measuring {} ..", work.name);
             let _watchdog = Watchdog::over(work.name, Duration::from_secs(600));
-            report.add(work.name, (work.measure)(effort));
+            report.add(work.name, (work.measure)(&effort));
         }
         println!("{}", report.table());
         reports.push(report);
-    }
-    let text = Report::json(&reports);
-    let written = match json {
-        None => {
-            println!("{text}");
-            Ok(())
+        // After each run: one that fails or hangs takes nothing away from those before it.
+        if let Err(said) = written(plan, page.as_deref(), &reports, &load) {
+            eprintln!("{said}");
+            return ExitCode::from(2);
         }
-        Some(path) => std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display())),
-    };
-    // What is not the whole, or rough, stays off the page.
-    let written = written.and_then(|()| match runs {
-        1 => Ok(()),
-        _ if only.is_some() || effort.quick => {
-            println!("{}", Report::over_all(&reports));
-            Ok(())
-        }
-        _ => page::write(&reports, &load).map(|()| println!("written to benches/README.md")),
-    });
-    if let Err(said) = written {
-        eprintln!("{said}");
-        return ExitCode::from(2);
     }
-    if reports.iter().any(Report::is_wrong_way_round) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    match (&page, plan.runs) {
+        (Some(page), _) => println!("written to {}", page.display()),
+        (None, Some(_)) => println!("{}", Report::over_all(&reports)),
+        (None, None) => {}
+    }
+    if plan.json.is_none() {
+        println!("{}", Report::json(&reports));
+    }
+    if Report::is_wrong_way_round(&reports) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn written(plan: &Plan, page: Option<&Path>, reports: &[Report], load: &str) -> Result<(), String> {
+    if let Some(path) = &plan.json {
+        std::fs::write(path, Report::json(reports))
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    page.map_or(Ok(()), |page| page::write(page, reports, load))
 }

@@ -63,38 +63,52 @@ pub(crate) fn would_take(name: &str) -> &'static str {
 }
 
 /// Writes the table of these runs onto the page.
-pub(crate) fn write(runs: &[Report], load: &str) -> Result<(), String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/README.md");
-    let page = fs::read_to_string(&path).map_err(|error| format!("cannot read benches/README.md: {error}"))?;
-    let (before, rest) = page.split_once(BEGIN).ok_or_else(|| format!("benches/README.md has no line '{BEGIN}'"))?;
-    let (_, after) = rest.split_once(END).ok_or_else(|| format!("benches/README.md has no line '{END}'"))?;
-    let text = format!("{before}{BEGIN}\n{}\n\n{}{END}{after}", machine(runs.len(), load), Report::over_all(runs));
-    fs::write(&path, text).map_err(|error| format!("cannot write benches/README.md: {error}"))
+pub(crate) fn write(path: &Path, runs: &[Report], load: &str) -> Result<(), String> {
+    let name = path.display();
+    let page = fs::read_to_string(path).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let (before, rest) = page.split_once(BEGIN).ok_or_else(|| format!("{name} has no line '{BEGIN}'"))?;
+    let (_, after) = rest.split_once(END).ok_or_else(|| format!("{name} has no line '{END}'"))?;
+    let text = format!("{before}{BEGIN}\n{}\n\n{}{END}{after}", machine(runs, load), Report::over_all(runs));
+    fs::write(path, text).map_err(|error| format!("cannot write {name}: {error}"))
 }
 
 /// Where and when these figures came about.
-fn machine(runs: usize, load: &str) -> String {
-    let date = chrono::Local::now().format("%Y-%m-%d");
-    let line = |path: &str, field: &str| {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let line = text.lines().find(|line| line.starts_with(field)).unwrap_or_default();
-        line.split_once(':').map_or("?", |(_, value)| value.trim()).to_owned()
-    };
+fn machine(runs: &[Report], load: &str) -> String {
+    let date = chrono::Local::now().format("%Y-%m-%d %H:%M");
     let rust = Command::new("rustc").arg("--version").output();
     let rust = rust.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     let rust: Vec<_> = rust.split_whitespace().take(2).collect();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let memory = field("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse::<f64>();
+    let memory =
+        memory.map_or_else(|_| "?".to_owned(), |kibibytes| format!("{:.0} GiB", kibibytes / f64::from(1 << 20)));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let (made, spread) = match (runs, Report::is_rough(runs)) {
+        (_, true) => ("A smoke run: the figures are rough".to_owned(), "the least and the most of the runs"),
+        ([_], false) => ("One whole run".to_owned(), "that of the quartiles of its rounds"),
+        (_, false) => (format!("Medians of {} whole runs", runs.len()), "the least and the most of them"),
+    };
     format!(
-        "{date}; {}, {cores} cores, {}; {}, release build; load {load} when it began. Medians of {runs} whole runs; the \
-         spread is the least and the most of them.",
-        line("/proc/cpuinfo", "model name"),
-        std::env::consts::OS,
+        "{date}; orchestrator {}, {}, release build; {} {}; {}, {cores} cores, {memory}; load averages {load} before the \
+         first run. {made}; the spread is {spread}. `cargo bench --bench budget -- --only NAME`, with the name in the \
+         last column, measures a row again.",
+        env!("CARGO_PKG_VERSION"),
         rust.join(" "),
+        std::env::consts::OS,
+        kernel.trim(),
+        field("/proc/cpuinfo", "model name"),
     )
 }
 
-/// How busy the machine is, as the system tells.
+/// What the system says of itself.
+fn field(path: &str, name: &str) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.split_once(':'));
+    value.map_or("?", |(_, value)| value.trim()).to_owned()
+}
+
+/// How busy the machine is, as the system tells: over one, five and fifteen minutes.
 pub(crate) fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().next().unwrap_or("?").to_owned()
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(", ")
 }

@@ -90,7 +90,7 @@ impl Row {
             ..*first
         };
         let spread = match (same.len(), ratios.as_slice(), first.budget) {
-            (1, ..) => "one run".to_owned(),
+            (1, ..) => first.quartiles().unwrap_or_else(|| "one run".to_owned()),
             (_, [], _) | (.., Budget::Absolute { .. }) => {
                 format!("{} - {}", first.unit.show(ours[0]), first.unit.show(ours[ours.len() - 1]))
             }
@@ -119,6 +119,10 @@ impl Row {
         }
     }
 
+    fn quartiles(&self) -> Option<String> {
+        self.spread.map(|(low, high)| format!("{low:.2}-{high:.2}"))
+    }
+
     fn limits(&self) -> (String, String) {
         match self.budget {
             Budget::Ratio { allowed, aim } => (format!("{allowed} x"), format!("{aim} x")),
@@ -134,7 +138,7 @@ impl Row {
             self.floor.map(|floor| self.unit.show(floor)).unwrap_or_default(),
             self.unit.show(self.ours),
             self.ratio.map(|ratio| format!("{ratio:.2} x")).unwrap_or_default(),
-            self.spread.map(|(low, high)| format!("{low:.2}-{high:.2}")).unwrap_or_default(),
+            self.quartiles().unwrap_or_default(),
             allowed,
             aim,
             self.verdict().to_owned(),
@@ -209,10 +213,27 @@ impl Report {
         self.rows.extend(rows.into_iter().map(|row| (workload, row)));
     }
 
-    /// Whether anything costs more than five times its budget; ten times, where a quick look has to do.
-    pub(crate) fn is_wrong_way_round(&self) -> bool {
-        let most = if self.quick { WRONG_WAY_ROUND_AT_A_GLANCE } else { WRONG_WAY_ROUND };
-        self.rows.iter().any(|(_, row)| row.share().is_some_and(|(share, _)| share > most))
+    /// Whether anything costs more than five times its budget; ten times, where a quick look has to do. What counts is
+    /// the median of the runs.
+    pub(crate) fn is_wrong_way_round(runs: &[Self]) -> bool {
+        let most = if Self::is_rough(runs) { WRONG_WAY_ROUND_AT_A_GLANCE } else { WRONG_WAY_ROUND };
+        Self::medians(runs).any(|(_, row, _)| row.share().is_some_and(|(share, _)| share > most))
+    }
+
+    /// Whether the figures are those of smoke runs.
+    pub(crate) fn is_rough(runs: &[Self]) -> bool {
+        runs.iter().any(|run| run.quick)
+    }
+
+    /// Each row, with the medians of all runs and the spread of what it is judged by.
+    fn medians(runs: &[Self]) -> impl Iterator<Item = (&'static str, Row, String)> {
+        let rows = runs.first().map(|first| &first.rows).into_iter().flatten();
+        rows.map(|(workload, row)| {
+            let all = runs.iter().flat_map(|run| &run.rows);
+            let same = all.filter(|(of, other)| of == workload && other.name == row.name).map(|(_, row)| row);
+            let (middle, spread) = Row::over_all(&same.collect::<Vec<_>>());
+            (*workload, middle, spread)
+        })
     }
 
     /// The rows as a table, in the form that Markdown takes.
@@ -251,19 +272,16 @@ impl Report {
     /// The rows of several runs as one table: medians, the least and the most of the runs, and what the aim would take.
     pub(crate) fn over_all(runs: &[Self]) -> String {
         let mut text = String::from(
-            "| work | floor | ours | ratio | spread | allowed | aim | verdict | what it would take |\n\
-             | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |\n",
+            "| work | floor | ours | ratio | spread | allowed | aim | verdict | what it would take | `--only` |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- | --- |\n",
         );
-        for (_, row) in runs.first().map(|first| &first.rows).into_iter().flatten() {
-            let same: Vec<_> = runs.iter().flat_map(|run| &run.rows).map(|(_, row)| row).collect();
-            let same: Vec<_> = same.into_iter().filter(|other| other.name == row.name).collect();
-            let (middle, spread) = Row::over_all(&same);
+        for (workload, middle, spread) in Self::medians(runs) {
             let [name, floor, ours, ratio, _, allowed, aim, verdict] = middle.cells();
             let takes = if matches!(verdict.as_str(), "" | "aim met") { "" } else { page::would_take(&name) };
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "| {name} | {floor} | {ours} | {ratio} | {spread} | {allowed} | {aim} | {verdict} | {takes} |"
+                "| {name} | {floor} | {ours} | {ratio} | {spread} | {allowed} | {aim} | {verdict} | {takes} | `{workload}` |"
             );
         }
         text

@@ -1,12 +1,12 @@
 //! Whether a task costs the same where there is much of something: tasks in a queue for one slot, keys in the cache,
 //! limits, flow runs at the same time. Floor: the same with little of it.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use orchestrator::prelude::*;
 use tokio::runtime::Runtime;
 
+use crate::calls;
 use crate::measure::{Effort, PerOperation, runtime, time_under};
 use crate::report::{Budget, Row};
 
@@ -18,12 +18,7 @@ async fn in_turn(value: u64) -> u64 {
 /// All of them ask for the one slot at once.
 #[flow]
 async fn queue(tasks: u64) -> Result<u64, TaskError> {
-    let runs: Vec<_> = (0..tasks).map(in_turn).collect();
-    let mut sum = 0;
-    for run in runs {
-        sum += run.await?;
-    }
-    Ok(sum)
+    calls::all((0..tasks).map(in_turn)).await
 }
 
 #[task(cache_ttl = "1d")]
@@ -31,22 +26,10 @@ async fn remembered(number: u64) -> u64 {
     number
 }
 
-/// Twice as many tasks as there are keys: each key is made once and found once. At most a thousand at a time.
+/// Twice as many tasks as there are keys: each key is made once and found once. At most 500 at a time.
 #[flow]
 async fn keys(first: u64, keys: u64) -> Result<u64, TaskError> {
-    let (mut window, mut sum) = (VecDeque::new(), 0);
-    for number in (first..first + keys).chain(first..first + keys) {
-        if window.len() == 500
-            && let Some(oldest) = window.pop_front()
-        {
-            sum += oldest.await?;
-        }
-        window.push_back(remembered(number));
-    }
-    for run in window {
-        sum += run.await?;
-    }
-    Ok(sum)
+    calls::windowed(500, (first..first + keys).chain(first..first + keys).map(remembered)).await
 }
 
 #[task]
@@ -71,29 +54,13 @@ async fn echo(value: u64) -> u64 {
 
 #[flow]
 async fn inner(tasks: u64) -> Result<u64, TaskError> {
-    let runs: Vec<_> = (0..tasks).map(echo).collect();
-    let mut sum = 0;
-    for run in runs {
-        sum += run.await?;
-    }
-    Ok(sum)
+    calls::all((0..tasks).map(echo)).await
 }
 
 /// So many flow runs of ten tasks, of which that many are there at a time.
 async fn flows(runs: u64, at_a_time: usize) {
-    let mut window: VecDeque<FlowFuture<u64>> = VecDeque::new();
-    for _ in 0..runs {
-        if window.len() == at_a_time
-            && let Some(oldest) = window.pop_front()
-        {
-            let sum = oldest.await.expect("it completes");
-            assert_eq!(sum, 45);
-        }
-        window.push_back(inner(10));
-    }
-    for run in window {
-        run.await.expect("it completes");
-    }
+    let sum = calls::windowed(at_a_time, (0..runs).map(|_| inner(10))).await;
+    assert_eq!(sum.expect("they complete"), 45 * runs);
 }
 
 pub(crate) fn measure(effort: &Effort) -> Vec<Row> {

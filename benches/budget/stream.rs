@@ -1,15 +1,14 @@
 //! A flow that runs more tasks than could be kept in memory, a thousand at a time, with its history in SQLite: the most
 //! memory that its process takes. The window is the flow's own: it awaits the oldest run before it calls another task.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use orchestrator::prelude::*;
 
-use crate::child;
 use crate::measure::{Effort, PerOperation, runtime};
 use crate::memory::{most_resident, resident};
 use crate::report::{Budget, Row, Unit};
+use crate::{calls, child};
 
 /// Runs at a time.
 const WINDOW: usize = 1_000;
@@ -21,19 +20,7 @@ async fn echo(value: u64) -> u64 {
 
 #[flow]
 async fn stream(tasks: u64) -> Result<u64, TaskError> {
-    let (mut window, mut sum) = (VecDeque::with_capacity(WINDOW), 0);
-    for value in 0..tasks {
-        if window.len() == WINDOW
-            && let Some(oldest) = window.pop_front()
-        {
-            sum += oldest.await?;
-        }
-        window.push_back(echo(value));
-    }
-    for run in window {
-        sum += run.await?;
-    }
-    Ok(sum)
+    calls::windowed(WINDOW, (0..tasks).map(echo)).await
 }
 
 /// Measures in this process: prints the nanoseconds of a task and the most that the process took.
