@@ -37,6 +37,11 @@ fn an_interrupted_program_ends_though_another_process_holds_the_database() {
     child.says("began");
     let holder = rusqlite::Connection::open(folder.path().join("orchestrator.db")).unwrap();
     holder.busy_timeout(Duration::from_secs(20)).unwrap();
+    // What was pushed when the signal's runs had ended is stored before the store is waited for again.
+    let begin_of_follows = "SELECT count(*) FROM flow_run";
+    while holder.query_row(begin_of_follows, [], |row| row.get::<_, u32>(0)).unwrap() < 2 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
     let begin = Instant::now();
     child.signal("-INT");
