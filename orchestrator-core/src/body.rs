@@ -1,7 +1,7 @@
-//! What the macros hand over: one type per function, with the few things that depend on its types.
+//! What the macros hand over: one value per function, with the few things that depend on its types.
 //!
-//! Everything here is monomorphised once per task, so it stays thin; what does not depend on the types of a
-//! function lives in the engine.
+//! What is generic here is compiled for each function or its types, so it stays thin; what does not depend on them lives in
+//! the engine.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -34,72 +34,98 @@ pub type CacheKeyOf<A> = fn(&A) -> Option<String>;
 /// Reads the arguments of a flow.
 pub type ReadArgs<A> = fn(&mut ParamReader<'_>) -> Option<A>;
 
-/// How values of a type are written, if they can be.
-pub type EncodersOf<T> = fn() -> Option<&'static Encoders<T>>;
-
-/// A function behind `#[task]` or `#[flow]`.
-///
-/// What it may leave out is a constant that is `None`, and not a method that does nothing: that would be compiled for
-/// each function.
-pub trait Body: Send + 'static {
-    /// Its arguments, as a tuple of [`Ref`](crate::input::Ref) and [`Own`](crate::input::Own).
-    type Args: Args;
-    /// What it gives on success.
-    type Output: Send + Sync + 'static;
-
-    /// What its attribute says.
-    const DEF: &'static Def;
-    /// Names the arguments that belong to the cache key (of a task) or to the record (of a flow).
-    const ENCODE: Option<fn(&Self::Args, &mut ArgEncoder<'_>)> = None;
-    /// The run's name, if a template makes it.
-    const RUN_NAME: Option<fn(&Self::Args) -> String> = None;
-    /// What the `cache_key` function says; `None` is "not cached".
-    const CACHE_KEY: Option<CacheKeyOf<Self::Args>> = None;
-    /// How results are stored, if their type allows it.
-    const CODEC: Option<fn() -> Option<&'static Codec>> = None;
+/// A function behind `#[task]` or `#[flow]`, with the few things that depend on its types. It is a value, not a trait that
+/// each function implements, so that a program has as little as possible for each function to check, compile and link.
+pub struct Callable<A: Args, O> {
+    pub(crate) function: Function<A>,
     /// Goes over the parameters of a flow; gives the arguments if they were read.
-    const READ: Option<ReadArgs<Self::Args>> = None;
-    /// How the result of a flow is written as JSON, if its type allows it.
-    const OUTPUT: Option<EncodersOf<Self::Output>> = None;
-    /// The hooks for the commit of the transaction that a run is part of.
-    const ON_COMMIT: Option<fn() -> Vec<ResultHook>> = None;
-    /// The hooks that undo what a run did.
-    const ON_ROLLBACK: Option<fn() -> Vec<ResultHook>> = None;
+    pub(crate) read: Option<ReadArgs<A>>,
+    /// How the result of a flow is written as JSON.
+    pub(crate) output: Encoding<O>,
+}
 
-    /// The body, ready to be executed once.
-    fn call(args: Self::Args) -> Attempt;
+impl<A: Args, O> std::fmt::Debug for Callable<A, O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.function.fmt(f)
+    }
+}
 
-    /// All of it, without the type of the function.
-    #[doc(hidden)]
-    const FUNCTION: &'static Function<Self::Args> = &Function {
-        def: Self::DEF,
-        call: Self::call,
-        encode: Self::ENCODE,
-        run_name: Self::RUN_NAME,
-        cache_key: Self::CACHE_KEY,
-        codec: Self::CODEC,
-        on_commit: Self::ON_COMMIT,
-        on_rollback: Self::ON_ROLLBACK,
-        gives: is::<Self::Output>,
-    };
+impl<A: Args, O: Send + Sync + 'static> Callable<A, O> {
+    /// A function with what its attribute says, its body, ready to be executed once, how its arguments are written into the
+    /// cache key (of a task) or the record (of a flow), and how its results are stored.
+    pub const fn new(
+        def: &'static Def,
+        call: fn(A) -> Attempt,
+        arguments: A::Encodings,
+        codec: Option<&'static Codec>,
+    ) -> Self {
+        let function = Function {
+            def,
+            call,
+            arguments,
+            run_name: None,
+            cache_key: None,
+            codec,
+            on_commit: None,
+            on_rollback: None,
+            gives: is::<O>,
+        };
+        Self { function, read: None, output: Encoding::LeftOut }
+    }
+
+    /// A template makes the run's name.
+    #[must_use]
+    pub const fn run_name(mut self, name: fn(&A) -> String) -> Self {
+        self.function.run_name = Some(name);
+        self
+    }
+
+    /// A function says what the cache key is; `None` is "not cached".
+    #[must_use]
+    pub const fn cache_key(mut self, key: CacheKeyOf<A>) -> Self {
+        self.function.cache_key = Some(key);
+        self
+    }
+
+    /// The way into a flow, and the one of its results out of it, for those who know nothing of its types.
+    #[must_use]
+    pub const fn entry(mut self, read: ReadArgs<A>, output: Encoding<O>) -> Self {
+        self.read = Some(read);
+        self.output = output;
+        self
+    }
+
+    /// Hooks for the commit of the transaction that a run is part of.
+    #[must_use]
+    pub const fn on_commit(mut self, hooks: fn() -> Vec<ResultHook>) -> Self {
+        self.function.on_commit = Some(hooks);
+        self
+    }
+
+    /// Hooks that undo what a run did.
+    #[must_use]
+    pub const fn on_rollback(mut self, hooks: fn() -> Vec<ResultHook>) -> Self {
+        self.function.on_rollback = Some(hooks);
+        self
+    }
 }
 
 /// What the runtime calls of a function with arguments `A`: the runtime's code is compiled once for each list of
 /// parameter types, and not once for each function.
-pub struct Function<A> {
+pub(crate) struct Function<A: Args> {
     pub(crate) def: &'static Def,
     pub(crate) call: fn(A) -> Attempt,
-    pub(crate) encode: Option<fn(&A, &mut ArgEncoder<'_>)>,
+    pub(crate) arguments: A::Encodings,
     pub(crate) run_name: Option<fn(&A) -> String>,
-    pub(crate) cache_key: Option<fn(&A) -> Option<String>>,
-    pub(crate) codec: Option<fn() -> Option<&'static Codec>>,
+    pub(crate) cache_key: Option<CacheKeyOf<A>>,
+    pub(crate) codec: Option<&'static Codec>,
     pub(crate) on_commit: Option<fn() -> Vec<ResultHook>>,
     pub(crate) on_rollback: Option<fn() -> Vec<ResultHook>>,
     /// Whether a value is of the type of its results.
     pub(crate) gives: fn(&Erased) -> bool,
 }
 
-impl<A> std::fmt::Debug for Function<A> {
+impl<A: Args> std::fmt::Debug for Function<A> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Function").field(&self.def.key).finish()
     }
@@ -254,29 +280,54 @@ impl<T: Serialize> Encoders<T> {
         Self { canonical: |value, out| canonical::encode(value, out), json: |value| serde_json::to_value(value) };
 }
 
-/// The encoders of a type that is `Serialize`: method look-up finds this first.
-pub trait ProbeEncode<T> {
-    /// How to encode the type.
-    fn encoders(&self) -> Option<&'static Encoders<T>>;
+/// Whether and how values of a type are written.
+pub enum Encoding<T> {
+    /// They are left out.
+    LeftOut,
+    /// They would be, but their type is not `Serialize`.
+    Impossible,
+    /// With these.
+    With(Encoders<T>),
 }
 
-impl<T: Serialize + 'static> ProbeEncode<T> for &Probe<T> {
-    fn encoders(&self) -> Option<&'static Encoders<T>> {
-        Some(&Encoders::SERDE)
+impl<T> Clone for Encoders<T> {
+    fn clone(&self) -> Self {
+        *self
     }
 }
 
-/// The encoders of any other type: none.
-pub trait ProbeEncodeFallback<T> {
-    /// How to encode the type.
-    fn encoders(&self) -> Option<&'static Encoders<T>>;
-}
+impl<T> Copy for Encoders<T> {}
 
-impl<T> ProbeEncodeFallback<T> for Probe<T> {
-    fn encoders(&self) -> Option<&'static Encoders<T>> {
-        None
+impl<T> Clone for Encoding<T> {
+    fn clone(&self) -> Self {
+        *self
     }
 }
+
+impl<T> Copy for Encoding<T> {}
+
+impl<T> std::fmt::Debug for Encoding<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::LeftOut => "Encoding::LeftOut",
+            Self::Impossible => "Encoding::Impossible",
+            Self::With(_) => "Encoding::With",
+        })
+    }
+}
+
+impl<T: Serialize> Probe<T> {
+    /// A type that is `Serialize` is written so: this constant shadows the trait's.
+    pub const ENCODING: Encoding<T> = Encoding::With(Encoders::SERDE);
+}
+
+/// The answer for types that are not `Serialize`.
+pub trait ProbeEncoding<T> {
+    /// How values are written.
+    const ENCODING: Encoding<T> = Encoding::Impossible;
+}
+
+impl<T> ProbeEncoding<T> for Probe<T> {}
 
 /// Writes the arguments of one run, for one of two purposes.
 #[derive(Debug)]
@@ -310,7 +361,12 @@ impl<'a> ArgEncoder<'a> {
     }
 
     /// Writes one argument.
-    pub fn arg<T>(&mut self, name: &str, encoders: Option<&'static Encoders<T>>, value: &T) {
+    pub(crate) fn arg<T>(&mut self, name: &str, encoding: Encoding<T>, value: &T) {
+        let encoders = match encoding {
+            Encoding::LeftOut => return,
+            Encoding::Impossible => None,
+            Encoding::With(encoders) => Some(encoders),
+        };
         if self.error.is_some() && !self.goes_on {
             return;
         }
@@ -490,27 +546,18 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Stored<T> {
     };
 }
 
-/// The codec of a type that serde can write and read: method look-up finds this first.
+impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Probe<T> {
+    /// A type that serde can write and read is stored so: this constant shadows the trait's.
+    pub const CODEC: Option<&'static Codec> = Some(&Stored::<T>::CODEC);
+}
+
+/// The answer for any other type.
 pub trait ProbeCodec {
-    /// How to store the type.
-    fn codec(&self) -> Option<&'static Codec>;
+    /// How to store the type: not at all.
+    const CODEC: Option<&'static Codec> = None;
 }
 
-impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> ProbeCodec for &Probe<T> {
-    fn codec(&self) -> Option<&'static Codec> {
-        Some(&Stored::<T>::CODEC)
-    }
-}
-
-/// The codec of any other type: none.
-pub trait ProbeCodecFallback {
-    /// How to store the type.
-    fn codec(&self) -> Option<&'static Codec> {
-        None
-    }
-}
-
-impl<T: ?Sized> ProbeCodecFallback for Probe<T> {}
+impl<T: ?Sized> ProbeCodec for Probe<T> {}
 
 /// A type that can be part of a cache key.
 #[diagnostic::on_unimplemented(

@@ -98,18 +98,23 @@ pub mod __private {
     pub use tokio;
 
     pub use crate::body::{
-        ArgEncoder, Attempt, Body, Codec, Encoders, Fallible, Probe, ProbeCodec, ProbeCodecFallback, ProbeDefault,
-        ProbeEncode, ProbeEncodeFallback, assert_by_value, assert_cache_input, assert_cache_output, assert_parameter,
-        assert_persist_output, fallible, plain, retries,
+        Attempt, Callable, Encoding, Fallible, Probe, assert_by_value, assert_cache_input, assert_cache_output,
+        assert_parameter, assert_persist_output, fallible, plain, retries,
     };
     pub use crate::def::{CachePolicy, Def, DefKind, RetryDelay, Want};
     pub use crate::future::{FlowFuture, MapFuture, TaskFuture};
-    pub use crate::hook::{
-        Hook, HookKindAsync, HookKindSync, Hooks, ResultHook, probe_hook, probe_of, probe_result_hook, result_of_type,
-    };
+    pub use crate::hook::{Hook, Hooks, ResultHook, probe_hook, probe_of, probe_result_hook, result_of_type};
     pub use crate::input::{IntoInput, IntoMapInput, Own, Ref, arg, map_arg};
     pub use crate::options::{Configurable, Configured, Overrides};
-    pub use crate::registry::{Decoder, ParamReader, ProbeDecode, ProbeDecodeFallback, ProbeSchema, Registered};
+    pub use crate::registry::{Decoder, ParamReader, Registered};
     pub use crate::submit::{submit_flow, submit_map, submit_task};
     pub use crate::testing::{Function, test_scope};
+
+    /// Traits that an expansion asks; `use probes::*` brings no names.
+    pub mod probes {
+        pub use crate::body::{ProbeCodec as _, ProbeDefault as _, ProbeEncoding as _};
+        pub use crate::hook::{HookKindAsync as _, HookKindSync as _};
+        pub use crate::options::Configurable as _;
+        pub use crate::registry::{ProbeDecode as _, ProbeDecodeFallback as _, ProbeSchema as _};
+    }
 }

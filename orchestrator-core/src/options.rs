@@ -34,6 +34,9 @@ impl Overrides {
     /// No option changed.
     pub const NONE: Self = Self(None);
 
+    /// The same, which a call that changes no option borrows: nothing is made and dropped there.
+    pub const PLAIN: &'static Self = &Self::NONE;
+
     pub(crate) fn get(&self) -> Option<&CallOptions> {
         self.0.as_deref()
     }
@@ -150,11 +153,11 @@ impl Default for Defaults {
 
 /// Anything that holds call options; `F` is the struct that the macro made for a function.
 pub trait Configurable {
+    /// What the attribute says.
+    const DEF: &'static Def;
+
     /// The options.
     fn overrides(&mut self) -> &mut Overrides;
-
-    /// What the attribute says.
-    fn def() -> &'static Def;
 }
 
 /// A task or flow with options changed at the call site; made by `fetch::configure()`.

@@ -175,7 +175,7 @@ async fn resume(orchestrator: &Orchestrator, id: FlowRunId) -> Result<StartedFlo
     if let Some(sweeping) = (!orchestrator.inner().backend.in_process()).then(|| Sweeper::of(orchestrator.inner())) {
         drop(sweeping.start());
     }
-    Ok(StartedFlow::new(run, flow.to_json()))
+    Ok(StartedFlow::new(run, Some(flow.entry)))
 }
 
 /// What a run that is active here needs to go on, if it needs anything.
@@ -200,12 +200,8 @@ impl Orchestrator {
 }
 
 fn started(run: Arc<Run>) -> StartedFlow {
-    let to_json = Flow::of_def(run.def).map_or(nothing as crate::registry::ToJson, Flow::to_json);
-    StartedFlow::new(run, to_json)
-}
-
-fn nothing(_: &crate::body::Erased) -> Option<Value> {
-    None
+    let entry = Flow::of_def(run.def).map(|flow| flow.entry);
+    StartedFlow::new(run, entry)
 }
 
 /// What became of a crashed flow run that is to go on by itself.

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use tokio::runtime::Handle;
 
 use crate::backend::record::{Event, FlowRun, RunInfo, SharedList};
-use crate::body::{ArgEncoder, ArgError, Attempt, Body, BodyFailure, Codec, Erased, Function};
+use crate::body::{ArgEncoder, ArgError, Attempt, BodyFailure, Callable, Codec, Erased, Function};
 use crate::clock::Timestamp;
 use crate::context::Place;
 use crate::def::{Def, DefKind};
@@ -32,14 +32,22 @@ use crate::transaction;
 
 /// Submits one run of a task.
 #[inline]
-pub fn submit_task<B: Body>(overrides: &Overrides, args: <B::Args as Args>::Pending) -> TaskFuture<B::Output> {
-    TaskFuture::new(submit_call(B::FUNCTION, overrides, args))
+pub fn submit_task<A: Args, O>(
+    callable: &'static Callable<A, O>,
+    overrides: &Overrides,
+    args: A::Pending,
+) -> TaskFuture<O> {
+    TaskFuture::new(submit_call(&callable.function, overrides, args))
 }
 
 /// Submits one run of a flow.
 #[inline]
-pub fn submit_flow<B: Body>(overrides: &Overrides, args: <B::Args as Args>::Pending) -> FlowFuture<B::Output> {
-    FlowFuture::new(submit_call(B::FUNCTION, overrides, args))
+pub fn submit_flow<A: Args, O>(
+    callable: &'static Callable<A, O>,
+    overrides: &Overrides,
+    args: A::Pending,
+) -> FlowFuture<O> {
+    FlowFuture::new(submit_call(&callable.function, overrides, args))
 }
 
 /// A call by a body. Not inlined: there are many calls, and few lists of parameter types.
@@ -49,14 +57,18 @@ fn submit_call<A: Args>(function: &'static Function<A>, overrides: &Overrides, a
 }
 
 /// A call whose arguments are there.
-pub(crate) fn with_args<B: Body>(args: B::Args) -> Box<dyn Call> {
-    Box::new(Typed { function: B::FUNCTION, args: Arguments::Ready(args) })
+pub(crate) fn with_args<A: Args>(function: &'static Function<A>, args: A) -> Box<dyn Call> {
+    Box::new(Typed { function, args: Arguments::Ready(args) })
 }
 
 /// Submits one run of a task for each element.
 #[inline]
-pub fn submit_map<B: Body>(overrides: &Overrides, args: <B::Args as Args>::Mapped) -> MapFuture<B::Output> {
-    map_call(B::FUNCTION, overrides, args)
+pub fn submit_map<A: Args, O: Send + Sync + 'static>(
+    callable: &'static Callable<A, O>,
+    overrides: &Overrides,
+    args: A::Mapped,
+) -> MapFuture<O> {
+    map_call(&callable.function, overrides, args)
 }
 
 #[inline(never)]
@@ -195,14 +207,13 @@ impl<A: Args> Call for Typed<A> {
     }
 
     fn encode(&self, mut encoder: ArgEncoder<'_>) -> Result<(), ArgError> {
-        if let Some(encode) = self.function.encode {
-            encode(self.args(), &mut encoder);
-        }
+        let Function { def, arguments, .. } = self.function;
+        self.args().encode(arguments, def.parameters, &mut encoder);
         encoder.finish()
     }
 
     fn codec(&self) -> Option<&'static Codec> {
-        self.function.codec?()
+        self.function.codec
     }
 
     fn result_hooks(&self) -> ResultHooks {

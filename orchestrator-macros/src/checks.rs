@@ -6,27 +6,10 @@ use quote::{quote, quote_spanned};
 use crate::expand::Expansion;
 use crate::model::{Function, Kind, Param, Passing, generated};
 
-/// A function that is never called and compiles only if the types are fit for what is asked of them.
+/// Statements that compile only if the types are fit for what is asked of them.
 pub(crate) fn checks(expansion: &Expansion<'_>) -> TokenStream {
-    let Function { item, generics, .. } = expansion.function;
-    let ident = &item.sig.ident;
-    let (impl_generics, types, clause) = generics.split_for_impl();
-    let turbofish = types.as_turbofish();
-    let values = by_value(expansion);
-    let encoded = encoded(expansion);
-    let stored = stored(expansion);
-    let hidden = hidden_result(expansion);
-    quote! {
-        // Naming `body` here keeps it from being reported as unused beside the function itself.
-        #[allow(dead_code)]
-        fn __checks #impl_generics () #clause {
-            let _ = #ident::body #turbofish;
-            #values
-            #encoded
-            #stored
-        }
-        #hidden
-    }
+    let (values, encoded, stored) = (by_value(expansion), encoded(expansion), stored(expansion));
+    quote!(#values #encoded #stored)
 }
 
 /// A parameter taken by value is cloned for each attempt.
@@ -75,7 +58,7 @@ fn is_cached(expansion: &Expansion<'_>) -> bool {
 }
 
 /// A `Result` whose alias does not say so would be a success that carries an error.
-fn hidden_result(expansion: &Expansion<'_>) -> Option<TokenStream> {
+pub(crate) fn hidden_result(expansion: &Expansion<'_>) -> Option<TokenStream> {
     let Function { output, .. } = expansion.function;
     if output.is_result || expansion.function.is_generic() {
         return None;
@@ -85,7 +68,7 @@ fn hidden_result(expansion: &Expansion<'_>) -> Option<TokenStream> {
         "this return type is a Result behind an alias: end the alias's name in Result, or write Result<..> here";
     Some(quote_spanned! {generated(output.span)=>
         const _: () = {
-            use #p::ProbeDefault as _;
+            use #p::probes::*;
             ::core::assert!(!#p::Probe::<#declared>::IS_RESULT, #message);
         };
     })

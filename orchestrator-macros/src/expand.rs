@@ -4,9 +4,9 @@
 //! that happens in a run is in the runtime. Tokens that can fail to compile because of the user's types carry the span
 //! of those types.
 
-use proc_macro2::{Delimiter, Group, TokenStream};
+use proc_macro2::{Delimiter, Group, Span, TokenStream};
 use quote::{quote, quote_spanned};
-use syn::{Ident, Index, LitStr};
+use syn::{Ident, Index, LitStr, TypeGenerics};
 
 use crate::args;
 use crate::checks;
@@ -52,40 +52,30 @@ pub(crate) struct Expansion<'a> {
 impl Expansion<'_> {
     fn items(&self) -> TokenStream {
         let cfg = &self.function.attrs.cfg;
-        let handle = self.handle();
-        let call = self.call_function();
-        let body = self.body_impl();
-        let written = self.as_written();
-        let methods = self.methods();
-        let replaceable = self.replaceable();
-        let checks = checks::checks(self);
-        let registered = self.registered();
-        quote! {
-            #handle
-            #call
-            #(#cfg)*
-            const _: () = {
-                #body
-                #written
-                #methods
-                #replaceable
-                #checks
-                #registered
-            };
-        }
+        let items = [
+            Some(self.handle()),
+            Some(self.call_function()),
+            Some(self.as_written()),
+            Some(self.methods()),
+            Some(self.configurable()),
+            self.replaceable(),
+            self.registered(),
+            checks::hidden_result(self),
+        ];
+        items.into_iter().flatten().map(|item| quote!(#(#cfg)* #item)).collect()
     }
 
     /// The struct of the function's name: what `configure()` makes.
     fn handle(&self) -> TokenStream {
         let Function { attrs, item, .. } = self.function;
-        let (cfg, docs, vis, ident) = (&attrs.cfg, &attrs.docs, &item.vis, &item.sig.ident);
+        let (docs, vis, ident) = (&attrs.docs, &item.vis, &item.sig.ident);
         let p = self.root.path();
         let fallback = docs.is_empty().then(|| {
             let text = format!("The {} `{ident}`.", self.function.kind.attribute());
             quote!(#[doc = #text])
         });
         quote! {
-            #(#cfg)* #(#docs)* #fallback
+            #(#docs)* #fallback
             #[allow(non_camel_case_types, dead_code, missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic)]
             #vis struct #ident { #[doc(hidden)] __overrides: #p::Overrides }
         }
@@ -94,65 +84,73 @@ impl Expansion<'_> {
     /// The function of the function's name: a call submits.
     fn call_function(&self) -> TokenStream {
         let Function { attrs, item, generics, .. } = self.function;
-        let (cfg, docs, outer, vis) = (&attrs.cfg, &attrs.docs, &attrs.outer, &item.vis);
+        let (docs, outer, vis) = (&attrs.docs, &attrs.outer, &item.vis);
         let (fn_token, ident) = (&item.sig.fn_token, &item.sig.ident);
         let (impl_generics, types, clause) = generics.split_for_impl();
-        let turbofish = types.as_turbofish();
-        let future = self.future();
-        let (inputs, names) = (self.inputs("IntoInput"), self.names());
+        let function = self.constant(&quote!(#ident), &types);
+        let (future, inputs) = (self.future(), self.inputs("IntoInput"));
+        let (p, submit, args) = (self.root.path(), self.submit(), self.converted("arg"));
         // Not at the future's type: `notify(x).tolerate();` is a statement, and gives the future back.
         let said_so = outer.iter().any(|attr| attr.path().is_ident("must_use"));
         let must_use = (!said_so).then(|| must_use(ONE));
         // The keyword and the braces are the user's: without them the compiler takes the function for ours and does not
         // say that nobody calls it.
-        let mut block = Group::new(Delimiter::Brace, quote!(#ident::__PLAIN.submit #turbofish (#names)));
+        let mut block = Group::new(Delimiter::Brace, quote!(#p::#submit(#function, #p::Overrides::PLAIN, #args)));
         block.set_span(item.body.span());
         quote! {
-            #(#cfg)* #(#docs)* #(#outer)* #must_use
+            #(#docs)* #(#outer)* #must_use
+            // A call is a call: flows that call hundreds of tasks stay small, and so does what is linked.
+            #[inline(never)]
             #[allow(dead_code, clippy::all, clippy::pedantic, clippy::nursery)]
             #vis #fn_token #ident #impl_generics (#inputs) -> #future #clause #block
         }
     }
 
-    /// `__Body`, its definition, and what the runtime asks of it.
-    fn body_impl(&self) -> TokenStream {
+    /// What the runtime is given of the function: a constant, or in a generic one a function whose value is one.
+    fn function(&self) -> TokenStream {
         let Function { generics, params, .. } = self.function;
         let p = self.root.path();
-        let (impl_generics, types, clause) = generics.split_for_impl();
-        let params_of_type: Vec<_> = generics.type_params().map(|param| &param.ident).collect();
-        let definition = if self.function.is_generic() {
-            quote!(struct __Body #impl_generics (::core::marker::PhantomData<fn() -> (#(#params_of_type,)*)>) #clause;)
+        let (args, succeeds, checks) = (self.types_of_args(), self.success(), checks::checks(self));
+        let names: Vec<_> = params.iter().enumerate().map(argument).collect();
+        let attempt = self.attempt(&names);
+        let encodings = params.iter().map(|Param { ty, span, skipped, .. }| {
+            let at = self.root.at(*span);
+            if *skipped { quote!(#p::Encoding::LeftOut) } else { quote!(#at::Probe::<#ty>::ENCODING) }
+        });
+        let codec = if self.function.output.has_references {
+            quote!(::core::option::Option::None)
         } else {
-            quote!(
-                struct __Body;
-            )
+            let at = self.root.at(self.function.output.span);
+            quote!(#at::Probe::<#succeeds>::CODEC)
         };
-        let def = def::def(&self.root, self.options, self.function);
-        let types_of_args = self.types_of_args();
-        let args: Vec<_> = params.iter().enumerate().map(argument).collect();
-        let succeeds = self.success();
-        let attempt = self.attempt(&args);
-        let encode = self.encode();
         let run_name = self.options.run_name.as_ref().map(|template| self.run_name(template));
-        let cache_key = self.cache_key();
-        let codec = self.codec();
-        let entry = self.entry();
-        let hooks = hooks::of_results(self);
-        quote! {
-            #definition
-            static __DEF: #p::Def = #def;
-            impl #impl_generics #p::Body for __Body #types #clause {
-                type Args = #types_of_args;
-                type Output = #succeeds;
-                const DEF: &'static #p::Def = &__DEF;
-                fn call((#(#args,)*): Self::Args) -> #p::Attempt { #attempt }
-                #encode
-                #run_name
-                #cache_key
-                #codec
-                #entry
-                #hooks
+        let (cache_key, entry, hooks) = (self.cache_key(), self.entry(), hooks::of_results(self));
+        let more = quote!(#run_name #cache_key #entry #hooks);
+        // Methods that follow keep the type of the constant from being that of `new`.
+        let types = (!more.is_empty()).then(|| quote!(::<#args, #succeeds>));
+        let value = quote! {
+            {
+                use #p::probes::*;
+                #checks
+                &#p::Callable #types ::new(Self::DEF, |(#(#names,)*)| #attempt, (#(#encodings,)*), #codec) #more
             }
+        };
+        let ty = quote!(&'static #p::Callable<#args, #succeeds>);
+        if self.function.is_generic() {
+            let (impl_generics, _, clause) = generics.split_for_impl();
+            quote!(#[inline] fn __function #impl_generics () -> #ty #clause { const #value })
+        } else {
+            quote!(const __FUNCTION: #ty = #value;)
+        }
+    }
+
+    /// The expression for it, in `of`.
+    fn constant(&self, of: &TokenStream, types: &TypeGenerics<'_>) -> TokenStream {
+        if self.function.is_generic() {
+            let turbofish = types.as_turbofish();
+            quote!(#of::__function #turbofish ())
+        } else {
+            quote!(#of::__FUNCTION)
         }
     }
 
@@ -193,28 +191,6 @@ impl Expansion<'_> {
         }
     }
 
-    /// The arguments for the cache key or the record.
-    fn encode(&self) -> Option<TokenStream> {
-        let p = self.root.path();
-        let lines: Vec<_> = self
-            .kept()
-            .map(|(index, param)| {
-                let Param { name, ty, .. } = param;
-                let at = self.root.at(param.span);
-                quote!(encoder.arg(#name, (&&#at::Probe::<#ty>::NEW).encoders(), args.#index.value());)
-            })
-            .collect();
-        (!lines.is_empty()).then(|| {
-            quote! {
-                const ENCODE: ::core::option::Option<fn(&Self::Args, &mut #p::ArgEncoder<'_>)> =
-                    ::core::option::Option::Some(|args, encoder| {
-                        use #p::{ProbeEncode as _, ProbeEncodeFallback as _};
-                        #(#lines)*
-                    });
-            }
-        })
-    }
-
     fn run_name(&self, template: &LitStr) -> TokenStream {
         let params = &self.function.params;
         let names: Vec<_> = params.iter().map(|param| param.name.as_str()).collect();
@@ -224,35 +200,13 @@ impl Expansion<'_> {
                 let (ident, index) = (&param.ident, Index::from(index));
                 quote_spanned!(generated(template.span())=> #ident = args.#index.get())
             });
-        quote! {
-            const RUN_NAME: ::core::option::Option<fn(&Self::Args) -> ::std::string::String> =
-                ::core::option::Option::Some(|args| ::std::format!(#template, #(#bindings),*));
-        }
+        quote!(.run_name(|args| ::std::format!(#template, #(#bindings),*)))
     }
 
     fn cache_key(&self) -> Option<TokenStream> {
         let path = self.options.cache_key.as_ref()?;
-        let values = self.kept().map(|(index, _)| quote!(args.#index.value()));
-        Some(quote! {
-            const CACHE_KEY: ::core::option::Option<
-                fn(&Self::Args) -> ::core::option::Option<::std::string::String>
-            > = ::core::option::Option::Some(|args| #path(#(#values),*));
-        })
-    }
-
-    /// How results are stored, if serde can do it.
-    fn codec(&self) -> Option<TokenStream> {
-        let output = &self.function.output;
-        let (p, at, succeeds) = (self.root.path(), self.root.at(output.span), self.success());
-        (!output.has_references).then(|| {
-            quote! {
-                const CODEC: ::core::option::Option<fn() -> ::core::option::Option<&'static #p::Codec>> =
-                    ::core::option::Option::Some(|| {
-                        use #p::{ProbeCodec as _, ProbeCodecFallback as _};
-                        (&&#at::Probe::<#succeeds>::NEW).codec()
-                    });
-            }
-        })
+        let values = self.kept().map(|(index, _)| quote!(args.#index.get()));
+        Some(quote!(.cache_key(|args| #path(#(#values),*))))
     }
 
     /// `body`: the function as the user wrote it. Nothing of ours is inside, so that lints and errors are the user's.
@@ -281,32 +235,27 @@ impl Expansion<'_> {
         let (vis, ident) = (&item.vis, &item.sig.ident);
         let p = self.root.path();
         let (impl_generics, types, clause) = generics.split_for_impl();
-        let turbofish = types.as_turbofish();
-        let (inputs, names, future) = (self.inputs("IntoInput"), self.names(), self.future());
-        let submit = match kind {
-            Kind::Task => quote!(submit_task),
-            Kind::Flow => quote!(submit_flow),
-        };
-        let args = self.converted(&quote!(arg));
+        let (inputs, args, future) = (self.inputs("IntoInput"), self.converted("arg"), self.future());
+        let (function, constant, submit) = (self.function(), self.constant(&quote!(Self), &types), self.submit());
         let must_use_one = must_use(ONE);
         // A task without parameters has nothing to map over.
         let maps = (*kind == Kind::Task && !params.is_empty()).then(|| {
             let succeeds = self.success();
             let inputs = self.inputs("IntoMapInput");
-            let args = self.converted(&quote!(map_arg));
+            let args = self.converted("map_arg");
             let must_use_all = must_use(MANY);
             quote! {
                 /// Submits one run for each element of the arguments that are collections.
                 #must_use_all
                 #vis fn map #impl_generics (#inputs) -> #p::MapFuture<#succeeds> #clause {
-                    Self::__PLAIN.submit_map #turbofish (#names)
+                    #p::submit_map(#constant, #p::Overrides::PLAIN, #args)
                 }
 
                 /// Like `map`, with the options of this handle.
                 #must_use_all
                 #[inline(never)]
                 #vis fn submit_map #impl_generics (&self, #inputs) -> #p::MapFuture<#succeeds> #clause {
-                    #p::submit_map::<__Body #types>(&self.__overrides, #args)
+                    #p::submit_map(#constant, &self.__overrides, #args)
                 }
             }
         });
@@ -316,30 +265,47 @@ impl Expansion<'_> {
                 clippy::all, clippy::pedantic, clippy::nursery
             )]
             impl #ident {
-                // Nothing is made and dropped at a call that changes no option.
-                #[doc(hidden)]
-                #vis const __PLAIN: &'static Self = &Self { __overrides: #p::Overrides::NONE };
+                #function
 
                 /// The same with options that are changed at the call.
                 #vis fn configure() -> #p::Configured<Self> {
                     #p::Configured::new(Self { __overrides: #p::Overrides::NONE })
                 }
 
-                // A call is a call: flows that call hundreds of tasks stay small, and so does what is linked.
                 /// Submits a run with the options of this handle.
                 #must_use_one
                 #[inline(never)]
                 #vis fn submit #impl_generics (&self, #inputs) -> #future #clause {
-                    #p::#submit::<__Body #types>(&self.__overrides, #args)
+                    #p::#submit(#constant, &self.__overrides, #args)
                 }
 
                 #maps
             }
+        }
+    }
+
+    /// What is the same for all calls.
+    fn configurable(&self) -> TokenStream {
+        let (p, ident) = (self.root.path(), &self.function.item.sig.ident);
+        let def = def::def(&self.root, self.options, self.function);
+        quote! {
             impl #p::Configurable for #ident {
+                // Two functions are two addresses, which a constant does not have.
+                const DEF: &'static #p::Def = {
+                    static DEF: #p::Def = #def;
+                    &DEF
+                };
                 fn overrides(&mut self) -> &mut #p::Overrides { &mut self.__overrides }
-                fn def() -> &'static #p::Def { &__DEF }
             }
         }
+    }
+
+    fn submit(&self) -> Ident {
+        let submit = match self.function.kind {
+            Kind::Task => "submit_task",
+            Kind::Flow => "submit_flow",
+        };
+        Ident::new(submit, Span::call_site())
     }
 
     /// What lets tests put a fake in the function's place, and what says whether an error that it gives is retried.
@@ -388,33 +354,28 @@ impl Expansion<'_> {
             quote!(::core::option::Option::Some(()))
         } else {
             quote! {
-                use #p::{ProbeDecode as _, ProbeDecodeFallback as _, ProbeSchema as _};
                 let args = (#(#read,)*);
                 ::core::option::Option::Some((#(args.#indices?,)*))
             }
         };
-        let output = (!output.has_references).then(|| {
-            quote! {
-                const OUTPUT: ::core::option::Option<
-                    fn() -> ::core::option::Option<&'static #p::Encoders<Self::Output>>
-                > = ::core::option::Option::Some(|| {
-                    use #p::{ProbeEncode as _, ProbeEncodeFallback as _};
-                    (&&#at::Probe::<#succeeds>::NEW).encoders()
-                });
-            }
-        });
-        Some(quote! {
-            const READ: ::core::option::Option<
-                fn(&mut #p::ParamReader<'_>) -> ::core::option::Option<Self::Args>
-            > = ::core::option::Option::Some(|reader| { #body });
-            #output
-        })
+        let output = if output.has_references {
+            quote!(#p::Encoding::Impossible)
+        } else {
+            quote!(#at::Probe::<#succeeds>::ENCODING)
+        };
+        Some(quote!(.entry(|reader| { #body }, #output)))
     }
 
     fn registered(&self) -> Option<TokenStream> {
-        let p = self.root.path();
-        let kind = Ident::new(self.function.kind.attribute(), self.function.ident().span());
-        (!self.function.is_generic()).then(|| quote!(#p::inventory::submit! { #p::Registered::#kind::<__Body>() }))
+        if self.function.is_generic() {
+            return None;
+        }
+        let (p, ident) = (self.root.path(), self.function.ident());
+        let registered = match self.function.kind {
+            Kind::Task => quote!(task(<#ident as #p::Configurable>::DEF)),
+            Kind::Flow => quote!(flow(#ident::__FUNCTION)),
+        };
+        Some(quote!(#p::inventory::submit! { #p::Registered::#registered }))
     }
 
     /// The parameters whose arguments belong to the cache key or the record, with their places in the tuple.
@@ -453,16 +414,12 @@ impl Expansion<'_> {
         quote!(#(#inputs),*)
     }
 
-    fn names(&self) -> TokenStream {
-        let names = self.function.params.iter().map(|param| &param.ident);
-        quote!(#(#names),*)
-    }
-
     /// The arguments in the runtime's form, as a tuple.
-    fn converted(&self, function: &TokenStream) -> TokenStream {
+    fn converted(&self, function: &str) -> TokenStream {
         let args = self.function.params.iter().map(|param| {
-            let (p, ident, carrier) = (self.root.at(param.span), &param.ident, self.carrier(param));
-            quote_spanned!(generated(param.span)=> #p::#function::<#carrier, _>(#ident))
+            let (p, ident) = (self.root.at(param.span), &param.ident);
+            let function = Ident::new(function, generated(param.span));
+            quote_spanned!(generated(param.span)=> #p::#function(#ident))
         });
         quote!((#(#args,)*))
     }

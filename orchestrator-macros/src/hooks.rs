@@ -47,12 +47,11 @@ fn of_state(root: &Root, path: &Path, kind: Kind) -> TokenStream {
     quote_spanned!(span=> #p::Hook::#new(#name, |run, state| #call, || #is_async))
 }
 
-/// The constants of the body for its hooks on commit and rollback.
+/// What is said of a function's hooks on commit and rollback.
 pub(crate) fn of_results(expansion: &Expansion<'_>) -> TokenStream {
     let lists =
-        [(quote!(ON_COMMIT), &expansion.options.on_commit), (quote!(ON_ROLLBACK), &expansion.options.on_rollback)];
+        [(quote!(on_commit), &expansion.options.on_commit), (quote!(on_rollback), &expansion.options.on_rollback)];
     let root = &expansion.root;
-    let p = root.path();
     let succeeds = expansion.success();
     let methods = lists.iter().filter(|(_, paths)| !paths.is_empty()).map(|(method, paths)| {
         let hooks = paths.iter().map(|path| {
@@ -63,10 +62,7 @@ pub(crate) fn of_results(expansion: &Expansion<'_>) -> TokenStream {
             let (call, is_async) = (call(root, span, outcome), is_async(root, path, 1));
             quote_spanned!(span=> #p::ResultHook::new(#name, |result| #call, || #is_async))
         });
-        quote! {
-            const #method: ::core::option::Option<fn() -> ::std::vec::Vec<#p::ResultHook>> =
-                ::core::option::Option::Some(|| ::std::vec![#(#hooks),*]);
-        }
+        quote!(.#method(|| ::std::vec![#(#hooks),*]))
     });
     quote!(#(#methods)*)
 }
@@ -80,7 +76,7 @@ fn call(root: &Root, span: Span, outcome: TokenStream) -> TokenStream {
     let p = root.at(span);
     quote_spanned! {span=>
         {
-            use #p::{HookKindAsync as _, HookKindSync as _};
+            use #p::probes::*;
             let outcome = #outcome;
             (&&#p::probe_of(&outcome)).hook_kind().run(outcome)
         }
@@ -95,7 +91,7 @@ fn is_async(root: &Root, path: &Path, references: usize) -> TokenStream {
         if references == 2 { quote_spanned!(span=> probe_hook) } else { quote_spanned!(span=> probe_result_hook) };
     quote_spanned! {span=>
         {
-            use #p::{HookKindAsync as _, HookKindSync as _};
+            use #p::probes::*;
             (&&#p::#probe(#path)).hook_kind().is_async()
         }
     }

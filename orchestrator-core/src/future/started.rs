@@ -11,7 +11,7 @@ use super::{Wait, WaitState};
 use crate::backend::record::FlowRun;
 use crate::error::FlowError;
 use crate::id::{FlowRunId, RunId};
-use crate::registry::ToJson;
+use crate::registry::Entry;
 use crate::run::{Run, Stop};
 use crate::state::State;
 
@@ -24,12 +24,12 @@ use crate::state::State;
 #[must_use = "the run goes on, but nobody learns of its outcome: await it, or wait for it"]
 pub struct StartedFlow {
     wait: Wait,
-    to_json: ToJson,
+    entry: Option<Entry>,
 }
 
 impl StartedFlow {
-    pub(crate) const fn new(run: Arc<Run>, to_json: ToJson) -> Self {
-        Self { wait: Wait::new(run), to_json }
+    pub(crate) const fn new(run: Arc<Run>, entry: Option<Entry>) -> Self {
+        Self { wait: Wait::new(run), entry }
     }
 
     fn run(&self) -> &Arc<Run> {
@@ -71,7 +71,7 @@ impl StartedFlow {
     /// The result as JSON, once the run has completed; `None` before that, and if its type is not `Serialize`.
     #[must_use]
     pub fn result(&self) -> Option<Value> {
-        (self.to_json)(self.run().outcome()?.as_ref().ok()?)
+        self.entry?.to_json(self.run().outcome()?.as_ref().ok()?)
     }
 }
 
@@ -83,7 +83,7 @@ impl From<&StartedFlow> for RunId {
 
 impl Clone for StartedFlow {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(self.run()), self.to_json)
+        Self::new(Arc::clone(self.run()), self.entry)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::map::{IntoMapInput, MapArg};
 use super::{Held, Input, IntoInput};
-use crate::body::ByValue;
+use crate::body::{ArgEncoder, ByValue, Encoding};
 use crate::error::TaskError;
 use crate::run::Run;
 
@@ -21,6 +21,9 @@ pub trait Param: Sized + Send + 'static {
     /// The argument for this attempt, leaving one for the next.
     #[must_use]
     fn again(&mut self) -> Self;
+
+    /// The argument, borrowed.
+    fn lend(&self) -> &Self::Value;
 
     /// The argument as a fake takes it.
     fn give(self) -> Self::Given;
@@ -51,21 +54,11 @@ impl<T> Ref<T> {
     pub fn get(&self) -> &T {
         self.0.get()
     }
-
-    /// The argument.
-    pub fn value(&self) -> &T {
-        self.0.get()
-    }
 }
 
 impl<T> Own<T> {
     /// The argument, borrowed.
     pub fn get(&self) -> &T {
-        self.held.get()
-    }
-
-    /// The argument, borrowed.
-    pub fn value(&self) -> &T {
         self.held.get()
     }
 
@@ -114,6 +107,10 @@ impl<T: Send + Sync + 'static> Param for Ref<T> {
         Self(Held::Shared(value))
     }
 
+    fn lend(&self) -> &T {
+        self.get()
+    }
+
     fn give(self) -> Borrowed<T> {
         Borrowed(self.0)
     }
@@ -129,6 +126,10 @@ impl<T: ByValue> Param for Own<T> {
 
     fn again(&mut self) -> Self {
         Self { held: Held::Owned((self.clone)(self.held.get())), clone: self.clone }
+    }
+
+    fn lend(&self) -> &T {
+        self.get()
     }
 
     fn give(self) -> T {
@@ -159,8 +160,8 @@ impl<T: std::fmt::Display> std::fmt::Display for Borrowed<T> {
     }
 }
 
-/// Turns what a caller passed into an argument of the parameter `P`.
-pub fn arg<P: Param, I: IntoInput<P::Value>>(input: I) -> Input<P::Value> {
+/// Turns what a caller passed into an argument of a parameter that holds a `T`.
+pub fn arg<T>(input: impl IntoInput<T>) -> Input<T> {
     input.into_input()
 }
 
@@ -169,8 +170,8 @@ pub(crate) fn held<P: Param>(value: P::Value) -> P {
     P::hold(HeldValue(Held::Owned(value)))
 }
 
-/// Turns what a caller passed to `map` into one argument per run of the parameter `P`.
-pub fn map_arg<P: Param, I: IntoMapInput<P::Value>>(input: I) -> MapArg<P::Value> {
+/// Turns what a caller passed to `map` into one argument per run of a parameter that holds a `T`.
+pub fn map_arg<T>(input: impl IntoMapInput<T>) -> MapArg<T> {
     input.into_map_input()
 }
 
@@ -180,6 +181,8 @@ pub trait Args: Sized + Send + 'static {
     type Pending: Send + 'static;
     /// The arguments as passed to `map`.
     type Mapped: Send + 'static;
+    /// Whether and how each is written.
+    type Encodings: Copy + Send + Sync + 'static;
     /// What a fake is given: nothing, the one argument, or a tuple.
     type Given: Send + 'static;
 
@@ -198,6 +201,9 @@ pub trait Args: Sized + Send + 'static {
     /// The arguments of the next run.
     #[doc(hidden)]
     fn next(mapped: &mut Self::Mapped) -> Self::Pending;
+    /// Writes those that are not left out.
+    #[doc(hidden)]
+    fn encode(&self, encodings: &Self::Encodings, names: &[&str], encoder: &mut ArgEncoder<'_>);
     /// The arguments as a fake takes them.
     fn give(self) -> Self::Given;
 }
@@ -209,6 +215,7 @@ macro_rules! args {
         impl<$($param: Param),*> Args for ($($param,)*) {
             type Pending = ($(Input<$param::Value>,)*);
             type Mapped = ($(MapArg<$param::Value>,)*);
+            type Encodings = ($(Encoding<$param::Value>,)*);
             type Given = ($($param::Given),*);
 
             fn visit(pending: &Self::Pending, visit: &mut dyn FnMut(&Arc<Run>)) {
@@ -233,6 +240,10 @@ macro_rules! args {
 
             fn next(mapped: &mut Self::Mapped) -> Self::Pending {
                 ($(mapped.$index.next(),)*)
+            }
+
+            fn encode(&self, encodings: &Self::Encodings, names: &[&str], encoder: &mut ArgEncoder<'_>) {
+                $(encoder.arg(names[$index], encodings.$index, self.$index.lend());)*
             }
 
             fn give(self) -> Self::Given {

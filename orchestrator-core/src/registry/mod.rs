@@ -7,12 +7,13 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use crate::backend::record::FlowRun;
-use crate::body::{Body, Erased};
+use crate::body::{Callable, Encoding, Erased};
 use crate::context::Place;
 use crate::def::Def;
 use crate::engine::{Call, panics};
 use crate::error::{Error, ErrorKind};
 use crate::future::StartedFlow;
+use crate::input::Args;
 use crate::options::Overrides;
 use crate::orchestrator::Orchestrator;
 use crate::submit::{self, Manner};
@@ -32,27 +33,39 @@ pub struct Registered {
     flow: Option<Entry>,
 }
 
+/// A flow for those who know nothing of its types.
+pub(crate) type Entry = &'static dyn Untyped;
+
 /// How a flow is called with values that its caller knows nothing of.
-#[derive(Clone, Copy)]
-struct Entry {
-    read: fn(&mut ParamReader<'_>) -> Option<Box<dyn Call>>,
-    to_json: ToJson,
+pub(crate) trait Untyped: Sync {
+    fn read(&'static self, reader: &mut ParamReader<'_>) -> Option<Box<dyn Call>>;
+    /// The result of the flow as JSON, if its type is `Serialize`.
+    fn to_json(&self, result: &Erased) -> Option<Value>;
 }
 
-/// The result of a flow as JSON, if its type is `Serialize`.
-pub(crate) type ToJson = fn(&Erased) -> Option<Value>;
-
-impl Registered {
-    /// The task behind a body.
-    #[must_use]
-    pub const fn task<B: Body>() -> Self {
-        Self { def: B::DEF, flow: None }
+impl<A: Args, O: 'static> Untyped for Callable<A, O> {
+    fn read(&'static self, reader: &mut ParamReader<'_>) -> Option<Box<dyn Call>> {
+        self.read?(reader).map(|args| submit::with_args(&self.function, args))
     }
 
-    /// The flow behind a body.
+    fn to_json(&self, result: &Erased) -> Option<Value> {
+        let Encoding::With(encoders) = self.output else { return None };
+        let result = result.downcast_ref::<O>()?;
+        panics::catch(|| encoders.to_json(result)).ok()?.ok()
+    }
+}
+
+impl Registered {
+    /// A task.
     #[must_use]
-    pub const fn flow<B: Body>() -> Self {
-        Self { def: B::DEF, flow: Some(Entry { read: read::<B>, to_json: to_json::<B> }) }
+    pub const fn task(def: &'static Def) -> Self {
+        Self { def, flow: None }
+    }
+
+    /// A flow.
+    #[must_use]
+    pub const fn flow<A: Args, O: 'static>(callable: &'static Callable<A, O>) -> Self {
+        Self { def: callable.function.def, flow: Some(callable) }
     }
 }
 
@@ -60,16 +73,6 @@ impl fmt::Debug for Registered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Registered").field(&self.def.key).finish()
     }
-}
-
-fn read<B: Body>(reader: &mut ParamReader<'_>) -> Option<Box<dyn Call>> {
-    B::READ?(reader).map(submit::with_args::<B>)
-}
-
-fn to_json<B: Body>(result: &Erased) -> Option<Value> {
-    let encoders = B::OUTPUT?()?;
-    let result = result.downcast_ref::<B::Output>()?;
-    panics::catch(|| encoders.to_json(result)).ok()?.ok()
 }
 
 inventory::collect!(Registered);
@@ -130,7 +133,7 @@ impl FlowInfo {
 #[derive(Clone, Copy)]
 pub(crate) struct Flow {
     pub(crate) def: &'static Def,
-    entry: Entry,
+    pub(crate) entry: Entry,
 }
 
 impl Flow {
@@ -150,7 +153,7 @@ impl Flow {
 
     pub(crate) fn info(self) -> FlowInfo {
         let mut reader = ParamReader::describe();
-        (self.entry.read)(&mut reader);
+        self.entry.read(&mut reader);
         let Def { name, key, description, version, .. } = *self.def;
         FlowInfo { name, function: self.function(), key, description, version, parameters: reader.described() }
     }
@@ -212,7 +215,7 @@ impl Flow {
             return Err(Error::new(ErrorKind::NotCallable(why)));
         }
         let mut reader = ParamReader::read(parameters);
-        let call = (self.entry.read)(&mut reader);
+        let call = self.entry.read(&mut reader);
         match (call, reader.errors()) {
             (Some(call), errors) if errors.is_empty() => Ok(call),
             (call, errors) => {
@@ -221,10 +224,6 @@ impl Flow {
                 Err(Error::new(ErrorKind::Parameters { flow: self.def.name, errors }))
             }
         }
-    }
-
-    pub(crate) const fn to_json(self) -> ToJson {
-        self.entry.to_json
     }
 }
 
@@ -320,6 +319,6 @@ impl Orchestrator {
         let call = call.call.take().expect("it is taken here alone");
         let mut place = Place { orchestrator: Some(self.inner().clone()), ..Place::default() };
         let run = place.within(|| submit::submit(flow.def, Overrides::NONE, call, Manner::Call));
-        StartedFlow::new(run, flow.to_json())
+        StartedFlow::new(run, Some(flow.entry))
     }
 }

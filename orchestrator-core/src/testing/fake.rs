@@ -47,7 +47,7 @@ impl<A: Args, O, E, R> Replace<A, O, E, R> for Orchestrator {
     where
         R: FakeOutcome<O, E>,
     {
-        let def = F::def();
+        let def = F::DEF;
         let fake = Arc::new(fake);
         let replacement: Replacement<A> = Arc::new(move |args| {
             let fake = Arc::clone(&fake);
@@ -71,7 +71,7 @@ impl<A: Args, O, E, R> Replace<A, O, E, R> for Orchestrator {
                 future.await.into_outcome(F::retries)
             })
         });
-        self.inner().testing.fakes.put(F::def(), Some(Box::new(replacement)));
+        self.inner().testing.fakes.put(F::DEF, Some(Box::new(replacement)));
     }
 }
 
@@ -79,7 +79,7 @@ impl Orchestrator {
     /// Takes away the fake that [`Replace`] put in the place of a task or flow: attempts that begin from now on call
     /// the body again.
     pub fn restore<F: Configurable>(&self) {
-        self.inner().testing.fakes.put(F::def(), None);
+        self.inner().testing.fakes.put(F::DEF, None);
     }
 }
 
