@@ -11,7 +11,7 @@ use crate::fingerprint::fingerprint;
 use crate::hooks;
 use crate::model::{Function, Kind};
 use crate::options::{Options, Policy, Want};
-use crate::root::Root;
+use crate::root::{Root, Tokens};
 use crate::value::Delay;
 
 /// How often a run goes on by itself after a crash where nobody says anything.
@@ -101,13 +101,13 @@ impl Fields {
     }
 }
 
-fn duration(p: &TokenStream, value: Duration) -> TokenStream {
+fn duration(p: &Tokens, value: Duration) -> TokenStream {
     // Whoever parsed it made sure that it fits.
     let nanos = u64::try_from(value.as_nanos()).unwrap_or(u64::MAX);
     quote!(#p::Duration::from_nanos(#nanos))
 }
 
-fn delay(p: &TokenStream, value: &Delay) -> TokenStream {
+fn delay(p: &Tokens, value: &Delay) -> TokenStream {
     match value {
         Delay::Fixed(one) => {
             let one = duration(p, *one);
@@ -124,7 +124,7 @@ fn delay(p: &TokenStream, value: &Delay) -> TokenStream {
     }
 }
 
-fn policy(p: &TokenStream, value: &Policy) -> TokenStream {
+fn policy(p: &Tokens, value: &Policy) -> TokenStream {
     let Policy { inputs, task_source, run_id, flow_parameters, exclude } = value;
     quote! {
         #p::CachePolicy {
@@ -134,7 +134,7 @@ fn policy(p: &TokenStream, value: &Policy) -> TokenStream {
     }
 }
 
-fn want(p: &TokenStream, Want { limit, slots, declare }: &Want) -> TokenStream {
+fn want(p: &Tokens, Want { limit, slots, declare }: &Want) -> TokenStream {
     let declare = match declare {
         Some(slots) => quote!(::core::option::Option::Some(#slots)),
         None => quote!(::core::option::Option::None),

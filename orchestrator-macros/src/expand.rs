@@ -15,7 +15,7 @@ use crate::hooks;
 use crate::mistakes::Mistakes;
 use crate::model::{Function, Item, Kind, Param, Passing, generated};
 use crate::options::{Options, ROWS};
-use crate::root::Root;
+use crate::root::{Root, Tokens};
 use crate::template;
 use crate::validate::{self, Unusable};
 
@@ -385,12 +385,12 @@ impl Expansion<'_> {
     }
 
     /// The type of the result on success.
-    pub(crate) fn success(&self) -> TokenStream {
+    pub(crate) fn success(&self) -> Tokens {
         let output = &self.function.output;
         let declared = &output.declared;
         if output.is_result {
             let p = self.root.at(output.span);
-            quote_spanned!(generated(output.span)=> <#declared as #p::Fallible>::Ok)
+            quote_spanned!(generated(output.span)=> <#declared as #p::Fallible>::Ok).into()
         } else {
             declared.clone()
         }

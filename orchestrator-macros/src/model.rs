@@ -12,6 +12,8 @@ use syn::{
     Signature, Token, Type, TypeReference, Visibility, WherePredicate,
 };
 
+use crate::root::Tokens;
+
 /// Which attribute stands on the function.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -122,7 +124,7 @@ pub(crate) struct Param {
     pub(crate) name: String,
     pub(crate) passing: Passing,
     /// The type that is held for the body: `Vec<T>` for `&[T]`.
-    pub(crate) ty: TokenStream,
+    pub(crate) ty: Tokens,
     /// The type as people read it, without the reference in front.
     pub(crate) written: String,
     pub(crate) span: Span,
@@ -149,7 +151,7 @@ impl Param {
         } else {
             (Passing::Value, param.ty.to_token_stream(), written(&param.ty))
         };
-        Self { name: ident.unraw().to_string(), ident, passing, ty, written, span: param.ty.span(), skipped }
+        Self { name: ident.unraw().to_string(), ident, passing, ty: ty.into(), written, span: param.ty.span(), skipped }
     }
 }
 
@@ -195,7 +197,7 @@ fn written(ty: &Type) -> String {
 
 /// What the function returns.
 pub(crate) struct Output {
-    pub(crate) declared: TokenStream,
+    pub(crate) declared: Tokens,
     pub(crate) span: Span,
     /// Whether the type's name ends in `Result`.
     pub(crate) is_result: bool,
@@ -208,14 +210,14 @@ impl Output {
     fn new(sig: &Signature) -> Self {
         match &sig.output {
             ReturnType::Default => {
-                Self { declared: quote!(()), span: sig.ident.span(), is_result: false, has_references: false }
+                Self { declared: quote!(()).into(), span: sig.ident.span(), is_result: false, has_references: false }
             }
             ReturnType::Type(_, ty) => {
                 let last = if let Type::Path(path) = peeled(ty) { path.path.segments.last() } else { None };
                 let is_result = last.is_some_and(|segment| segment.ident.to_string().ends_with("Result"));
                 let mut references = References(false);
                 references.visit_type(ty);
-                Self { declared: ty.to_token_stream(), span: ty.span(), is_result, has_references: references.0 }
+                Self { declared: ty.to_token_stream().into(), span: ty.span(), is_result, has_references: references.0 }
             }
         }
     }
