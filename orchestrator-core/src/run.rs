@@ -185,8 +185,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Run {
     pub(crate) fn new(info: RunInfo, origin: Origin, call: Box<dyn Call>) -> Arc<Self> {
         let Origin { def, overrides, scope, parent, transaction, identified, visible, created, resumed } = origin;
-        let asks_for_nothing =
-            identified.is_none() && rules::ask_for_nothing(def, overrides.get(), &info.tags, &scope);
+        let asks_for_nothing = identified.is_none() && rules::ask_for_nothing(def, overrides.get(), &info.tags, &scope);
         let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def.is_async);
         let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
         let flags = if resumed.is_some() { RESUMED } else { 0 };

@@ -70,9 +70,9 @@ mod tests {
 
     #[test]
     fn a_file_may_be_written_to_unseen_for_a_second() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let stamp = Stamp::of(file.path()).unwrap();
-        let written = stamp.written.unwrap();
+        let file = tempfile::NamedTempFile::new().expect("a file of the test");
+        let stamp = Stamp::of(file.path()).expect("a file of the test");
+        let written = stamp.written.expect("a file of the test");
         let (tick, settled) = (Duration::from_millis(1), SETTLING + Duration::from_millis(1));
         for close in [written, written + tick, written + SETTLING, written - tick, written - SETTLING] {
             assert!(!stamp.was_settled_at(close), "{close:?}");
@@ -85,17 +85,17 @@ mod tests {
 
     #[test]
     fn other_files_and_other_contents_look_different() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a file of the test");
         let (one, other) = (folder.path().join("one"), folder.path().join("other"));
-        fs::write(&one, "a").unwrap();
-        fs::write(&other, "a").unwrap();
-        let before = Stamp::of(&one).unwrap();
+        fs::write(&one, "a").expect("a file of the test");
+        fs::write(&other, "a").expect("a file of the test");
+        let before = Stamp::of(&one).expect("a file of the test");
         assert_eq!(Stamp::of(&one), Some(before.clone()));
         assert_eq!(Stamp::of(&folder.path().join("none")), None);
         if cfg!(unix) {
             assert_ne!(identity(&one), identity(&other));
         }
-        fs::write(&one, "ab").unwrap();
+        fs::write(&one, "ab").expect("a file of the test");
         assert_ne!(Stamp::of(&one), Some(before));
     }
 }
