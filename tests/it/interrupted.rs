@@ -37,11 +37,6 @@ fn an_interrupted_program_ends_though_another_process_holds_the_database() {
     child.says("began");
     let holder = rusqlite::Connection::open(folder.path().join("orchestrator.db")).unwrap();
     holder.busy_timeout(Duration::from_secs(20)).unwrap();
-    // What was pushed when the signal's runs had ended is stored before the store is waited for again.
-    let begin_of_follows = "SELECT count(*) FROM flow_run";
-    while holder.query_row(begin_of_follows, [], |row| row.get::<_, u32>(0)).unwrap() < 2 {
-        std::thread::sleep(Duration::from_millis(20));
-    }
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
     let begin = Instant::now();
     child.signal("-INT");
@@ -95,6 +90,11 @@ fn a_program_that_survives_a_signal_loses_nothing_later() {
     child.says("follows");
     let holder = rusqlite::Connection::open(folder.path().join("orchestrator.db")).unwrap();
     holder.busy_timeout(Duration::from_secs(20)).unwrap();
+    // The store is waited for again when it has all that was pushed until then, which the beginning of `follows` may be part of.
+    let begun = "SELECT count(*) FROM flow_run";
+    while holder.query_row(begun, [], |row| row.get::<_, u32>(0)).unwrap() < 2 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
     std::fs::write(folder.path().join("locked"), "").unwrap();
     // Longer than it waits for others, and than it would have been waited for after the signal.
