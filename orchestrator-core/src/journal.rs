@@ -99,6 +99,8 @@ struct Queue {
     events: Vec<Event>,
     /// Runs that wait for others: of one that has ended before anybody looks, one event tells all.
     waiting_runs: Vec<Weak<Run>>,
+    /// How many events were pushed before the first of them.
+    before_waiting_runs: u64,
     /// How many of them there may be, for a backend in the process, before those that are gone are let go.
     tidy_at: usize,
     /// How many bytes they are, about.
@@ -181,11 +183,16 @@ impl Journal {
 
     /// Takes an event; never waits for the backend.
     pub(crate) fn push(&self, event: Event) {
+        self.enqueue(event).see_to_it(self);
+    }
+
+    /// Takes an event. What is to be done then may be code of others, for which no lock is held.
+    pub(crate) fn enqueue(&self, event: Event) -> Enqueued {
         let shared = &*self.shared;
         let mut queue = lock(&shared.queue);
         // What comes after a shutdown, such as the refusal of a run, is told to its caller alone.
         if queue.closed {
-            return;
+            return Enqueued { length: 0, wake: false };
         }
         queue.weight += weight(&event);
         queue.events.push(event);
@@ -193,18 +200,7 @@ impl Journal {
         let length = queue.events.len();
         let wake = queue.sleeping && (length == 1 || length >= BATCH);
         shared.weight.store(queue.weight, Ordering::Relaxed);
-        drop(queue);
-        if self.is_immediate() {
-            // Whoever stores may have finished its batch just before: when there are that many somebody has to.
-            if length >= MOST_IN_PLACE {
-                let _storing = lock(&shared.storing);
-                shared.store_batch(false);
-            } else if length >= BATCH {
-                shared.store_in_place();
-            }
-        } else if wake {
-            shared.work.notify_one();
-        }
+        Enqueued { length, wake }
     }
 
     /// Takes events that a run waits for: the backend takes them all at once, or loses them. The writer does not let
@@ -252,6 +248,9 @@ impl Journal {
         if self.is_immediate() && queue.waiting_runs.len() >= queue.tidy_at.max(BATCH) {
             queue.waiting_runs.retain(|run| run.strong_count() > 0);
             queue.tidy_at = 2 * queue.waiting_runs.len();
+        }
+        if queue.waiting_runs.is_empty() {
+            queue.before_waiting_runs = queue.pushed;
         }
         queue.waiting_runs.push(Arc::downgrade(run));
         queue.weight += WEIGHT.0;
@@ -347,14 +346,48 @@ impl Journal {
     /// Stores what is left and ends the writer.
     pub(crate) fn close(&self) {
         self.end();
-        self.commit();
+        let writer = lock(&self.writer).take();
+        // The last of a run may be let go of by the writer, and with it the orchestrator.
+        let writer = writer.filter(|writer| writer.thread().id() != std::thread::current().id());
+        if writer.is_some() || self.is_immediate() {
+            self.commit();
+        } else {
+            self.shared.store_all();
+        }
         lock(&self.shared.queue).closed = true;
         self.shared.work.notify_one();
-        let writer = lock(&self.writer).take();
-        if let Some(writer) = writer
-            && writer.thread().id() != std::thread::current().id()
-        {
+        if let Some(writer) = writer {
             let _ = writer.join();
+        }
+    }
+}
+
+/// An event that is in the queue.
+#[must_use = "somebody has to see to it that it is stored"]
+pub(crate) struct Enqueued {
+    /// How many there are.
+    length: usize,
+    /// Whether the writer sleeps.
+    wake: bool,
+}
+
+impl Enqueued {
+    /// Sees to it that it is stored.
+    pub(crate) fn see_to_it(self, journal: &Journal) {
+        let shared = &*journal.shared;
+        if self.length < BATCH && !self.wake {
+            return;
+        }
+        if !journal.is_immediate() {
+            if self.wake {
+                shared.work.notify_one();
+            }
+        } else if self.length >= MOST_IN_PLACE {
+            // Whoever stores may have finished its batch just before: when there are that many somebody has to.
+            let _storing = lock(&shared.storing);
+            shared.store_batch(Vec::new());
+        } else {
+            shared.store_in_place();
         }
     }
 }
@@ -481,39 +514,54 @@ impl Shared {
     /// Stores the queue, unless somebody else is at it.
     fn store_in_place(&self) {
         if let Ok(_storing) = self.storing.try_lock() {
-            self.store_batch(false);
+            self.store_batch(Vec::new());
         }
     }
 
     fn store_all(&self) {
         let storing = lock(&self.storing);
-        let looked_at = self.store_batch(true);
+        let (first_events, last_of_runs) = self.look_at_waiting_runs();
+        self.store_batch(first_events);
         drop(storing);
-        // With the last of a run go values of the user's.
-        if !looked_at.is_empty() {
-            panics::let_go(looked_at);
+        // With them go values of the user's.
+        if !last_of_runs.is_empty() {
+            panics::let_go(last_of_runs);
         }
     }
 
-    /// Stores what is in the queue, and what nobody knows yet of runs that wait, if that is asked for; the caller holds
-    /// `storing`. Gives back those runs, to be let go of without it.
-    fn store_batch(&self, of_waiting_runs: bool) -> Vec<Arc<Run>> {
+    /// What nobody knows yet of runs that wait, with those of them that nobody else refers to by now. This comes before the
+    /// queue is taken: a run of which the journal was given something meanwhile is in it.
+    fn look_at_waiting_runs(&self) -> (Vec<Event>, Vec<Run>) {
+        let waiting_runs = {
+            let mut queue = lock(&self.queue);
+            queue.tidy_at = 0;
+            std::mem::take(&mut queue.waiting_runs)
+        };
+        let (mut events, mut last_of_runs) = (Vec::new(), Vec::new());
+        for run in waiting_runs.iter().filter_map(Weak::upgrade) {
+            events.extend(run.take_first_event());
+            // The last reader of a result is to be its only owner.
+            last_of_runs.extend(Arc::into_inner(run));
+        }
+        (events, last_of_runs)
+    }
+
+    /// Stores the events and what is in the queue; the caller holds `storing`.
+    fn store_batch(&self, first_events: Vec<Event>) {
         let mut spare = std::mem::take(&mut *lock(&self.spare));
-        let (mut batch, waiting_runs, awaited, last) = {
+        let (mut batch, awaited, last) = {
             let mut queue = lock(&self.queue);
             self.weight.store(0, Ordering::Relaxed);
             queue.weight = 0;
             std::mem::swap(&mut queue.events, &mut spare);
-            let mut waiting_runs = Vec::new();
-            if of_waiting_runs {
-                std::mem::swap(&mut queue.waiting_runs, &mut waiting_runs);
-                queue.tidy_at = 0;
-            }
             let awaited = (std::mem::take(&mut queue.waiting) > 0).then(|| std::mem::take(&mut queue.awaited));
-            (spare, waiting_runs, awaited, queue.pushed)
+            // A run that began to wait after they were looked at is not part of this batch. Those of a backend in the process
+            // are looked at when somebody asks.
+            let is_all = self.backend.in_process() || queue.waiting_runs.is_empty();
+            let last = if is_all { queue.pushed } else { queue.before_waiting_runs };
+            (spare, awaited, last)
         };
-        let waiting_runs: Vec<_> = waiting_runs.iter().filter_map(Weak::upgrade).collect();
-        batch.extend(waiting_runs.iter().filter_map(|run| run.take_first_event()));
+        batch.splice(..0, first_events);
         // The next batch gathers while this one is stored.
         self.room.notify_waiters();
         let again = std::mem::take(&mut *lock(&self.again));
@@ -540,7 +588,6 @@ impl Shared {
         drop(lock(&self.queue));
         self.done.notify_all();
         self.fresh.settle(last);
-        waiting_runs
     }
 
     fn store(&self, batch: &mut Vec<Event>) -> Result<(), BackendError> {

@@ -458,6 +458,14 @@ impl Orchestrator {
     }
 }
 
+impl Drop for Inner {
+    /// Slots may be held for longer, in results or in statics: the thread that asks the store for them ends here.
+    fn drop(&mut self) {
+        self.journal.close();
+        self.limits.close();
+    }
+}
+
 impl Inner {
     /// What runs outside of flows share on that runtime.
     pub(crate) fn root_scope(self: &Arc<Self>, handle: Option<Handle>) -> Arc<Scope> {

@@ -528,9 +528,19 @@ impl Run {
 
     /// Gives the journal what happened since it was last given something.
     pub(crate) fn flush(&self) {
-        if let Some(event) = self.take_event() {
-            self.scope.orchestrator.journal.push(event);
+        if !self.visible {
+            return;
         }
+        let journal = &self.scope.orchestrator.journal;
+        let enqueued = {
+            let mut cell = lock(&self.cell);
+            if !cell.track.has_staged() {
+                return;
+            }
+            // Under the lock: whoever finds that the journal knows the run finds it there.
+            journal.enqueue(self.take_staged(&mut cell, None))
+        };
+        enqueued.see_to_it(journal);
     }
 
     /// Lets the journal learn what happened so far: a run of which it was given nothing is looked at when there is
@@ -546,22 +556,15 @@ impl Run {
         }
     }
 
-    /// What happened since the journal was last given something.
-    fn take_event(&self) -> Option<Event> {
-        let cell = self.visible.then(|| lock(&self.cell))?;
-        cell.track.has_staged().then(|| self.take_staged(cell, None))
-    }
-
     /// What happened so far, if the journal was not given anything: what comes later is the driver's to give.
     pub(crate) fn take_first_event(&self) -> Option<Event> {
-        let cell = lock(&self.cell);
-        cell.track.is_unknown().then(|| self.take_staged(cell, None))
+        let mut cell = lock(&self.cell);
+        cell.track.is_unknown().then(|| self.take_staged(&mut cell, None))
     }
 
-    fn take_staged(&self, mut cell: MutexGuard<'_, Cell>, further: Option<Transition>) -> Event {
+    fn take_staged(&self, cell: &mut Cell, further: Option<Transition>) -> Event {
         let (first_seq, transitions) = cell.track.take_staged(further);
         let cache = cell.looked.clone();
-        drop(cell);
         let run_count = self.run_count();
         Event::Run(RunEvent { run: self.info.clone(), first_seq, transitions, run_count, cache })
     }
@@ -570,10 +573,10 @@ impl Run {
     /// [`reveal`](Self::reveal)ed.
     pub(crate) fn propose_completed(&self) -> (Event, Transition) {
         let at = self.scope.orchestrator.clock.now();
-        let cell = lock(&self.cell);
+        let mut cell = lock(&self.cell);
         let at = at.max(cell.track.since().after(Duration::from_micros(1)));
         let transition = Transition { name: StateName::Completed, at, message: None };
-        (self.take_staged(cell, Some(transition.clone())), transition)
+        (self.take_staged(&mut cell, Some(transition.clone())), transition)
     }
 
     /// Enters a state that the journal knows already.
@@ -863,8 +866,10 @@ impl Run {
         }
         match &self.parent {
             Some(parent) if parent.flag(CLOSED) => {
-                self.raise(LEFT);
-                siblings.went();
+                // A cancellation may have ended it already.
+                if !self.raise(LEFT) {
+                    siblings.went();
+                }
                 parent.signal();
                 false
             }

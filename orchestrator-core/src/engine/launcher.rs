@@ -44,7 +44,7 @@ use crate::run::{Run, Wakes};
 use crate::sync::{self, AtomicBool, AtomicUsize, Mutex, MutexGuard};
 
 /// How many runs a starter polls before it makes room for other tasks of its worker.
-const SLICE: usize = 32;
+const SLICE: usize = 256;
 /// How long it polls before it does so.
 const SLICE_TIME: Duration = Duration::from_micros(200);
 /// As long as so many others wait for a worker, a starter that makes room need not come again.
@@ -80,7 +80,8 @@ sync::thread_local! {
 
 /// Tells those who waited for a run that has ended, which may launch others. No code of a body runs here.
 pub(super) fn after_the_body(wakes: Wakes) {
-    STARTER.with_borrow_mut(|starter| starter.goes_on = starter.launcher != 0);
+    // A body may itself see to the end of a run, on a runtime of its own.
+    STARTER.with_borrow_mut(|starter| starter.goes_on = starter.launcher != 0 && !panics::is_in_body());
     wakes.wake();
     STARTER.with_borrow_mut(|starter| starter.goes_on = false);
 }
@@ -236,9 +237,8 @@ impl Launcher {
             queue.push_front(launched);
             self.length.store(queue.len(), Ordering::Relaxed);
         }
-        if self.coming.fetch_add(1, Ordering::SeqCst) > 0 {
+        if self.coming.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             // Another one comes, and does this if it has to.
-            self.coming.fetch_sub(1, Ordering::SeqCst);
             return;
         }
         let starter = Starter { launcher: Some(Arc::clone(self)), counted: true };
@@ -248,7 +248,8 @@ impl Launcher {
                 () = run.scope.orchestrator.journal.room() => {}
                 () = launcher.stirred.notified() => launcher.put_cancelled_first(),
             }
-            drop((run, launcher));
+            // It may be the last of a run that was cancelled.
+            panics::let_go((run, launcher));
             starter.await;
         });
     }
@@ -283,9 +284,11 @@ impl Launcher {
         self.puts_off.store(true, Ordering::SeqCst);
     }
 
-    /// Wakes those who were put off.
-    fn wake_all(&self) {
-        let wake = |wakers: Vec<Waker>| {
+    /// Wakes those who were put off; says whether there were any.
+    fn wake_all(&self) -> bool {
+        let mut any = false;
+        let mut wake = |wakers: Vec<Waker>| {
+            any |= !wakers.is_empty();
             // They are code of others.
             wakers.into_iter().for_each(|waker| panics::contain("a waker", || waker.wake()));
         };
@@ -293,12 +296,22 @@ impl Launcher {
         if self.puts_off.load(Ordering::SeqCst) && self.puts_off.swap(false, Ordering::SeqCst) {
             wake(std::mem::take(&mut *self.put_off.lock().unwrap_or_else(PoisonError::into_inner)));
         }
+        any
+    }
+
+    /// Pushes whoever was woken out of the slot of this worker, from which no other takes it.
+    fn push_out(self: &Arc<Self>) {
+        if self.has_others {
+            self.send(false);
+        }
     }
 
     /// Polls one run after the other; says whether the starter is to go on when others have had their turn.
     fn start(self: &Arc<Self>, cx: &mut Context<'_>) -> bool {
-        // Another starter may be held up by a body.
-        self.wake_all();
+        // Another starter may be held up by a body, as this one may be.
+        if self.wake_all() {
+            self.push_out();
+        }
         let goes_on = self.poll_slice(cx);
         self.wake_all();
         goes_on
@@ -313,11 +326,10 @@ impl Launcher {
             let Some((Launched { run, call }, others)) = next else { return false };
             match STARTER.with_borrow(|starter| starter.to_wake.is_empty()) {
                 true => {}
-                false if others => self.put_off(),
+                false if others && self.has_others => self.put_off(),
                 false => {
                     self.wake_all();
-                    // Pushes whoever was woken out of the slot of this worker.
-                    self.send(false);
+                    self.push_out();
                     waiting = None;
                 }
             }

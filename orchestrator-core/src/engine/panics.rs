@@ -51,6 +51,11 @@ pub(crate) fn contain(what: &str, code: impl FnOnce()) {
     }
 }
 
+/// Whether this is called by code of the user's.
+pub(crate) fn is_in_body() -> bool {
+    IN_BODY.try_with(Cell::get).unwrap_or(0) > 0
+}
+
 /// Drops what may be the last of a value of the user's.
 pub(crate) fn let_go<T>(value: T) {
     contain("a destructor", || drop(value));

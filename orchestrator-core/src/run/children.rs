@@ -168,13 +168,18 @@ impl Children {
     pub(super) fn hand_over(run: &Arc<Run>, roots: &Self) -> Option<bool> {
         // It counts there before it may end there.
         roots.active.fetch_add(1, Ordering::SeqCst);
-        if !run.move_to_roots() {
+        let closed = {
+            let mut table = lock(&roots.table);
+            // Under the lock, so that it is always found in one of the two tables.
+            run.move_to_roots().then(|| {
+                table.enter(run);
+                table.closed
+            })
+        };
+        if closed.is_none() {
             roots.root_went();
-            return None;
         }
-        let mut table = lock(&roots.table);
-        table.enter(run);
-        Some(table.closed)
+        closed
     }
 
     pub(super) fn take_failures(&self) -> Vec<Arc<Run>> {
