@@ -135,7 +135,10 @@ impl Expansion<'_> {
                 &#p::Callable #types ::new(Self::DEF, |(#(#names,)*)| #attempt, (#(#encodings,)*), #codec) #more
             }
         };
-        let ty = quote!(&'static #p::Callable<#args, #succeeds>);
+        // What is wrong with the parameters as a whole is said at the function's name.
+        let name = generated(self.function.item.sig.ident.span());
+        let at_name = self.root.at(name);
+        let ty = quote_spanned!(name=> &'static #at_name::Callable<#args, #succeeds>);
         if self.function.is_generic() {
             let (impl_generics, _, clause) = generics.split_for_impl();
             quote!(#[inline] fn __function #impl_generics () -> #ty #clause { const #value })
