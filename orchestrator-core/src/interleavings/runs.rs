@@ -180,6 +180,33 @@ fn a_parent_ends_after_all_that_was_submitted_under_it() {
 }
 
 #[test]
+fn what_is_submitted_while_its_parent_ends_and_is_cancelled_counts_once() {
+    explore_runs(|_| async {
+        let given_away = Arc::new(std::sync::Mutex::new(None));
+        let slot = Arc::clone(&given_away);
+        let run = call(&TASK, &[], move || {
+            let slot = Arc::clone(&slot);
+            async move {
+                let aside = spawn(async { (waits_for_ever(),) }.in_current_run());
+                *slot.lock().expect("nobody panics with it") = Some(aside);
+                Ok(1)
+            }
+        });
+        let cancelled = run.clone();
+        let cancel = shuttle::thread::spawn(move || cancelled.cancel());
+        // It ends, and the orchestrator is shut down afterwards: a count that is wrong would keep one of them waiting.
+        let _ = run.await;
+        cancel.join().expect("it does not panic");
+        let aside = given_away.lock().expect("nobody panics with it").take();
+        if let Some(aside) = aside {
+            let (child,) = aside.await.expect("it does not panic");
+            child.cancel();
+            assert!(child.await.is_err());
+        }
+    });
+}
+
+#[test]
 fn joins_and_streams_miss_no_end() {
     explore_runs(|_| async {
         let runs = [task(), task(), task()];
