@@ -32,6 +32,57 @@ async fn open(folder: &Path) -> Orchestrator {
     Orchestrator::builder().home(folder).build().await.unwrap()
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_keeps_its_thread_from_the_start_is_in_the_file_as_running() {
+    type Channels = (std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>);
+    static CHANNELS: std::sync::Mutex<Option<Channels>> = std::sync::Mutex::new(None);
+
+    #[task(retries = 1)]
+    async fn busy() -> Result<u32, String> {
+        if RunContext::current().attempt() == 1 {
+            return Err("the first attempt fails".to_owned());
+        }
+        let (begun, over) = CHANNELS.lock().unwrap().take().expect("it is called once");
+        begun.send(()).unwrap();
+        over.recv().unwrap();
+        Ok(1)
+    }
+
+    #[task]
+    async fn after(n: u32) -> u32 {
+        n
+    }
+
+    #[flow]
+    async fn keeps_a_thread() -> Result<u32, TaskError> {
+        after(busy()).await
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let orchestrator = open(folder.path()).await;
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (end, over) = std::sync::mpsc::channel();
+    *CHANNELS.lock().unwrap() = Some((begun, over));
+    let run = orchestrator.scope(async { keeps_a_thread() }).await;
+    tokio::task::spawn_blocking(move || has_begun.recv().unwrap()).await.unwrap();
+    let file = SqliteBackend::open(folder.path().join("orchestrator.db")).unwrap();
+    let stored = || {
+        let runs = file.task_runs(run.run_id()).unwrap();
+        let mut states: Vec<_> = runs.into_iter().map(|run| (run.task_name, run.state.name)).collect();
+        states.sort_by(|(one, _), (other, _)| one.cmp(other));
+        states
+    };
+    let expected = [("after".to_owned(), "Pending".to_owned()), ("busy".to_owned(), "Retrying".to_owned())];
+    // The next batch is a few milliseconds away.
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while stored() != expected {
+        assert!(std::time::Instant::now() < patience, "{:?}", stored());
+        tokio::task::yield_now().await;
+    }
+    end.send(()).unwrap();
+    assert_eq!(run.await.unwrap(), 1);
+}
+
 /// Runs one of the tests below named `child_*` in a process of its own.
 fn child(name: &str, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());

@@ -399,6 +399,9 @@ impl Course {
         if run.is_flow() {
             // The history has a flow run before it has anything that is part of it.
             run.flush();
+        } else if !run.scope.orchestrator.journal.is_immediate() {
+            // Its body may take its time before it awaits anything, and the process may be killed meanwhile.
+            run.flush_later();
         }
         if run.is_flow() && run.visible {
             run.scope.calls.start_over();
