@@ -15,6 +15,8 @@ use crate::orchestrator::Inner;
 use crate::pause::Pauses;
 use crate::persist::{self, Calls, KeptBefore};
 
+// Aligned, so that what runs read in it does not share a cache line with the count of those who refer to it, which each run changes.
+#[repr(align(128))]
 pub(crate) struct Scope {
     pub(crate) orchestrator: Arc<Inner>,
     /// The way into the runtime that the runs are driven on; `None` where a call was made outside of any.

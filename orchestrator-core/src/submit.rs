@@ -420,6 +420,9 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call
         launch(&run);
     } else {
         run.flush_later();
+        if let Some(launcher) = &run.scope.launcher {
+            launcher.goes_on();
+        }
     }
     run
 }

@@ -33,6 +33,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::CachePadded;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -117,15 +118,12 @@ pub(crate) struct Launcher {
     handle: Handle,
     /// Whether others launch runs while a starter is at work.
     has_others: bool,
-    queue: Mutex<VecDeque<Launched>>,
-    /// How many runs are in the queue, for a look without the lock.
-    length: AtomicUsize,
-    /// How many starters have not begun that any worker may take.
-    coming: AtomicUsize,
-    /// How many others have not begun.
-    alone: AtomicUsize,
-    /// How many starters look for another run.
-    lingering: AtomicUsize,
+    /// What was launched last.
+    launched: CachePadded<Inbox>,
+    /// What was launched before that: starters take from here, and all that was launched meanwhile when it is empty. So those who
+    /// launch and those who start seldom want the same lock.
+    next: CachePadded<Mutex<VecDeque<Launched>>>,
+    starters: CachePadded<Starters>,
     /// Tasks that a starter has put off waking.
     put_off: Mutex<Vec<Waker>>,
     /// Whether there are any.
@@ -139,17 +137,57 @@ struct Launched {
     call: Box<dyn Call>,
 }
 
+#[derive(Default)]
+struct Inbox {
+    queue: Mutex<VecDeque<Launched>>,
+    /// How many runs are in it, for a look without the lock.
+    length: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Starters {
+    /// How many have not begun that any worker may take.
+    coming: AtomicUsize,
+    /// How many others have not begun.
+    alone: AtomicUsize,
+    /// How many look for another run.
+    lingering: AtomicUsize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inbox {
+    /// Puts a run at the end; says how many there are.
+    fn push(&self, launched: Launched) -> usize {
+        let mut queue = lock(&self.queue);
+        queue.push_back(launched);
+        self.length.store(queue.len(), Ordering::Relaxed);
+        queue.len()
+    }
+
+    /// Takes all out, into a queue that is empty.
+    fn empty_into(&self, other: &mut VecDeque<Launched>) {
+        let mut queue = lock(&self.queue);
+        std::mem::swap(&mut *queue, other);
+        self.length.store(0, Ordering::Relaxed);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.length.load(Ordering::SeqCst) == 0
+    }
+}
+
 impl Launcher {
     pub(crate) fn new(handle: Handle) -> Arc<Self> {
         let has_others = handle.metrics().num_workers() > 1;
         Arc::new(Self {
             handle,
             has_others,
-            queue: Mutex::default(),
-            length: AtomicUsize::new(0),
-            coming: AtomicUsize::new(0),
-            alone: AtomicUsize::new(0),
-            lingering: AtomicUsize::new(0),
+            launched: CachePadded::default(),
+            next: CachePadded::default(),
+            starters: CachePadded::default(),
             put_off: Mutex::default(),
             puts_off: AtomicBool::new(false),
             stirred: Notify::new(),
@@ -160,31 +198,32 @@ impl Launcher {
         &self.handle
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Launched>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Gives a run to the runtime.
     pub(super) fn launch(self: &Arc<Self>, run: Arc<Run>, call: Box<dyn Call>) {
         let is_cancelled = run.is_cancelled();
-        let waiting = {
-            let mut queue = self.queue();
-            queue.push_back(Launched { run, call });
-            self.length.store(queue.len(), Ordering::Relaxed);
-            queue.len()
-        };
+        let waiting = self.launched.push(Launched { run, call });
         // One run is for the starter of this thread, if that looks into the queue next.
         let is_next = STARTER.with_borrow(|starter| starter.goes_on && starter.launcher == self.address());
         let waiting = if is_next { waiting - 1 } else { waiting };
         // A starter counts itself down before it looks into the queue: either it is seen here, or it sees the run.
+        let Starters { coming, alone, lingering } = &*self.starters;
         match waiting {
             0 => {}
-            _ if self.lingering.load(Ordering::SeqCst) > 0 || self.coming.load(Ordering::SeqCst) > 0 => {}
-            1 if self.alone.load(Ordering::SeqCst) == 0 => self.send(false),
+            _ if lingering.load(Ordering::SeqCst) > 0 || coming.load(Ordering::SeqCst) > 0 => {}
+            1 if alone.load(Ordering::SeqCst) == 0 => self.send(false),
             _ => self.send_for_starter(),
         }
         if is_cancelled {
             self.stir();
+        }
+    }
+
+    /// Says that a body goes on with calls whose runs wait for others: those must not wait for the slot of its worker.
+    pub(crate) fn goes_on(self: &Arc<Self>) {
+        let Starters { coming, alone, lingering } = &*self.starters;
+        let is_kept = self.has_others && alone.load(Ordering::SeqCst) > 0;
+        if is_kept && coming.load(Ordering::SeqCst) == 0 && lingering.load(Ordering::SeqCst) == 0 {
+            self.send_for_starter();
         }
     }
 
@@ -209,18 +248,23 @@ impl Launcher {
     }
 
     /// Of starters that have not begun.
-    const fn count(&self, counted: bool) -> &AtomicUsize {
-        if counted { &self.coming } else { &self.alone }
+    fn count(&self, counted: bool) -> &AtomicUsize {
+        if counted { &self.starters.coming } else { &self.starters.alone }
+    }
+
+    /// Takes the next run out of the queue; says whether there are others.
+    fn take(&self) -> Option<(Launched, bool)> {
+        let mut queue = lock(&self.next);
+        if queue.is_empty() {
+            self.launched.empty_into(&mut queue);
+        }
+        let next = queue.pop_front()?;
+        Some((next, !queue.is_empty() || !self.launched.is_empty()))
     }
 
     /// The next run that may begin, and whether there are others.
     fn next(self: &Arc<Self>) -> Option<(Launched, bool)> {
-        let (next, others) = {
-            let mut queue = self.queue();
-            let next = queue.pop_front()?;
-            self.length.store(queue.len(), Ordering::Relaxed);
-            (next, !queue.is_empty())
-        };
+        let (next, others) = self.take()?;
         let run = &next.run;
         if !run.scope.orchestrator.journal.has_room() && !run.is_cancelled() {
             self.put_back(next);
@@ -232,12 +276,8 @@ impl Launcher {
     /// Leaves a run in the queue until the store has room for what comes of it: a starter is on its way that begins then.
     fn put_back(self: &Arc<Self>, launched: Launched) {
         let run = Arc::clone(&launched.run);
-        {
-            let mut queue = self.queue();
-            queue.push_front(launched);
-            self.length.store(queue.len(), Ordering::Relaxed);
-        }
-        if self.coming.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        lock(&self.next).push_front(launched);
+        if self.starters.coming.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             // Another one comes, and does this if it has to.
             return;
         }
@@ -255,11 +295,16 @@ impl Launcher {
     }
 
     fn put_cancelled_first(&self) {
-        let mut queue = self.queue();
-        let is_cancelled = |launched: &Launched| launched.run.is_cancelled();
-        let (cancelled, others): (VecDeque<_>, VecDeque<_>) = queue.drain(..).partition(is_cancelled);
-        queue.extend(cancelled);
-        queue.extend(others);
+        let mut queue = lock(&self.next);
+        let mut meanwhile = VecDeque::new();
+        self.launched.empty_into(&mut meanwhile);
+        let all = queue.drain(..).chain(meanwhile);
+        let (cancelled, others): (VecDeque<_>, VecDeque<_>) = all.partition(|launched| launched.run.is_cancelled());
+        queue.extend(cancelled.into_iter().chain(others));
+    }
+
+    fn has_runs(&self) -> bool {
+        !lock(&self.next).is_empty() || !self.launched.is_empty()
     }
 
     /// The next run, if one comes soon.
@@ -267,12 +312,13 @@ impl Launcher {
         if !self.has_others {
             return None;
         }
-        self.lingering.fetch_add(1, Ordering::SeqCst);
+        let lingering = &self.starters.lingering;
+        lingering.fetch_add(1, Ordering::SeqCst);
         let mut looks = 0..LINGER;
-        while looks.next().is_some() && self.length.load(Ordering::Relaxed) == 0 {
+        while looks.next().is_some() && self.launched.length.load(Ordering::Relaxed) == 0 {
             std::hint::spin_loop();
         }
-        self.lingering.fetch_sub(1, Ordering::SeqCst);
+        lingering.fetch_sub(1, Ordering::SeqCst);
         // Who launched a run until now counts on this look.
         self.next()
     }
@@ -334,7 +380,7 @@ impl Launcher {
                 }
             }
             // One that has not begun looks at those who were put off, too.
-            if others && self.coming.load(Ordering::SeqCst) == 0 {
+            if others && self.starters.coming.load(Ordering::SeqCst) == 0 {
                 self.send_for_starter();
             }
             let mut driver = Driver::new(run, call);
@@ -362,7 +408,7 @@ impl Launcher {
                 None => began.elapsed() > SLICE_TIME,
             };
             if is_over || woke || waited_long() || is_long() || !tokio::task::coop::has_budget_remaining() {
-                return self.coming.load(Ordering::SeqCst) < SPARE && self.length.load(Ordering::SeqCst) > 0;
+                return self.starters.coming.load(Ordering::SeqCst) < SPARE && self.has_runs();
             }
         }
         unreachable!("a slice has an end")
@@ -413,7 +459,7 @@ impl Future for Starter {
             return Poll::Ready(());
         }
         // A task that wakes itself while it is polled goes to the end of the queue.
-        launcher.coming.fetch_add(1, Ordering::SeqCst);
+        launcher.starters.coming.fetch_add(1, Ordering::SeqCst);
         (self.launcher, self.counted) = (Some(launcher), true);
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -425,7 +471,7 @@ impl Drop for Starter {
     fn drop(&mut self) {
         let Some(launcher) = self.begin() else { return };
         loop {
-            let Some(Launched { run, call }) = launcher.queue().pop_front() else { return };
+            let Some((Launched { run, call }, _)) = launcher.take() else { return };
             panics::let_go(Driver::new(run, call));
         }
     }

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use crossbeam_utils::CachePadded;
+
 use super::{ENTERED, LEFT, Run, lock};
 use crate::engine::panics;
 use crate::orchestrator::Inner;
@@ -14,9 +16,11 @@ use crate::sync::{AtomicBool, AtomicUsize, Mutex, Notify};
 /// keeps no run: what drives a run, or waits with it, does.
 #[derive(Default)]
 pub(crate) struct Children {
-    /// How many have not ended, with what else has to come to an end, such as the rollback of a transaction; and `AWAITED`.
-    active: AtomicUsize,
+    /// How many were entered, with what else has to come to an end, such as the rollback of a transaction.
+    entered: AtomicUsize,
     table: Mutex<Table>,
+    /// How many of these have ended; and `AWAITED`. Apart from what those write who enter runs at the same time.
+    gone: CachePadded<AtomicUsize>,
     pub(crate) idle: Notify,
     any_failed: AtomicBool,
     /// The run whose children these are has ended: nobody looks at failures any more.
@@ -27,6 +31,8 @@ pub(crate) struct Children {
 const AWAITED: usize = 1 << (usize::BITS - 1);
 /// A table that is shorter is never tidied up.
 const SHORT: usize = 64;
+/// After so many ends somebody looks whether those that have ended are most of the table.
+const BETWEEN_TIDYING: usize = 1024;
 
 #[derive(Default)]
 struct Table {
@@ -66,12 +72,12 @@ pub(crate) enum Hold {
 
 impl Hold {
     pub(crate) fn on_run(run: &Arc<Run>) -> Self {
-        run.children().active.fetch_add(1, Ordering::SeqCst);
+        run.children().comes();
         Self::Run(Arc::clone(run))
     }
 
     pub(crate) fn on_orchestrator(orchestrator: &Arc<Inner>) -> Self {
-        orchestrator.roots.active.fetch_add(1, Ordering::SeqCst);
+        orchestrator.roots.comes();
         Self::Orchestrator(Arc::clone(orchestrator))
     }
 }
@@ -100,26 +106,31 @@ impl Children {
         }
         // Before anybody else can see the run: a cancellation may end it as soon as the lock is free.
         run.raise(ENTERED);
-        self.active.fetch_add(1, Ordering::SeqCst);
+        self.comes();
         table.enter(run);
         true
     }
 
+    /// One more that has to come to an end.
+    fn comes(&self) {
+        self.entered.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// One fewer; says whether it was the last one and somebody waits for it.
     pub(super) fn went(&self) -> bool {
-        let before = self.active.fetch_sub(1, Ordering::SeqCst);
-        let left = (before & !AWAITED) - 1;
-        // Now and then, as they become fewer.
-        if left.is_power_of_two() {
-            self.tidy_up(left);
+        let before = self.gone.fetch_add(1, Ordering::SeqCst);
+        let gone = (before & !AWAITED) + 1;
+        if gone.is_multiple_of(BETWEEN_TIDYING) {
+            self.tidy_up(self.entered.load(Ordering::SeqCst).saturating_sub(gone));
         }
-        before == AWAITED | 1
+        // Each end was counted after its beginning: whoever counts the last end sees all of them.
+        before & AWAITED != 0 && self.entered.load(Ordering::SeqCst) == gone
     }
 
     /// Lets go of those that have ended if they are most of the table.
     fn tidy_up(&self, left: usize) {
         let mut table = lock(&self.table);
-        if table.runs.len() > 4 * left + 1024 {
+        if table.runs.len() > 4 * left + BETWEEN_TIDYING {
             table.tidy();
         }
     }
@@ -167,7 +178,7 @@ impl Children {
     /// Moves an active run to the roots; says whether these are shut down already. `None`: it is not here any more.
     pub(super) fn hand_over(run: &Arc<Run>, roots: &Self) -> Option<bool> {
         // It counts there before it may end there.
-        roots.active.fetch_add(1, Ordering::SeqCst);
+        roots.comes();
         let closed = {
             let mut table = lock(&roots.table);
             // Under the lock, so that it is always found in one of the two tables.
@@ -217,11 +228,14 @@ impl Children {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.active.load(Ordering::SeqCst) & !AWAITED == 0
+        // In this order: those that are entered meanwhile must not stand in for others that have not ended.
+        let gone = self.gone.load(Ordering::SeqCst) & !AWAITED;
+        self.entered.load(Ordering::SeqCst) == gone
     }
 
     /// Whether none is active; from now on somebody is told of the end of the last one.
     pub(super) fn await_idle(&self) -> bool {
-        self.active.fetch_or(AWAITED, Ordering::SeqCst) & !AWAITED == 0
+        let gone = self.gone.fetch_or(AWAITED, Ordering::SeqCst) & !AWAITED;
+        self.entered.load(Ordering::SeqCst) == gone
     }
 }
