@@ -206,13 +206,18 @@ impl Journal {
     /// Takes events that a run waits for: the backend takes them all at once, or loses them. The writer does not let
     /// them linger; those that come while it writes are the next batch. Without any, it is those before that are waited for.
     pub(crate) fn push_awaited(&self, events: impl IntoIterator<Item = Event>) -> Awaited {
+        self.enqueue_awaited(events).see_to_it(self)
+    }
+
+    /// The same, for those who hold a lock.
+    pub(crate) fn enqueue_awaited(&self, events: impl IntoIterator<Item = Event>) -> EnqueuedAwaited {
         let shared = &self.shared;
         let mut queue = lock(&shared.queue);
         if queue.closed {
             drop(queue);
             let fate = Arc::<Fate>::default();
             fate.settle(Err("the orchestrator was shut down".into()));
-            return Awaited { fate, place: None };
+            return EnqueuedAwaited { fate, wake: false, runtime: None };
         }
         let before = queue.events.len();
         queue.events.extend(events);
@@ -227,15 +232,7 @@ impl Journal {
         let runtime = Handle::try_current().ok().filter(|_| !queue.held);
         let runtime = runtime.filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::CurrentThread);
         queue.held |= runtime.is_some();
-        drop(queue);
-        if wake {
-            shared.work.notify_one();
-        }
-        if let Some(runtime) = runtime {
-            let shared = Arc::clone(shared);
-            runtime.spawn_blocking(move || shared.hold());
-        }
-        Awaited { fate, place: None }
+        EnqueuedAwaited { fate, wake, runtime }
     }
 
     /// Takes a run that waits for others, whose first state is to be known when the next batch is stored.
@@ -389,6 +386,32 @@ impl Enqueued {
         } else {
             shared.store_in_place();
         }
+    }
+}
+
+/// Events that are in the queue, and that somebody waits for.
+#[must_use = "somebody has to see to it that they are stored"]
+pub(crate) struct EnqueuedAwaited {
+    fate: Arc<Fate>,
+    /// Whether the writer sleeps.
+    wake: bool,
+    /// Where the clock is to stand still meanwhile.
+    runtime: Option<Handle>,
+}
+
+impl EnqueuedAwaited {
+    /// Sees to it that they are stored.
+    pub(crate) fn see_to_it(self, journal: &Journal) -> Awaited {
+        let Self { fate, wake, runtime } = self;
+        let shared = &journal.shared;
+        if wake {
+            shared.work.notify_one();
+        }
+        if let Some(runtime) = runtime {
+            let shared = Arc::clone(shared);
+            runtime.spawn_blocking(move || shared.hold());
+        }
+        Awaited { fate, place: None }
     }
 }
 

@@ -32,6 +32,7 @@ mod observe;
 mod narrate;
 mod terminal;
 mod orchestrator;
+mod active;
 mod explain;
 mod search;
 mod builder;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::active::About;
 use crate::backend::memory::MemoryBackend;
 use crate::backend::record::{FlowRun, FlowRunQuery, LogLine, Process, SharedList, TaskRun};
 use crate::backend::{BackendError, StateBackend};
@@ -26,7 +27,7 @@ use crate::recovery::{self, Recovery};
 use crate::results::{Results, Sweeper};
 use crate::retention::Retention;
 use crate::retention::upkeep::Upkeep;
-use crate::run::{Children, Run, Stop};
+use crate::run::{Children, Stop};
 use crate::scope::{Counts, Scope};
 use crate::state::{State, StateName};
 use crate::testing::Kit;
@@ -256,13 +257,42 @@ impl Orchestrator {
         self.inner.journal.lost().0
     }
 
-    /// Asks the backend, which knows all that happened so far.
+    /// Asks the backend, which knows all that happened so far, but for what active runs have not told.
     pub(crate) async fn ask<R: Send + 'static>(
         &self,
         question: impl FnOnce(&dyn StateBackend, &Inner) -> Result<R, BackendError> + Send + 'static,
     ) -> Result<R, Error> {
+        self.ask_about(About::Nothing, question).await
+    }
+
+    /// Asks the backend about one run. Only if the answer is not that of a run which is over, what the run itself
+    /// has to tell is looked for.
+    async fn ask_about_run<R: Send + 'static>(
+        &self,
+        id: RunId,
+        question: impl Fn(&dyn StateBackend) -> Result<R, BackendError> + Send + 'static,
+        is_over: fn(&R) -> bool,
+    ) -> Result<R, Error> {
+        let ask = move |backend: &dyn StateBackend, inner: &Inner| {
+            let answer = question(backend)?;
+            if is_over(&answer) || !inner.tell_of(About::Run(id)) {
+                return Ok(answer);
+            }
+            inner.journal.commit();
+            question(backend)
+        };
+        self.ask(ask).await
+    }
+
+    /// Asks the backend, which knows all that happened so far, also to the active runs that the question is about.
+    pub(crate) async fn ask_about<R: Send + 'static>(
+        &self,
+        about: About,
+        question: impl FnOnce(&dyn StateBackend, &Inner) -> Result<R, BackendError> + Send + 'static,
+    ) -> Result<R, Error> {
         let inner = Arc::clone(&self.inner);
         let answer = move || {
+            inner.tell_of(about);
             inner.journal.commit();
             let answer = question(&*inner.backend, &inner);
             if let Some(keeper) = &inner.keeper {
@@ -284,7 +314,8 @@ impl Orchestrator {
     ///
     /// If there is none, or if the backend cannot be read.
     pub async fn flow_run(&self, id: FlowRunId) -> Result<FlowRun, Error> {
-        let found = self.ask(move |backend, _| backend.flow_run(id)).await?;
+        let is_over = |found: &Option<FlowRun>| found.as_ref().is_some_and(|run| run.state.is_terminal());
+        let found = self.ask_about_run(id.into(), move |backend| backend.flow_run(id), is_over).await?;
         found.ok_or_else(|| Error::new(ErrorKind::NotFound(format!("there is no flow run {id}"))))
     }
 
@@ -295,7 +326,7 @@ impl Orchestrator {
     /// If the backend cannot be read.
     pub async fn flow_runs(&self, query: &FlowRunQuery) -> Result<Vec<FlowRun>, Error> {
         let query = query.clone();
-        self.ask(move |backend, inner| backend.flow_runs(&query, inner.clock.now())).await
+        self.ask_about(About::FlowRuns, move |backend, inner| backend.flow_runs(&query, inner.clock.now())).await
     }
 
     /// The task runs that belong to a flow run, in the order of their submission.
@@ -304,7 +335,7 @@ impl Orchestrator {
     ///
     /// If the backend cannot be read.
     pub async fn task_runs(&self, flow_run_id: FlowRunId) -> Result<Vec<TaskRun>, Error> {
-        self.ask(move |backend, _| backend.task_runs(flow_run_id)).await
+        self.ask_about(About::TaskRuns(Some(flow_run_id)), move |backend, _| backend.task_runs(flow_run_id)).await
     }
 
     /// The task run of that id.
@@ -313,7 +344,8 @@ impl Orchestrator {
     ///
     /// If there is none, or if the backend cannot be read.
     pub async fn task_run(&self, id: TaskRunId) -> Result<TaskRun, Error> {
-        let found = self.ask(move |backend, _| backend.task_run(id)).await?;
+        let is_over = |found: &Option<TaskRun>| found.as_ref().is_some_and(|run| run.state.is_terminal());
+        let found = self.ask_about_run(id.into(), move |backend| backend.task_run(id), is_over).await?;
         found.ok_or_else(|| Error::new(ErrorKind::NotFound(format!("there is no task run {id}"))))
     }
 
@@ -324,7 +356,8 @@ impl Orchestrator {
     /// If there is no such run, or if the backend cannot be read.
     pub async fn states(&self, run_id: impl Into<RunId>) -> Result<Vec<State>, Error> {
         let id = run_id.into();
-        let states = self.ask(move |backend, _| backend.states(id)).await?;
+        let is_over = |states: &Vec<State>| states.last().is_some_and(State::is_terminal);
+        let states = self.ask_about_run(id, move |backend| backend.states(id), is_over).await?;
         if states.is_empty() {
             return Err(Error::new(ErrorKind::NotFound(format!("there is no run {id}"))));
         }
@@ -535,17 +568,5 @@ impl Inner {
         for run in self.roots.active().iter().filter(|run| !self.recovery.interrupts(run)) {
             run.cancel(by);
         }
-    }
-
-    /// An active run of this process.
-    pub(crate) fn active_run(&self, id: RunId) -> Option<Arc<Run>> {
-        let mut reached = self.roots.active();
-        while let Some(run) = reached.pop() {
-            if run.id() == id {
-                return Some(run);
-            }
-            reached.extend(run.active_children());
-        }
-        None
     }
 }

@@ -23,8 +23,10 @@ use crate::engine::panics;
 use crate::engine::rules;
 use crate::error::{Cause, FailedRun, FailureKind, TaskError};
 use crate::id::{RunId, TaskRunId};
+use crate::journal::Awaited;
 use crate::observe::{Observed, Observer};
 use crate::options::{Effective, Overrides};
+use crate::orchestrator::Inner;
 use crate::persist::Identified;
 use crate::scope::Scope;
 use crate::state::{State, StateName, Transition};
@@ -569,14 +571,19 @@ impl Run {
         Event::Run(RunEvent { run: self.info.clone(), first_seq, transitions, run_count, cache })
     }
 
-    /// The event that says that the run completed, while the run itself does not say so before it is
-    /// [`reveal`](Self::reveal)ed.
-    pub(crate) fn propose_completed(&self) -> (Event, Transition) {
-        let at = self.scope.orchestrator.clock.now();
+    /// Gives the journal the result of the run, and the event that says that it completed, while the run itself does not
+    /// say so before that is [`reveal`](Self::reveal)ed.
+    pub(crate) fn send_completed(&self, result: Event) -> (Awaited, Transition) {
+        let Inner { clock, journal, .. } = &*self.scope.orchestrator;
+        let at = clock.now();
         let mut cell = lock(&self.cell);
         let at = at.max(cell.track.since().after(Duration::from_micros(1)));
         let transition = Transition { name: StateName::Completed, at, message: None };
-        (self.take_staged(&mut cell, Some(transition.clone())), transition)
+        let completed = self.take_staged(&mut cell, Some(transition.clone()));
+        // Under the lock: whoever finds that the journal knows the run finds it there.
+        let enqueued = journal.enqueue_awaited([result, completed]);
+        drop(cell);
+        (enqueued.see_to_it(journal), transition)
     }
 
     /// Enters a state that the journal knows already.

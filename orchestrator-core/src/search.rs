@@ -1,5 +1,6 @@
 //! Questions about many runs, and about the cache.
 
+use crate::active::About;
 use crate::backend::record::{CacheEntry, CacheKey, CacheQuery, LogLine, TaskRun, TaskRunQuery};
 use crate::error::Error;
 use crate::id::{FlowRunId, RunId};
@@ -15,7 +16,7 @@ impl Orchestrator {
     /// If the backend cannot be read.
     pub async fn runs_called(&self, text: &str, at_most: usize) -> Result<Vec<RunId>, Error> {
         let text = text.to_owned();
-        self.ask(move |backend, _| backend.runs_called(&text, at_most)).await
+        self.ask_about(About::AllRuns, move |backend, _| backend.runs_called(&text, at_most)).await
     }
 
     /// The task runs that match, newest first.
@@ -36,7 +37,8 @@ impl Orchestrator {
     /// If the backend cannot be read.
     pub async fn find_task_runs(&self, query: &TaskRunQuery) -> Result<Vec<TaskRun>, Error> {
         let query = query.clone();
-        self.ask(move |backend, inner| backend.find_task_runs(&query, inner.clock.now())).await
+        let about = About::TaskRuns(query.flow_run());
+        self.ask_about(about, move |backend, inner| backend.find_task_runs(&query, inner.clock.now())).await
     }
 
     /// How many task runs that belong to a flow run are in each state; states that none is in are left out.
@@ -45,7 +47,8 @@ impl Orchestrator {
     ///
     /// If the backend cannot be read.
     pub async fn count_task_runs(&self, flow_run_id: FlowRunId) -> Result<Vec<(StateName, u64)>, Error> {
-        self.ask(move |backend, _| backend.count_task_runs(flow_run_id)).await
+        let about = About::TaskRuns(Some(flow_run_id));
+        self.ask_about(about, move |backend, _| backend.count_task_runs(flow_run_id)).await
     }
 
     /// The log lines that were stored after the one of that number, each with its number: of a task run its own, of a

@@ -39,6 +39,7 @@ mod pause;
 mod persist;
 mod power;
 mod process;
+mod questions;
 mod random;
 mod registry;
 mod results;

@@ -26,11 +26,11 @@ pub(crate) async fn complete(run: &Arc<Run>, end: &mut End, outcome: &mut Option
         }
         Ok(event) => {
             let object = event.object().map(str::to_owned);
-            let (completed, transition) = run.propose_completed();
+            let (sent, transition) = run.send_completed(event);
             propose(run, transition);
             // From here on the run has completed, whatever becomes of its driver.
             *outcome = Some(Ok(Arc::clone(&value)));
-            let stored = orchestrator.journal.push_awaited([event, completed]).await;
+            let stored = sent.await;
             if let (Err(_), Some(object)) = (&stored, object) {
                 Box::pin(orchestrator.results.let_go(&object)).await;
             }
@@ -71,10 +71,10 @@ pub(crate) fn send(run: &Run, end: &End, outcome: &mut Option<Outcome>) -> Optio
     let encoded =
         panics::catch(|| end.codec?.encode_up_to(&**value, orchestrator.results.inline_up_to).ok()?).ok()??;
     let event = record(run, created, *blake3::hash(&encoded.bytes).as_bytes(), CachedValue::Encoded(encoded))?;
-    let (completed, transition) = run.propose_completed();
+    let (sent, transition) = run.send_completed(event);
     propose(run, transition);
     *outcome = Some(Ok(Arc::clone(value)));
-    Some(orchestrator.journal.push_awaited([event, completed]))
+    Some(sent)
 }
 
 /// What follows when the store has what was sent, or has lost it.

@@ -1,5 +1,6 @@
 //! The runs that a run has started.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
@@ -25,6 +26,8 @@ pub(crate) struct Children {
     any_failed: AtomicBool,
     /// The run whose children these are has ended: nobody looks at failures any more.
     ended: AtomicBool,
+    /// How many runs were moved here from other tables.
+    pub(crate) handed_over: AtomicUsize,
 }
 
 /// Somebody is told when the last one ends.
@@ -33,6 +36,8 @@ const AWAITED: usize = 1 << (usize::BITS - 1);
 const SHORT: usize = 64;
 /// After so many ends somebody looks whether those that have ended are most of the table.
 const BETWEEN_TIDYING: usize = 1024;
+/// So many are taken out of a table at a time, by those who go through all: others may enter in between.
+const AT_A_TIME: usize = 1024;
 
 #[derive(Default)]
 struct Table {
@@ -184,6 +189,8 @@ impl Children {
             // Under the lock, so that it is always found in one of the two tables.
             run.move_to_roots().then(|| {
                 table.enter(run);
+                // While it stands in both: whoever looks at the number afterwards finds it here.
+                roots.handed_over.fetch_add(1, Ordering::SeqCst);
                 table.closed
             })
         };
@@ -215,6 +222,32 @@ impl Children {
             panics::let_go(ended);
         }
         active
+    }
+
+    /// Shows the runs that have not ended, a few at a time, until one is the last that is wanted. Those that come meanwhile
+    /// are not shown; some may have become roots. The lock is not held while one is shown.
+    pub(crate) fn each(&self, show: &mut dyn FnMut(Arc<Run>) -> ControlFlow<()>) -> ControlFlow<()> {
+        let mut left = usize::MAX;
+        while left > 0 {
+            let some: Vec<Arc<Run>> = {
+                let table = lock(&self.table);
+                // From the end: those that were not shown can only move towards the beginning.
+                let end = left.min(table.runs.len());
+                left = end.saturating_sub(AT_A_TIME);
+                table.runs[left..end].iter().filter_map(Weak::upgrade).collect()
+            };
+            let mut shown = ControlFlow::Continue(());
+            for run in some {
+                if shown.is_break() || run.flag(LEFT) {
+                    // This may be the last of its result.
+                    panics::let_go(run);
+                } else {
+                    shown = show(run);
+                }
+            }
+            shown?;
+        }
+        ControlFlow::Continue(())
     }
 
     /// Refuses new runs from now on.
