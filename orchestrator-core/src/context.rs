@@ -67,7 +67,7 @@ impl Place {
     }
 
     pub(crate) fn inner(&self) -> Option<&Arc<Inner>> {
-        self.run.as_ref().map(|run| &run.scope.orchestrator).or(self.orchestrator.as_ref())
+        self.run.as_ref().map(|run| &run.scope().orchestrator).or(self.orchestrator.as_ref())
     }
 }
 
@@ -105,7 +105,7 @@ pub(crate) fn current_run_label() -> Option<(&'static str, String)> {
 pub(crate) fn record_log(level: &'static str, target: &str, message: String) {
     with_run(|run| {
         let Some(run) = run else { return };
-        let orchestrator = &run.scope.orchestrator;
+        let orchestrator = &run.scope().orchestrator;
         let record =
             LogRecord { run: run.id(), at: orchestrator.clock.now(), level, target: target.to_owned(), message };
         orchestrator.journal.push(Event::Log(record));
@@ -188,7 +188,7 @@ impl RunContext {
     /// The parameters of the flow run, as recorded; null outside of a flow.
     #[must_use]
     pub fn parameters(&self) -> serde_json::Value {
-        let scope = self.run.as_ref().map(|run| &run.scope);
+        let scope = self.run.as_ref().map(|run| run.scope());
         scope.and_then(|scope| scope.parameters.get().cloned()).unwrap_or_default()
     }
 

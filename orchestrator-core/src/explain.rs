@@ -293,7 +293,7 @@ fn why(run: &Arc<Run>, state: &State) -> Why {
         Waits::Pause => return run.parent.as_ref().and_then(paused).unwrap_or(Why::Starting),
         Waits::Retry(at) => return Why::RetryAt { at: at.to_datetime(), attempt: run.run_count() + 1 },
         Waits::FlowCapacity => {
-            if let (Some((_, at_most)), Some(flow)) = (&run.scope.capacity, &run.parent) {
+            if let (Some((_, at_most)), Some(flow)) = (&run.scope().capacity, &run.parent) {
                 return Why::FlowCapacity { flow: RunRef::of(flow), at_most: *at_most };
             }
         }
@@ -308,12 +308,12 @@ fn why(run: &Arc<Run>, state: &State) -> Why {
         }
         Waits::Children => return Why::Children(refs(run.active_children())),
     }
-    let slots = run.scope.orchestrator.limits.waits_of(run);
+    let slots = run.scope().orchestrator.limits.waits_of(run);
     match state.kind {
         StateType::Running => Why::Running { since: state.timestamp, attempt: run.run_count(), slots },
         _ if !slots.is_empty() => Why::Slots(slots),
         StateType::Paused => paused(run).unwrap_or(Why::Starting),
-        StateType::Pending if !run.scope.orchestrator.journal.has_room() => Why::Journal,
+        StateType::Pending if !run.scope().orchestrator.journal.has_room() => Why::Journal,
         StateType::Scheduled
         | StateType::Pending
         | StateType::Cancelling
@@ -326,7 +326,7 @@ fn why(run: &Arc<Run>, state: &State) -> Why {
 
 /// The pause of the flow run that a run is, or is part of.
 fn paused(run: &Arc<Run>) -> Option<Why> {
-    let pause = run.scope.pauses.next()?;
+    let pause = run.scope().pauses.next()?;
     let flow = run.lineage().find(|run| run.is_flow() && run.visible)?;
     Some(Why::Paused { flow: RunRef::of(flow), pause: Pause::clone(&pause) })
 }

@@ -225,7 +225,7 @@ pub(crate) async fn call(run: &Arc<Run>, hooks: &'static [Hook]) {
     if unless_cancelled(run, calls.as_mut()).await.is_some() {
         return;
     }
-    let grace = run.scope.orchestrator.defaults.cancel_grace;
+    let grace = run.scope().orchestrator.defaults.cancel_grace;
     if tokio::time::timeout(grace, calls).await.is_err() {
         took_too_long(run, grace);
     }
@@ -242,7 +242,7 @@ async fn call_all(run: &Arc<Run>, hooks: &'static [Hook]) {
     let seen = Arc::new(look(run));
     for hook in hooks {
         // The run is somebody else's by now, and so are its hooks; or it goes on another time.
-        if run.scope.orchestrator.fenced().is_some() || run.stopped_by() == Some(Stop::Interrupted) {
+        if run.scope().orchestrator.fenced().is_some() || run.stopped_by() == Some(Stop::Interrupted) {
             return;
         }
         let place = Place::of(Arc::clone(run), run.run_count());
@@ -266,7 +266,7 @@ pub(crate) fn call_without_runtime(run: &Arc<Run>, hooks: &'static [Hook]) {
     let called = Arc::clone(run);
     let thread = std::thread::Builder::new().name("orchestrator-hooks".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let grace = called.scope.orchestrator.defaults.cancel_grace;
+        let grace = called.scope().orchestrator.defaults.cancel_grace;
         match runtime {
             Ok(runtime) => runtime.block_on(async {
                 if tokio::time::timeout(grace, call(&called, hooks)).await.is_err() {

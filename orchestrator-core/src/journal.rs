@@ -101,8 +101,6 @@ struct Queue {
     waiting_runs: Vec<Weak<Run>>,
     /// How many events were pushed before the first of them.
     before_waiting_runs: u64,
-    /// How many of them there may be, for a backend in the process, before those that are gone are let go.
-    tidy_at: usize,
     /// How many bytes they are, about.
     weight: usize,
     /// Number of the last event that was pushed.
@@ -241,10 +239,6 @@ impl Journal {
         let mut queue = lock(&shared.queue);
         if queue.closed {
             return;
-        }
-        if self.is_immediate() && queue.waiting_runs.len() >= queue.tidy_at.max(BATCH) {
-            queue.waiting_runs.retain(|run| run.strong_count() > 0);
-            queue.tidy_at = 2 * queue.waiting_runs.len();
         }
         if queue.waiting_runs.is_empty() {
             queue.before_waiting_runs = queue.pushed;
@@ -557,7 +551,6 @@ impl Shared {
     fn look_at_waiting_runs(&self) -> (Vec<Event>, Vec<Run>) {
         let waiting_runs = {
             let mut queue = lock(&self.queue);
-            queue.tidy_at = 0;
             std::mem::take(&mut queue.waiting_runs)
         };
         let (mut events, mut last_of_runs) = (Vec::new(), Vec::new());
@@ -578,10 +571,8 @@ impl Shared {
             queue.weight = 0;
             std::mem::swap(&mut queue.events, &mut spare);
             let awaited = (std::mem::take(&mut queue.waiting) > 0).then(|| std::mem::take(&mut queue.awaited));
-            // A run that began to wait after they were looked at is not part of this batch. Those of a backend in the process
-            // are looked at when somebody asks.
-            let is_all = self.backend.in_process() || queue.waiting_runs.is_empty();
-            let last = if is_all { queue.pushed } else { queue.before_waiting_runs };
+            // A run that began to wait after they were looked at is not part of this batch.
+            let last = if queue.waiting_runs.is_empty() { queue.pushed } else { queue.before_waiting_runs };
             (spare, awaited, last)
         };
         batch.splice(..0, first_events);

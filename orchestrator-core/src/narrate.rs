@@ -53,7 +53,7 @@ pub(crate) fn tell(run: &Run, event: &Observed<'_>) {
         StateName::RolledBack => say!(warn, run, event, "Rolled back: {said}"),
         StateName::Failed | StateName::TimedOut | StateName::Crashed => {
             // That the process was found to be gone is told once, when its runs are ended.
-            let is_told = |why: &String| run.scope.orchestrator.fenced().is_some_and(|fenced| why.contains(&**fenced));
+            let is_told = |why: &String| run.scope().orchestrator.fenced().is_some_and(|fenced| why.contains(&**fenced));
             let why = event.error.map(|error| why(run, error)).filter(|why| !is_told(why)).unwrap_or_default();
             say!(error, run, event, "{}", finished(event, &why));
         }
@@ -83,7 +83,7 @@ pub(crate) fn tell_look(run: &Run, look: &CacheLook) {
 
 /// Who lets a paused run on, and until when.
 fn how_to_resume(run: &Run) -> String {
-    let within = run.scope.pauses.next().and_then(|pause| (pause.until? - pause.since).to_std().ok());
+    let within = run.scope().pauses.next().and_then(|pause| (pause.until? - pause.since).to_std().ok());
     let within = within.map(|time| format!(" within {}", short(time))).unwrap_or_default();
     format!("`resume_paused` lets flow run {} go on{within}", run.id())
 }

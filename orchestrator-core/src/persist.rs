@@ -178,7 +178,7 @@ pub(crate) fn identify(run: &Run, call: &dyn Call) {
     if run.is_flow() {
         let Some(parent) = &run.parent else { return };
         let parameters = engine::record_parameters(run, call);
-        let outer = &parent.scope;
+        let outer = parent.scope();
         let equal = hash(|bytes| {
             bytes.extend_from_slice(b"flow");
             bytes.extend_from_slice(&outer.identity().0);
@@ -186,7 +186,7 @@ pub(crate) fn identify(run: &Run, call: &dyn Call) {
             part(bytes, parameters.to_string().as_bytes());
         });
         let recorded = parameters.as_object().map_or(0, serde_json::Map::len);
-        run.scope.identify(match identified.place {
+        run.scope().identify(match identified.place {
             _ if recorded == run.def.parameters.len() => numbered(equal, outer.calls.next(equal)),
             // What is left out of the record may tell apart what is equal otherwise.
             Some(place) => numbered(at_a_place(run, equal), place),
@@ -205,7 +205,7 @@ pub(crate) fn identify(run: &Run, call: &dyn Call) {
             Some(format!("an argument {said}"))
         }
     };
-    let scope = &run.scope;
+    let scope = run.scope();
     let equal = hash(|bytes| {
         bytes.extend_from_slice(if problem.is_none() { b"task" } else { b"by place" });
         bytes.extend_from_slice(&scope.identity().0);
@@ -241,7 +241,7 @@ fn at_a_place(run: &Run, equal: CacheKey) -> CacheKey {
 
 /// The identity under which a result of the call may be kept already: no look is taken where there can be none.
 pub(crate) fn sought(run: &Run) -> Option<CacheKey> {
-    identity(run).filter(|_| run.scope.kept.is_possible())
+    identity(run).filter(|_| run.scope().kept.is_possible())
 }
 
 /// What all flow runs beneath a root one share of its results: whose they are, and whether some may be there from before,

@@ -55,7 +55,7 @@ struct GoneOn {
 
 impl GoneOn {
     fn is_over(&self) -> bool {
-        let now = self.run.scope.orchestrator.clock.now().to_datetime();
+        let now = self.run.scope().orchestrator.clock.now().to_datetime();
         self.run.has_ended() && (now - self.run.state().timestamp).to_std().is_ok_and(|since| since > ANSWERS)
     }
 }

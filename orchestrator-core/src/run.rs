@@ -45,7 +45,8 @@ pub struct Run {
     pub(crate) info: RunInfo,
     pub(crate) def: &'static Def,
     pub(crate) overrides: Overrides,
-    pub(crate) scope: Arc<Scope>,
+    /// What it shares with others: its own as a flow run; absent where it is that of the parent.
+    own_scope: Option<Arc<Scope>>,
     pub(crate) parent: Option<Arc<Run>>,
     /// The transaction that the run was submitted in.
     pub(crate) transaction: Option<Arc<transaction::Shared>>,
@@ -79,7 +80,8 @@ pub struct Run {
 pub(crate) struct Origin {
     pub(crate) def: &'static Def,
     pub(crate) overrides: Overrides,
-    pub(crate) scope: Arc<Scope>,
+    /// Absent where it is that of the parent.
+    pub(crate) scope: Option<Arc<Scope>>,
     pub(crate) parent: Option<Arc<Run>>,
     pub(crate) transaction: Option<Arc<transaction::Shared>>,
     pub(crate) identified: Option<Box<Identified>>,
@@ -174,6 +176,16 @@ struct Cell {
     waits: Option<Box<Waits>>,
 }
 
+impl Cell {
+    /// Enters a state, later than the one before.
+    fn enter(&mut self, transition: Transition) {
+        let (before, name) = (self.track.name(), transition.name);
+        debug_assert!(may_follow(before, name), "no way leads from {before} to {name}");
+        let at = transition.at.max(self.track.since().after(Duration::from_micros(1)));
+        self.track.enter(Transition { at, ..transition });
+    }
+}
+
 impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Run").field("id", &self.info.id).field("state", &self.state().name).finish_non_exhaustive()
@@ -184,13 +196,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The scope of a run: its own, or that of its parent, which has one of its own then. So the many tasks of a flow do not count
+/// the references to one scope up and down.
+fn scope_of<'r>(own: Option<&'r Arc<Scope>>, parent: Option<&'r Arc<Run>>) -> &'r Arc<Scope> {
+    own.or_else(|| parent.and_then(|parent| parent.own_scope())).expect("a run without a scope has a parent with one")
+}
+
 impl Run {
-    pub(crate) fn new(info: RunInfo, origin: Origin, call: Box<dyn Call>) -> Arc<Self> {
+    /// A run without a call begins as launched: whoever has the call starts it.
+    pub(crate) fn new(info: RunInfo, origin: Origin, call: Option<Box<dyn Call>>) -> Arc<Self> {
         let Origin { def, overrides, scope, parent, transaction, identified, visible, created, resumed } = origin;
-        let asks_for_nothing = identified.is_none() && rules::ask_for_nothing(def, overrides.get(), &info.tags, &scope);
+        let shared = scope_of(scope.as_ref(), parent.as_ref());
+        let asks_for_nothing = identified.is_none() && rules::ask_for_nothing(def, overrides.get(), &info.tags, shared);
         let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def.is_async);
         let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
-        let flags = if resumed.is_some() { RESUMED } else { 0 };
+        let flags = if resumed.is_some() { RESUMED } else { 0 } | if call.is_none() { LAUNCHED } else { 0 };
         let (track, run_count) = match resumed {
             None => (Track::new(Transition { name: StateName::Pending, at: created, message: None }, 0), 0),
             // Whoever took it over has written its state.
@@ -200,7 +220,7 @@ impl Run {
             info,
             def,
             overrides,
-            scope,
+            own_scope: scope,
             parent,
             transaction,
             identified,
@@ -222,7 +242,7 @@ impl Run {
                 looked: None,
                 waiters: Waiters::None,
                 ended: false,
-                call: Some(call),
+                call,
                 waits: None,
             }),
             children: OnceLock::new(),
@@ -231,6 +251,16 @@ impl Run {
 
     pub(crate) fn id(&self) -> RunId {
         self.info.id
+    }
+
+    /// What the run shares with others.
+    pub(crate) fn scope(&self) -> &Arc<Scope> {
+        scope_of(self.own_scope.as_ref(), self.parent.as_ref())
+    }
+
+    /// The scope that a run which this one calls may leave to it.
+    pub(crate) const fn own_scope(&self) -> Option<&Arc<Scope>> {
+        self.own_scope.as_ref()
     }
 
     pub(crate) fn name(&self) -> Arc<str> {
@@ -246,7 +276,7 @@ impl Run {
     }
 
     pub(crate) fn options(&self) -> Effective<'_> {
-        Effective { def: self.def, call: self.overrides.get(), defaults: &self.scope.orchestrator.defaults }
+        Effective { def: self.def, call: self.overrides.get(), defaults: &self.scope().orchestrator.defaults }
     }
 
     pub(crate) fn is_flow(&self) -> bool {
@@ -305,7 +335,9 @@ impl Run {
 
     /// Marks the outcome as looked at: its failure no longer fails the parent.
     pub(crate) fn observe(&self) {
-        self.raise(OBSERVED);
+        if !matches!(self.outcome.get(), Some(Ok(_))) {
+            self.raise(OBSERVED);
+        }
     }
 
     pub(crate) fn is_observed(&self) -> bool {
@@ -353,8 +385,8 @@ impl Run {
     /// The run as the history would show it.
     pub(crate) fn to_flow_run(&self) -> FlowRun {
         let (state, times) = self.state_and_times();
-        let parameters = self.scope.parameters.get().cloned().unwrap_or_default();
-        let times = Times { started: self.scope.first_started.get().copied().or(times.started), ..times };
+        let parameters = self.scope().parameters.get().cloned().unwrap_or_default();
+        let times = Times { started: self.scope().first_started.get().copied().or(times.started), ..times };
         let name = self.name().to_string();
         FlowRun::of(&self.info, name, &self.info.upstream, state, self.run_count(), times, parameters)
     }
@@ -370,7 +402,7 @@ impl Run {
 
     /// Enters a state that is not terminal.
     pub(crate) fn enter(&self, name: StateName, message: Option<Arc<str>>) {
-        self.enter_at(name, message, self.scope.orchestrator.clock.now());
+        self.enter_at(name, message, self.scope().orchestrator.clock.now());
     }
 
     fn enter_at(&self, name: StateName, message: Option<Arc<str>>, at: Timestamp) {
@@ -387,12 +419,13 @@ impl Run {
 
     /// Counts an attempt and enters its state, now if no other moment is given.
     pub(crate) fn begin_attempt(&self, name: StateName, message: Option<Arc<str>>, at: Option<Timestamp>) {
-        self.run_count.fetch_add(1, Ordering::AcqRel);
+        // Nobody but the driver counts.
+        self.run_count.store(self.run_count.load(Ordering::Relaxed) + 1, Ordering::Release);
         self.reopen();
         if name == StateName::Running && self.is_resumed() {
             self.show_resumed();
         } else {
-            self.enter_at(name, message, at.unwrap_or_else(|| self.scope.orchestrator.clock.now()));
+            self.enter_at(name, message, at.unwrap_or_else(|| self.scope().orchestrator.clock.now()));
         }
     }
 
@@ -403,7 +436,7 @@ impl Run {
             track.start(track.since());
             track.current()
         };
-        if self.scope.orchestrator.watches(running.name) {
+        if self.scope().orchestrator.watches(running.name) {
             self.show(&running, None, None);
         }
     }
@@ -430,7 +463,7 @@ impl Run {
     pub(crate) fn rename(&self, name: String) {
         let name: Arc<str> = name.into();
         if self.renamed.set(Arc::clone(&name)).is_ok() && self.visible {
-            self.scope.orchestrator.journal.push(Event::Renamed { run: self.info.id, name });
+            self.scope().orchestrator.journal.push(Event::Renamed { run: self.info.id, name });
         }
     }
 
@@ -469,13 +502,14 @@ impl Run {
         message: Option<Arc<str>>,
         at: Timestamp,
     ) -> Entered {
-        debug_assert!(may_follow(cell.track.name(), name), "no way leads from {} to {name}", cell.track.name());
-        let at = at.max(cell.track.since().after(Duration::from_micros(1)));
-        let transition = Transition { name, at, message };
-        let seen = self.visible && self.scope.orchestrator.watches(name);
-        let shown = seen.then(|| transition.clone());
-        cell.track.enter(transition);
-        Entered { shown, began: cell.track.started() }
+        let seen = self.is_watched(name);
+        cell.enter(Transition { name, at, message });
+        Entered { shown: seen.then(|| cell.track.current()), began: cell.track.started() }
+    }
+
+    /// Whether somebody is shown that the run enters the state.
+    pub(crate) fn is_watched(&self, name: StateName) -> bool {
+        self.visible && self.scope().orchestrator.watches(name)
     }
 
     /// Tells observers and the log.
@@ -497,7 +531,7 @@ impl Run {
 
     /// Tells observers that the run was submitted.
     pub(crate) fn submitted(&self) {
-        if !self.visible || self.scope.orchestrator.observers.is_empty() {
+        if !self.visible || self.scope().orchestrator.observers.is_empty() {
             return;
         }
         let (name, transition) = (self.name(), lock(&self.cell).track.current());
@@ -514,7 +548,7 @@ impl Run {
     }
 
     fn observe_by(&self, event: &Observed<'_>, show: impl Fn(&dyn Observer)) {
-        for observer in &self.scope.orchestrator.observers {
+        for observer in &self.scope().orchestrator.observers {
             if panics::shield(|| show(&**observer)).is_none() {
                 panics::shield(|| {
                     tracing::error!(target: "orchestrator", "an observer panicked over '{}'; the run goes on", event.name);
@@ -533,7 +567,7 @@ impl Run {
         if !self.visible {
             return;
         }
-        let journal = &self.scope.orchestrator.journal;
+        let journal = &self.scope().orchestrator.journal;
         let enqueued = {
             let mut cell = lock(&self.cell);
             if !cell.track.has_staged() {
@@ -548,13 +582,14 @@ impl Run {
     /// Lets the journal learn what happened so far: a run of which it was given nothing is looked at when there is
     /// something to be stored, or somebody looks. By then it may have ended, and one event tells all.
     pub(crate) fn flush_later(self: &Arc<Self>) {
-        if !self.visible {
+        // A store in the process is not looked at but by questions, which go through the active runs first.
+        if !self.visible || self.scope().orchestrator.journal.is_immediate() {
             return;
         }
         if !lock(&self.cell).track.is_unknown() {
             self.flush();
         } else if !self.raise(LISTED) {
-            self.scope.orchestrator.journal.push_waiting(self);
+            self.scope().orchestrator.journal.push_waiting(self);
         }
     }
 
@@ -574,7 +609,7 @@ impl Run {
     /// Gives the journal the result of the run, and the event that says that it completed, while the run itself does not
     /// say so before that is [`reveal`](Self::reveal)ed.
     pub(crate) fn send_completed(&self, result: Event) -> (Awaited, Transition) {
-        let Inner { clock, journal, .. } = &*self.scope.orchestrator;
+        let Inner { clock, journal, .. } = &*self.scope().orchestrator;
         let at = clock.now();
         let mut cell = lock(&self.cell);
         let at = at.max(cell.track.since().after(Duration::from_micros(1)));
@@ -593,7 +628,7 @@ impl Run {
         cell.track.reveal(transition.clone());
         let began = cell.track.started();
         drop(cell);
-        if self.visible && self.scope.orchestrator.watches(transition.name) {
+        if self.visible && self.scope().orchestrator.watches(transition.name) {
             self.show(&transition, began, None);
         }
     }
@@ -747,7 +782,7 @@ impl Run {
     /// Enters the terminal state; gives back when.
     pub(crate) fn conclude(&self, name: StateName, message: Option<Arc<str>>, error: Option<&TaskError>) -> Timestamp {
         debug_assert!(name.kind().is_terminal(), "only terminal states end a run");
-        let at = self.scope.orchestrator.clock.now();
+        let at = self.scope().orchestrator.clock.now();
         self.record(name, message, at, error);
         self.flush();
         at
@@ -755,21 +790,44 @@ impl Run {
 
     /// Says that what the run did was undone; it has completed, and nobody drives it any more.
     pub(crate) fn roll_back(&self, said: String) {
-        let at = self.scope.orchestrator.clock.now();
+        let at = self.scope().orchestrator.clock.now();
         self.record(StateName::RolledBack, Some(said.into()), at, None);
         self.flush();
+    }
+
+    /// Enters the terminal state and stores the outcome in one step, where nobody looks at the moment between the two; gives
+    /// back when, and whoever waited.
+    pub(crate) fn conclude_unseen(self: Arc<Self>, name: StateName, message: Option<Arc<str>>, outcome: Outcome) -> (Timestamp, Wakes) {
+        debug_assert!(name.kind().is_terminal(), "only terminal states end a run");
+        let Inner { clock, journal, .. } = &*self.scope().orchestrator;
+        let now = clock.now();
+        let failed = outcome.is_err();
+        let (enqueued, waiters) = {
+            let mut cell = lock(&self.cell);
+            cell.enter(Transition { name, at: now, message });
+            let enqueued = journal.enqueue(self.take_staged(&mut cell, None));
+            (enqueued, self.set_outcome(&mut cell, outcome))
+        };
+        enqueued.see_to_it(journal);
+        (now, self.ended(waiters, failed))
     }
 
     /// Stores the outcome. Gives back whoever waited, to be woken when the driver has let go of the run: the last
     /// reader of a result is then its only owner.
     pub(crate) fn end(self: Arc<Self>, outcome: Outcome) -> Wakes {
         let failed = outcome.is_err();
+        let waiters = self.set_outcome(&mut lock(&self.cell), outcome);
+        self.ended(waiters, failed)
+    }
+
+    fn set_outcome(&self, cell: &mut Cell, outcome: Outcome) -> Waiters {
         self.outcome.set(outcome).unwrap_or_else(|_| unreachable!("a driver ends its run once"));
-        let waiters = {
-            let mut cell = lock(&self.cell);
-            cell.ended = true;
-            std::mem::take(&mut cell.waiters)
-        };
+        cell.ended = true;
+        std::mem::take(&mut cell.waiters)
+    }
+
+    /// What follows when the outcome is there.
+    fn ended(self: Arc<Self>, waiters: Waiters, failed: bool) -> Wakes {
         if let Some(transaction) = &self.transaction {
             panics::contain("a waker", || transaction.leave(&self, failed));
         }
@@ -823,7 +881,7 @@ impl Run {
     }
 
     fn siblings_of<'a>(&'a self, above: Option<&'a Arc<Self>>) -> &'a Children {
-        above.map_or(&self.scope.orchestrator.roots, |parent| parent.children())
+        above.map_or(&self.scope().orchestrator.roots, |parent| parent.children())
     }
 
     /// Takes the run, and what is beneath it, out of its transaction.
@@ -846,7 +904,7 @@ impl Run {
             self.leave_transaction();
             return;
         };
-        let orchestrator = &self.scope.orchestrator;
+        let orchestrator = &self.scope().orchestrator;
         let Some(shut_down) = Children::hand_over(self, &orchestrator.roots) else { return };
         self.leave_transaction();
         orchestrator.limits.detached(self);
@@ -982,7 +1040,7 @@ impl Run {
             reached.extend(run.active_children());
             crate::submit::launch(&run);
         }
-        if let Some(launcher) = &self.scope.launcher {
+        if let Some(launcher) = &self.scope().launcher {
             launcher.stir();
         }
     }

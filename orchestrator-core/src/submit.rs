@@ -359,17 +359,14 @@ impl Call for Awaiting {
 /// Makes a run, and starts it if there is nothing to wait for.
 pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, manner: Manner) -> Arc<Run> {
     let Place { orchestrator, run: parent, attempt, transaction, aside: _ } = Place::current();
-    let outer = match &parent {
-        Some(parent) => Arc::clone(&parent.scope),
-        None => {
-            let orchestrator = orchestrator.unwrap_or_else(|| Orchestrator::current().into_inner());
-            orchestrator.root_scope(Handle::try_current().ok())
-        }
-    };
+    let root = parent.is_none().then(|| {
+        let orchestrator = orchestrator.unwrap_or_else(|| Orchestrator::current().into_inner());
+        orchestrator.root_scope(Handle::try_current().ok())
+    });
     let (overrides, mut call) = Awaiting::take_from(overrides, call);
     let upstreams = upstreams(&*call);
-    if let (Some(_), None, None, Manner::Call, []) = (def.crash_budget, &parent, &transaction, manner, &upstreams[..])
-        && let Some(run) = outer.orchestrator.recovery.adopt(def, &mut *call)
+    if let (Some(_), Some(root), None, Manner::Call, []) = (def.crash_budget, &root, &transaction, manner, &upstreams[..])
+        && let Some(run) = root.orchestrator.recovery.adopt(def, &mut *call)
     {
         // Arguments have destructors of their own.
         panics::let_go(call);
@@ -383,24 +380,24 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call
     let stale = parent.as_ref().is_some_and(|parent| parent.run_count() != attempt);
     // What an attempt has left behind has no place in the next one.
     let manner = if stale && manner == Manner::Call { Manner::Later } else { manner };
-    let run = make(def, overrides, call, manner, Around { scope: outer, parent, transaction }, &upstreams);
+    let (run, call) = make(def, overrides, call, manner, Around { root, parent, transaction }, &upstreams);
     run.submitted();
-    if run.scope.launcher.is_none() {
-        refuse(&run, "there is no tokio runtime here: call it under #[tokio::main], or inside `block_on`".to_owned());
+    if run.scope().launcher.is_none() {
+        refuse(&run, call, "there is no tokio runtime here: call it under #[tokio::main], or inside `block_on`".to_owned());
         return run;
     }
     if run.parent.as_ref().is_some_and(|parent| parent.run_count() != attempt) {
         run.disown();
-        refuse(&run, format!("attempt {attempt} of the run that called it is over"));
+        refuse(&run, call, format!("attempt {attempt} of the run that called it is over"));
         return run;
     }
     if !run.adopt() {
         run.disown();
         let said = match &run.parent {
             Some(parent) => format!("the run '{}' that called it has ended", parent.name()),
-            None => run.scope.orchestrator.why_closed(),
+            None => run.scope().orchestrator.why_closed(),
         };
-        refuse(&run, said);
+        refuse(&run, call, said);
         return run;
     }
     if let Some(transaction) = &run.transaction {
@@ -409,19 +406,21 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call
     if let Some(parent) = run.above()
         && let Some(said) = upstreams.iter().find_map(|upstream| cycle::closed_by_child(parent, upstream))
     {
-        refuse(&run, said);
+        refuse(&run, call, said);
         return run;
     }
     wait_for_all(&run, &upstreams);
     if let Some(by) = run.parent.as_ref().and_then(|parent| parent.stopped_by()) {
         run.cancel_tree(by);
     }
-    if run.upstream_ended() {
-        launch(&run);
-    } else {
-        run.flush_later();
-        if let Some(launcher) = &run.scope.launcher {
-            launcher.goes_on();
+    match call {
+        Some(call) => start(&run, call),
+        None if run.upstream_ended() => launch(&run),
+        None => {
+            run.flush_later();
+            if let Some(launcher) = &run.scope().launcher {
+                launcher.goes_on();
+            }
         }
     }
     run
@@ -435,11 +434,13 @@ fn wait_for_all(run: &Arc<Run>, upstreams: &[Arc<Run>]) {
 
 /// What a call is made in.
 struct Around {
-    scope: Arc<Scope>,
+    /// Where there is no parent.
+    root: Option<Arc<Scope>>,
     parent: Option<Arc<Run>>,
     transaction: Option<Arc<transaction::Shared>>,
 }
 
+/// Gives the call back if the run has nothing to wait for: it begins as launched.
 fn make(
     def: &'static Def,
     overrides: Overrides,
@@ -447,14 +448,15 @@ fn make(
     manner: Manner,
     around: Around,
     upstreams: &[Arc<Run>],
-) -> Arc<Run> {
-    let Around { scope: outer, parent, transaction } = around;
+) -> (Arc<Run>, Option<Box<dyn Call>>) {
+    let Around { root, parent, transaction } = around;
+    let outer = parent.as_ref().map(|parent| parent.scope()).or(root.as_ref()).expect("there is one of the two");
     let orchestrator = &outer.orchestrator;
     let created = orchestrator.clock.now();
     let options = overrides.get();
     let visible = manner != Manner::Expansion;
     let index = if visible { outer.next_index(def) } else { 0 };
-    let tags = tags(def, options.and_then(|options| options.tags.as_deref()), &outer);
+    let tags = tags(def, options.and_then(|options| options.tags.as_deref()), outer);
     let (id, given_name, scope) = match def.kind {
         DefKind::Task => (RunId::Task(TaskRunId::new(created)), None, None),
         DefKind::Flow if !visible => (RunId::Flow(FlowRunId::new(created)), None, None),
@@ -485,14 +487,16 @@ fn make(
         upstream: ids(upstreams),
         process: orchestrator.process,
     };
-    let within = (&*outer, parent.as_ref());
+    let within = (&**outer, parent.as_ref());
     let identified = visible.then(|| Identified::of(def, options, &*call, within, manner == Manner::Call)).flatten();
-    let scope = scope.unwrap_or(outer);
-    Run::new(
-        info,
-        Origin { def, overrides, scope, parent, transaction, identified, visible, created, resumed: None },
-        call,
-    )
+    let is_parents = parent.as_ref().is_some_and(|parent| parent.own_scope().is_some());
+    let scope = scope.or_else(|| (!is_parents).then(|| Arc::clone(outer)));
+    let origin = Origin { def, overrides, scope, parent, transaction, identified, visible, created, resumed: None };
+    if upstreams.is_empty() {
+        (Run::new(info, origin, None), Some(call))
+    } else {
+        (Run::new(info, origin, Some(call)), None)
+    }
 }
 
 /// Lets a flow run go on that was taken over.
@@ -536,7 +540,7 @@ pub(crate) fn go_on(
     let origin = Origin {
         def,
         overrides: Overrides::NONE,
-        scope,
+        scope: Some(scope),
         parent: None,
         transaction: None,
         identified: None,
@@ -544,7 +548,7 @@ pub(crate) fn go_on(
         created,
         resumed: Some(resumed),
     };
-    let run = Run::new(info, origin, call);
+    let run = Run::new(info, origin, Some(call));
     if run.adopt() {
         run.upstream_ended();
         launch(&run);
@@ -553,7 +557,7 @@ pub(crate) fn go_on(
         run.disown();
         recovery::uncount(orchestrator, record.id);
         let said = format!("{}; it can be resumed another time", orchestrator.why_closed());
-        refuse_as((StateName::Crashed, FailureKind::Crashed), &run, said);
+        refuse_as((StateName::Crashed, FailureKind::Crashed), &run, None, said);
     }
     run
 }
@@ -592,14 +596,14 @@ fn ids(upstreams: &[Arc<Run>]) -> SharedList<RunId> {
     ids[..].into()
 }
 
-/// Ends a run without starting it.
-fn refuse(run: &Arc<Run>, said: String) {
-    refuse_as((StateName::Failed, FailureKind::Refused), run, said);
+/// Ends a run without starting it; the call is there if it begins as launched.
+fn refuse(run: &Arc<Run>, call: Option<Box<dyn Call>>, said: String) {
+    refuse_as((StateName::Failed, FailureKind::Refused), run, call, said);
 }
 
-fn refuse_as((state, kind): (StateName, FailureKind), run: &Arc<Run>, said: String) {
+fn refuse_as((state, kind): (StateName, FailureKind), run: &Arc<Run>, call: Option<Box<dyn Call>>, said: String) {
     // Whoever cancelled the run meanwhile has started it, and it ends by itself.
-    let Some(call) = run.launch() else { return };
+    let Some(call) = call.or_else(|| run.launch()) else { return };
     drop(call);
     let error = run.error(kind, Cause::Said(said.clone()));
     run.conclude(state, Some(said.into()), Some(&error));
@@ -642,22 +646,26 @@ pub(crate) fn launch(run: &Arc<Run>) {
     }
 }
 
+fn start(run: &Arc<Run>, mut call: Box<dyn Call>) {
+    persist::launched(run, &mut *call);
+    engine::start(run, call);
+}
+
 fn launch_now(run: &Arc<Run>) {
-    let Some(mut call) = run.launch() else { return };
+    let Some(call) = run.launch() else { return };
     let grew = !run.is_cancelled() && {
         let mut more = false;
         call.visit(&mut |upstream: &Arc<Run>| more |= !upstream.has_ended());
         more
     };
     if !grew {
-        persist::launched(run, &mut *call);
-        engine::start(run, call);
+        start(run, call);
         return;
     }
     // A map that was expanded meanwhile brought further upstream runs.
     let upstreams = upstreams(&*call);
     if run.visible {
-        run.scope.orchestrator.journal.push(Event::Upstream { run: run.id(), upstream: ids(&upstreams) });
+        run.scope().orchestrator.journal.push(Event::Upstream { run: run.id(), upstream: ids(&upstreams) });
     }
     run.rearm();
     run.unlaunch(call);

@@ -288,7 +288,7 @@ impl Shared {
         let orchestrator = place.inner().cloned().unwrap_or_else(|| Orchestrator::current().into_inner());
         let opener = place.run.clone().map(|run| (run, place.attempt));
         let handle = match &opener {
-            Some((run, _)) => run.scope.handle().cloned(),
+            Some((run, _)) => run.scope().handle().cloned(),
             None => Handle::try_current().ok(),
         };
         let state = State {

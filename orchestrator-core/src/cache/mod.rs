@@ -69,7 +69,7 @@ fn key_of(run: &Run, call: &dyn Call, policy: CachePolicy) -> Result<CacheKey, C
     if policy.flow_parameters {
         bytes.extend_from_slice(b"p");
         let nothing = serde_json::Value::Null;
-        let parameters = run.scope.parameters.get().unwrap_or(&nothing);
+        let parameters = run.scope().parameters.get().unwrap_or(&nothing);
         canonical::encode(parameters, &mut bytes).map_err(|error| CacheReason::Unkeyed {
             argument: None,
             why: format!("the flow's parameters cannot be encoded: {error}"),
@@ -103,7 +103,7 @@ fn part(bytes: &mut Vec<u8>, part: &[u8]) {
 
 /// The result under a key and why it is taken, or why there is none.
 pub(crate) async fn find(run: &Run, key: CacheKey, call: &mut dyn Call) -> Result<(Erased, CacheReason), CacheReason> {
-    let orchestrator = &run.scope.orchestrator;
+    let orchestrator = &run.scope().orchestrator;
     let now = orchestrator.clock.now();
     if let Some((value, staged_by)) =
         run.transaction.as_ref().filter(|around| around.holds(run)).and_then(|around| around.staged_result(&key))
@@ -212,7 +212,7 @@ fn put(
     value: &Erased,
     created: Timestamp,
 ) -> Result<(), String> {
-    let orchestrator = &run.scope.orchestrator;
+    let orchestrator = &run.scope().orchestrator;
     let expires = ttl.map(|ttl| created.after(ttl));
     let Some(id) = run.id().as_task() else { return Ok(()) };
     let task_key = run.def.key;

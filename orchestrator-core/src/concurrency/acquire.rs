@@ -118,7 +118,7 @@ impl Acquiring {
     fn new(wants: Wants) -> Self {
         // A run that is gone by the time when the slots are taken holds them no more than code outside of any run.
         let run =
-            context::with_run(|run| run.map(|run| (Arc::clone(&run.scope.orchestrator.limits), Arc::downgrade(run))));
+            context::with_run(|run| run.map(|run| (Arc::clone(&run.scope().orchestrator.limits), Arc::downgrade(run))));
         let (limits, run) = match run {
             Some((limits, run)) => (limits, Some(run)),
             None => (Arc::clone(&Orchestrator::current().inner().limits), None),

@@ -226,7 +226,7 @@ async fn call_body(run: &Arc<Run>, function: Function, number: u32) -> Option<Bo
     // Told at once: a body that does not look may take all of its grace.
     run.enter_cancelling();
     pause::withdraw(run);
-    let grace = run.scope.orchestrator.defaults.cancel_grace;
+    let grace = run.scope().orchestrator.defaults.cancel_grace;
     if tokio::time::timeout(grace, &mut thread).await.is_err() {
         run.abandon();
         panics::shield(|| {

@@ -255,7 +255,7 @@ impl Course {
     }
 
     fn begin(&mut self, run: &Arc<Run>) -> Event {
-        let orchestrator = &run.scope.orchestrator;
+        let orchestrator = &run.scope().orchestrator;
         self.machine = Machine::new(run.options().retries());
         if orchestrator.strict {
             self.holding.get_or_insert_default().lost_before = orchestrator.journal.lost().0;
@@ -339,7 +339,7 @@ impl Course {
                 self.ended(&run, ended)
             }
             Wait::Delay(delay) => {
-                let _noted = run.waits_for(Waits::Retry(run.scope.orchestrator.clock.now().after(delay)));
+                let _noted = run.waits_for(Waits::Retry(run.scope().orchestrator.clock.now().after(delay)));
                 match Box::pin(unless_cancelled(&run, tokio::time::sleep(delay))).await {
                     Some(()) => Next::At(Event::DelayOver),
                     None => Next::At(Event::CancelRequested),
@@ -399,14 +399,14 @@ impl Course {
         if run.is_flow() {
             // The history has a flow run before it has anything that is part of it.
             run.flush();
-        } else if !run.scope.orchestrator.journal.is_immediate() {
+        } else {
             // Its body may take its time before it awaits anything, and the process may be killed meanwhile.
             run.flush_later();
         }
         if run.is_flow() && run.visible {
-            run.scope.calls.start_over();
+            run.scope().calls.start_over();
             if run.run_count() > 1 {
-                run.scope.kept.may_be_there();
+                run.scope().kept.may_be_there();
             }
         }
         pause::attempt_begins(run);
@@ -417,7 +417,7 @@ impl Course {
     }
 
     fn execute(&mut self, run: &Arc<Run>, last: bool) -> Next {
-        let fakes = &run.scope.orchestrator.testing.fakes;
+        let fakes = &run.scope().orchestrator.testing.fakes;
         let attempt = match panics::catch(|| self.call().attempt(last, fakes)) {
             Ok(attempt) => attempt,
             Err(said) => return self.ended(run, Ended::panicked(run, said)),

@@ -25,7 +25,7 @@ pub(super) fn prepare(run: &Arc<Run>, call: &mut dyn Call) -> Resolved {
     }
     if let Some(id) = run.id().as_flow() {
         let json = record_parameters(run, call).to_string();
-        run.scope.orchestrator.journal.push(Event::Parameters { run: id, json });
+        run.scope().orchestrator.journal.push(Event::Parameters { run: id, json });
     }
     Ok(Ok(()))
 }
@@ -40,11 +40,11 @@ pub(crate) fn resolve(run: &Run, call: &mut dyn Call) -> Result<(), TaskError> {
 
 /// The parameters of a flow run, as they are recorded.
 pub(crate) fn record_parameters<'r>(run: &'r Run, call: &dyn Call) -> &'r serde_json::Value {
-    if run.scope.parameters.get().is_none() {
+    if run.scope().parameters.get().is_none() {
         let mut parameters = serde_json::Map::new();
         // A parameter that cannot be encoded is recorded as a note that says so.
         let _ = call.encode(ArgEncoder::record(&mut parameters));
-        let _ = run.scope.parameters.set(serde_json::Value::Object(parameters));
+        let _ = run.scope().parameters.set(serde_json::Value::Object(parameters));
     }
-    run.scope.parameters.get().expect("they were set just now")
+    run.scope().parameters.get().expect("they were set just now")
 }

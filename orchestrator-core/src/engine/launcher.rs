@@ -266,7 +266,7 @@ impl Launcher {
     fn next(self: &Arc<Self>) -> Option<(Launched, bool)> {
         let (next, others) = self.take()?;
         let run = &next.run;
-        if !run.scope.orchestrator.journal.has_room() && !run.is_cancelled() {
+        if !run.scope().orchestrator.journal.has_room() && !run.is_cancelled() {
             self.put_back(next);
             return None;
         }
@@ -285,7 +285,7 @@ impl Launcher {
         let launcher = Arc::clone(self);
         sync::spawn(&self.handle, async move {
             tokio::select! {
-                () = run.scope.orchestrator.journal.room() => {}
+                () = run.scope().orchestrator.journal.room() => {}
                 () = launcher.stirred.notified() => launcher.put_cancelled_first(),
             }
             // It may be the last of a run that was cancelled.

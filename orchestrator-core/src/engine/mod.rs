@@ -48,6 +48,6 @@ pub(crate) trait Call: Send {
 
 /// Gives a run to the runtime.
 pub(crate) fn start(run: &Arc<Run>, call: Box<dyn Call>) {
-    let launcher = run.scope.launcher.as_ref().expect("a run without a runtime is refused before it starts");
+    let launcher = run.scope().launcher.as_ref().expect("a run without a runtime is refused before it starts");
     launcher.launch(Arc::clone(run), call);
 }

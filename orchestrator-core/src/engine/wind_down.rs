@@ -35,7 +35,7 @@ pub(crate) struct End {
 pub(super) async fn wind_down(mut watch: Watch, mut end: End) -> Watch {
     let Watch { run, outcome, .. } = &mut watch;
     let run = run.as_ref().expect("the run is taken out at its end");
-    let strict = run.scope.orchestrator.strict;
+    let strict = run.scope().orchestrator.strict;
     if strict
         && end.outcome.is_ok()
         && let Some(orchestrator) = root_of(run)
@@ -101,12 +101,12 @@ fn keep(
     let transaction = run.transaction.as_ref().filter(|_| run.visible);
     if transaction.is_none() && hooks.is_none() {
         if let Some(key) = cache {
-            cache::insert(run, key, codec, &result, run.scope.orchestrator.clock.now());
+            cache::insert(run, key, codec, &result, run.scope().orchestrator.clock.now());
         }
         return None;
     }
     let hooks = hooks.map(|hooks| *hooks).unwrap_or_default();
-    let completed = run.scope.orchestrator.clock.now();
+    let completed = run.scope().orchestrator.clock.now();
     let staged = Staged { run: Arc::clone(run), result, hooks, kept: Kept { cache, codec }, completed, within: None };
     let alone = match transaction {
         Some(transaction) => transaction.stage(staged)?,
@@ -123,13 +123,13 @@ fn keep(
 /// The orchestrator of a run that no other run waits for, if its history has to be waited for: all others leave the
 /// journal's counts alone.
 fn root_of(run: &Run) -> Option<Arc<Inner>> {
-    let orchestrator = &run.scope.orchestrator;
+    let orchestrator = &run.scope().orchestrator;
     (run.above().is_none() && !orchestrator.journal.is_immediate()).then(|| Arc::clone(orchestrator))
 }
 
 /// Whether the history says that a run completed.
 async fn is_recorded(run: &Run) -> bool {
-    let (orchestrator, id) = (Arc::clone(&run.scope.orchestrator), run.id());
+    let (orchestrator, id) = (Arc::clone(&run.scope().orchestrator), run.id());
     let states = tokio::task::spawn_blocking(move || orchestrator.backend.states(id)).await;
     let last = states.ok().and_then(Result::ok).and_then(|mut states| states.pop());
     last.is_some_and(|state| state.kind == StateType::Completed)
@@ -146,7 +146,7 @@ pub(crate) struct Watch {
 
 /// Tells everybody of the end of a run.
 fn finish(run: Arc<Run>, outcome: Outcome) {
-    let kept = run.parent.is_none().then(|| Arc::clone(&run.scope.kept));
+    let kept = run.parent.is_none().then(|| Arc::clone(&run.scope().kept));
     let wakes = run.end(outcome);
     if let Some(kept) = kept {
         // A method of the store, which may be somebody else's.
@@ -207,7 +207,7 @@ impl Drop for Watch {
             }
             Err(error)
         });
-        let orchestrator = Arc::clone(&run.scope.orchestrator);
+        let orchestrator = Arc::clone(&run.scope().orchestrator);
         let last = Arc::clone(&run);
         run.end(outcome).wake();
         // The process may be about to end: the last of these runs sees to it that all of them are stored.
@@ -230,11 +230,18 @@ impl End {
 
     /// Enters the terminal state, and ends the run.
     pub(super) fn end(self, run: Arc<Run>) {
+        let is_unseen = run.visible && !run.is_watched(self.state);
+        if is_unseen && run.parent.is_some() {
+            let (at, wakes) = run.conclude_unseen(self.state, self.message, self.outcome);
+            launcher::ended_at(at);
+            launcher::after_the_body(wakes);
+            return;
+        }
         let mut watch = Watch::over(run);
         if let Some(run) = &watch.run {
             let at = run.conclude(self.state, self.message, self.outcome.as_ref().err());
             // Those who watch take their time.
-            if !run.scope.orchestrator.watches(self.state) {
+            if !run.scope().orchestrator.watches(self.state) {
                 launcher::ended_at(at);
             }
         }
@@ -301,14 +308,14 @@ fn why_cancelled(run: &Run) -> String {
         Stop::Request => "on request".to_owned(),
     };
     if run.is_abandoned() {
-        let grace = run.scope.orchestrator.defaults.cancel_grace;
+        let grace = run.scope().orchestrator.defaults.cancel_grace;
         said.push_str(&format!("; its body did not stop within {grace:?} and was abandoned"));
     }
     said
 }
 
 fn end(run: &Arc<Run>, state: StateName, result: Option<Erased>, failure: Option<TaskError>) -> (StateName, Outcome) {
-    if let Some(why) = run.scope.orchestrator.fenced() {
+    if let Some(why) = run.scope().orchestrator.fenced() {
         panics::let_go((result, failure));
         return (StateName::Crashed, Err(run.error(FailureKind::Crashed, Cause::Said(why.to_string()))));
     }

@@ -150,7 +150,7 @@ impl<T> PauseFlowRun<T> {
 
     fn begin(&mut self) -> Result<Waiting, Error> {
         let (owner, flow) = enclosing_flow(&self.place)?;
-        let since = flow.scope.orchestrator.clock.now().to_datetime();
+        let since = flow.scope().orchestrator.clock.now().to_datetime();
         let until = TimeDelta::from_std(self.timeout).ok().and_then(|timeout| since.checked_add_signed(timeout));
         let input_schema = self.input_schema.take();
         let message = match (&self.message, &input_schema) {
@@ -162,7 +162,7 @@ impl<T> PauseFlowRun<T> {
         let pause = Arc::new(Pause { since, until, message: self.message.take(), input_schema });
         let entry =
             Arc::new(Entry { pause, owner, parse: self.parse, answer: Default::default(), waker: Default::default() });
-        flow.scope.pauses.begin(&flow, &entry, message)?;
+        flow.scope().pauses.begin(&flow, &entry, message)?;
         let mut waiting = Waiting { flow, entry, timer: None };
         if until.is_some() {
             waiting.end_after(self.timeout);
@@ -230,7 +230,7 @@ impl Waiting {
     fn end_after(&mut self, timeout: Duration) {
         let (flow, entry) = (Arc::downgrade(&self.flow), Arc::downgrade(&self.entry));
         // Whoever polls may be a thread that knows of no runtime.
-        let handle = self.flow.scope.handle().cloned().expect("a flow run that executes its body has a runtime");
+        let handle = self.flow.scope().handle().cloned().expect("a flow run that executes its body has a runtime");
         let runtime = handle.enter();
         let time_is_up = tokio::time::sleep(timeout);
         drop(runtime);
@@ -262,13 +262,13 @@ impl Drop for Waiting {
 
 /// Ends one pause, unless it is over already.
 fn end(flow: &Arc<Run>, entry: &Arc<Entry>, why: &str, answer: impl FnMut() -> Option<Answer>) {
-    flow.scope.pauses.end(flow, |other| Arc::ptr_eq(other, entry), why, answer);
+    flow.scope().pauses.end(flow, |other| Arc::ptr_eq(other, entry), why, answer);
 }
 
 /// The body of the run is executed from now on.
 pub(crate) fn attempt_begins(run: &Run) {
     if is_flow(run) {
-        run.scope.pauses.open();
+        run.scope().pauses.open();
     }
 }
 
@@ -276,12 +276,12 @@ pub(crate) fn attempt_begins(run: &Run) {
 /// over. At the end of a flow run's attempt all of its pauses are.
 pub(crate) fn attempt_ended(run: &Arc<Run>, cancelled: bool) {
     if is_flow(run) {
-        run.scope.pauses.shut();
+        run.scope().pauses.shut();
     }
     end_those_of(run, ATTEMPT_OVER);
     // The cancellation may have come too late to matter, but in time to keep the run Paused.
     if is_flow(run) && run.is_cancelled() && !cancelled {
-        run.scope.pauses.leave(run, ATTEMPT_OVER);
+        run.scope().pauses.leave(run, ATTEMPT_OVER);
     }
 }
 
@@ -291,12 +291,12 @@ pub(crate) fn withdraw(run: &Arc<Run>) {
 }
 
 fn end_those_of(run: &Arc<Run>, why: &str) {
-    if !run.scope.pauses.is_paused() {
+    if !run.scope().pauses.is_paused() {
         return;
     }
     let Some(flow) = flow_of(run) else { return };
     let all = Arc::ptr_eq(flow, run);
     let said = || format!("flow run '{}' is not paused any more: {why}", flow.name());
     let those = |entry: &Arc<Entry>| all || Arc::ptr_eq(&entry.owner, run);
-    run.scope.pauses.end(flow, those, why, || Some(Err(refused(said()))));
+    run.scope().pauses.end(flow, those, why, || Some(Err(refused(said()))));
 }

@@ -93,7 +93,7 @@ impl Orchestrator {
 /// is found to be right.
 pub(crate) fn resume(flow: &Arc<Run>, input: &Value, accepted: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
     loop {
-        let Some(entry) = flow.scope.pauses.oldest().filter(|_| !flow.is_cancelled()) else {
+        let Some(entry) = flow.scope().pauses.oldest().filter(|_| !flow.is_cancelled()) else {
             let state = flow.state().name;
             return Err(refused(format!("flow run '{}' is not paused: it is {state}", flow.name())));
         };
@@ -101,7 +101,7 @@ pub(crate) fn resume(flow: &Arc<Run>, input: &Value, accepted: impl Fn() -> Resu
         accepted()?;
         let this = |other: &Arc<Entry>| Arc::ptr_eq(other, &entry);
         // Unless it ended while the input was looked at: then the next one is the oldest.
-        if flow.scope.pauses.end(flow, this, "resumed", || checked.take().map(Ok)) > 0 {
+        if flow.scope().pauses.end(flow, this, "resumed", || checked.take().map(Ok)) > 0 {
             return Ok(());
         }
     }

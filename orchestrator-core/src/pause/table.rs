@@ -117,7 +117,7 @@ impl Pauses {
 
     /// Adds a pause; the flow run is Paused from now on.
     pub(super) fn begin(&self, flow: &Arc<Run>, entry: &Arc<Entry>, message: Arc<str>) -> Result<(), Error> {
-        let orchestrator = &flow.scope.orchestrator;
+        let orchestrator = &flow.scope().orchestrator;
         let at = orchestrator.clock.now();
         let mut stored = false;
         let mut table = lock(&self.table);
@@ -167,7 +167,7 @@ impl Pauses {
         why: &str,
         mut answer: impl FnMut() -> Option<Answer>,
     ) -> usize {
-        let at = flow.scope.orchestrator.clock.now();
+        let at = flow.scope().orchestrator.clock.now();
         let mut table = lock(&self.table);
         let oldest = table.entries.first().cloned();
         let ended: Vec<Arc<Entry>> = table.entries.extract_if(.., |entry| which(entry)).collect();
@@ -201,7 +201,7 @@ impl Pauses {
 
     /// Lets a flow run that is not paused any more be Running, for its driver.
     pub(super) fn leave(&self, flow: &Arc<Run>, why: &str) {
-        let at = flow.scope.orchestrator.clock.now();
+        let at = flow.scope().orchestrator.clock.now();
         let mut table = lock(&self.table);
         let entered = flow.enter_from(&[StateName::Paused], StateName::Running, Some(why.into()), at);
         table.untold.extend(entered.map(Tell::Entered));
@@ -245,5 +245,5 @@ impl Pauses {
 
 fn store(flow: &Run, pause: &Arc<Pause>) {
     let run = flow.id().as_flow().expect("only flow runs are paused");
-    flow.scope.orchestrator.journal.push(Event::Paused { run, pause: Arc::clone(pause) });
+    flow.scope().orchestrator.journal.push(Event::Paused { run, pause: Arc::clone(pause) });
 }

@@ -20,8 +20,8 @@ pub(crate) enum Useless {
 
 /// The result that the flow run has of this call, if it is not the first time that it is made.
 pub(crate) async fn find(run: &Run, identity: CacheKey, call: &mut dyn Call) -> Option<(Erased, CacheReason)> {
-    let orchestrator = &run.scope.orchestrator;
-    let root = run.scope.kept.looked_through(orchestrator)?;
+    let orchestrator = &run.scope().orchestrator;
+    let root = run.scope().kept.looked_through(orchestrator)?;
     let useless = match cache::look(orchestrator, Shelf::Results(root), identity).await {
         Ok(None) => return None,
         Ok(Some(hit)) => match take(run, hit, call).await {
@@ -46,7 +46,7 @@ pub(crate) async fn find(run: &Run, identity: CacheKey, call: &mut dyn Call) -> 
 }
 
 async fn take(run: &Run, hit: CacheHit, call: &mut dyn Call) -> Result<(Erased, CacheReason), Useless> {
-    let orchestrator = &run.scope.orchestrator;
+    let orchestrator = &run.scope().orchestrator;
     let useless = |why: &dyn Display| Useless::ForEver(format!("in {}, {why}", orchestrator.backend.location()));
     let value = match (hit.value, call.codec()) {
         (CachedValue::Live(value), _) if call.gives(&value) => value,

@@ -17,7 +17,7 @@ use crate::state::{StateName, Transition};
 /// Completes a run whose result is kept. The result and the run's last state are stored together, and nobody learns of
 /// the end before that; what cannot be stored is told, and fails the run if the orchestrator is strict.
 pub(crate) async fn complete(run: &Arc<Run>, end: &mut End, outcome: &mut Option<Outcome>) {
-    let orchestrator = &run.scope.orchestrator;
+    let orchestrator = &run.scope().orchestrator;
     let value = Arc::clone(end.outcome.as_ref().expect("whoever completed has a result"));
     let created = orchestrator.clock.now();
     let kept = match prepare(run, end.codec, &value, created).await {
@@ -61,7 +61,7 @@ pub(crate) async fn complete(run: &Arc<Run>, end: &mut End, outcome: &mut Option
 /// Sends the result of a run whose end nobody else is to be told of, if there is nothing more to it than that: then the
 /// outcome is there, and what is given back says when it may be shown.
 pub(crate) fn send(run: &Run, end: &End, outcome: &mut Option<Outcome>) -> Option<Awaited> {
-    let orchestrator = &run.scope.orchestrator;
+    let orchestrator = &run.scope().orchestrator;
     if orchestrator.journal.is_immediate() {
         return None;
     }
@@ -80,7 +80,7 @@ pub(crate) fn send(run: &Run, end: &End, outcome: &mut Option<Outcome>) -> Optio
 /// What follows when the store has what was sent, or has lost it.
 pub(crate) fn settle(run: &Arc<Run>, outcome: &mut Option<Outcome>, stored: Result<(), Arc<str>>) {
     match stored {
-        Err(why) if is_fatal(&run.scope.orchestrator) => return crash(run, outcome, &why),
+        Err(why) if is_fatal(&run.scope().orchestrator) => return crash(run, outcome, &why),
         Err(why) => warn(run, &why),
         Ok(()) => {}
     }
@@ -95,7 +95,7 @@ fn is_fatal(orchestrator: &Inner) -> bool {
 fn crash(run: &Arc<Run>, outcome: &mut Option<Outcome>, why: &str) {
     drop(take_proposed(run));
     let unstored = || format!("its result was not stored: {why}");
-    let message = run.scope.orchestrator.fenced().map_or_else(unstored, ToString::to_string);
+    let message = run.scope().orchestrator.fenced().map_or_else(unstored, ToString::to_string);
     let error = run.error(FailureKind::Crashed, Cause::Said(message.clone()));
     run.conclude(StateName::Crashed, Some(message.into()), Some(&error));
     panics::let_go(outcome.replace(Err(error)));
@@ -103,7 +103,7 @@ fn crash(run: &Arc<Run>, outcome: &mut Option<Outcome>, why: &str) {
 
 /// The event that keeps a result; `None` if its call has no identity.
 fn record(run: &Run, created: Timestamp, digest: [u8; 32], value: CachedValue) -> Option<Event> {
-    let (root, key, flow_run) = (run.scope.kept.root?, identity(run)?, run.info.flow_run);
+    let (root, key, flow_run) = (run.scope().kept.root?, identity(run)?, run.info.flow_run);
     let run = run.id().as_task()?;
     Some(Event::Persisted(Box::new(ResultRecord { root, key, run, flow_run, created, digest, value })))
 }
@@ -116,7 +116,7 @@ pub(crate) async fn prepare(
     value: &Erased,
     created: Timestamp,
 ) -> Result<Event, String> {
-    let orchestrator = &run.scope.orchestrator;
+    let orchestrator = &run.scope().orchestrator;
     let record =
         |digest, value| record(run, created, digest, value).ok_or_else(|| "its call has no identity".to_owned());
     if orchestrator.backend.in_process() {
@@ -144,7 +144,7 @@ pub(crate) async fn prepare(
 
 /// Says that the result of a run is not kept.
 pub(crate) fn warn(run: &Run, why: &str) {
-    run.scope.orchestrator.results.unkept.add(run, why);
+    run.scope().orchestrator.results.unkept.add(run, why);
 }
 
 fn propose(run: &Run, transition: Transition) {

@@ -27,7 +27,7 @@ struct Queue {
 /// Ends the run when the store has what it was sent.
 pub(crate) fn leave(stored: Awaited, watch: Watch) {
     let Some(run) = watch.run() else { return };
-    let (kept, handle) = (Arc::clone(&run.scope.kept), run.scope.handle().cloned());
+    let (kept, handle) = (Arc::clone(&run.scope().kept), run.scope().handle().cloned());
     let attended = kept.leaving.with(|queue| {
         queue.runs.push_back((stored, watch));
         std::mem::replace(&mut queue.attended, true)

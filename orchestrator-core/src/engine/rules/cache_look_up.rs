@@ -11,7 +11,7 @@ use crate::persist;
 use crate::run::Run;
 
 pub(super) async fn apply(key: CacheKey, run: &Arc<Run>, call: &mut dyn Call, holding: &mut Holding) -> Verdict {
-    let landings = run.scope.orchestrator.flights.landings(&key);
+    let landings = run.scope().orchestrator.flights.landings(&key);
     holding.key = Some((key, landings));
     if run.options().refresh_cache() {
         run.looked(Some(key), CacheReason::Refreshed);
@@ -24,7 +24,7 @@ pub(super) async fn apply(key: CacheKey, run: &Arc<Run>, call: &mut dyn Call, ho
         }
         Some(Err(reason)) => {
             run.looked(Some(key), reason);
-            match run.scope.orchestrator.flights.flying(key, run) {
+            match run.scope().orchestrator.flights.flying(key, run) {
                 // Before anything is taken.
                 Some(flight) => Verdict::Again(flight),
                 None => Verdict::Accept,

@@ -21,17 +21,17 @@ pub(super) async fn apply(
         holding.claim = Some(Claim::refreshing(key));
         return Verdict::Accept;
     }
-    let flights = &run.scope.orchestrator.flights;
+    let flights = &run.scope().orchestrator.flights;
     let mut claim = match flights.claim(key, run) {
         Ok(claim) => claim,
         Err(flight) => return Verdict::Again(flight),
     };
     // Somebody else may have had the claim, and have given it back, since the look-up.
     let mut landed = flights.landings(&key) != landings;
-    if let Some(broker) = run.scope.orchestrator.limits.broker().filter(|_| claim.is_exclusive()) {
+    if let Some(broker) = run.scope().orchestrator.limits.broker().filter(|_| claim.is_exclusive()) {
         match unless_cancelled(run, broker.claim(key, run)).await {
             Some(Ok((ticket, Claimed::Held { cached }))) => {
-                claim.share(&run.scope.orchestrator, ticket);
+                claim.share(&run.scope().orchestrator, ticket);
                 landed |= cached;
             }
             Some(Ok((_, Claimed::Taken { process, run, run_name }))) => {

@@ -12,7 +12,7 @@ use crate::state::StateName;
 /// The flow's capacity, if the run counts against it: a task within a task is part of what its parent was let in for, and
 /// one that is detached is not the flow's any more. One that is detached during an attempt keeps its place until that ends.
 pub(super) fn asked(run: &Arc<Run>) -> Option<(Arc<Semaphore>, usize)> {
-    let (capacity, size) = run.scope.capacity.as_ref()?;
+    let (capacity, size) = run.scope().capacity.as_ref()?;
     let top = !run.is_flow() && run.visible && run.above().is_some_and(|parent| parent.is_flow());
     top.then(|| (Arc::clone(capacity), *size))
 }

@@ -10,7 +10,7 @@ use crate::scope::Scope;
 /// What the run shares with the paused flow run that called it and that it is part of.
 pub(super) fn asked(run: &Run) -> Option<&Arc<Scope>> {
     let caller = run.above()?;
-    (run.visible && caller.scope.pauses.is_paused()).then_some(&caller.scope)
+    (run.visible && caller.scope().pauses.is_paused()).then_some(caller.scope())
 }
 
 pub(super) async fn apply(scope: Arc<Scope>, run: &Arc<Run>, holding: &mut Holding) -> Verdict {

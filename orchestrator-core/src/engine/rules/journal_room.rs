@@ -8,7 +8,7 @@ use crate::run::{Run, Waits};
 
 pub(super) async fn apply(run: &Arc<Run>) -> Verdict {
     let _noted = run.waits_for(Waits::Journal);
-    match unless_cancelled(run, run.scope.orchestrator.journal.room()).await {
+    match unless_cancelled(run, run.scope().orchestrator.journal.room()).await {
         Some(()) => Verdict::Accept,
         None => Verdict::Cancelled,
     }

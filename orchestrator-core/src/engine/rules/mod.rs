@@ -133,7 +133,7 @@ pub(crate) fn ask_for_nothing(def: &Def, options: Option<&CallOptions>, tags: &[
 }
 
 fn journal_has_room(run: &Run) -> bool {
-    run.scope.orchestrator.journal.has_room()
+    run.scope().orchestrator.journal.has_room()
 }
 
 /// Whether a rule is to be asked about the run: a look that waits for nothing and changes nothing.
@@ -145,7 +145,7 @@ pub(crate) fn has_a_say(rule: Rule, run: &Arc<Run>, holding: Option<&Holding>) -
         Rule::Claim => holding.is_some_and(|holding| holding.key.is_some()),
         Rule::FlowPaused => flow_paused::asked(run).is_some(),
         Rule::JournalRoom => !journal_has_room(run),
-        Rule::FlowCapacity => run.scope.capacity.is_some(),
+        Rule::FlowCapacity => run.scope().capacity.is_some(),
         Rule::Slots => slots::may_be_asked(run),
         Rule::Worker => !run.def.is_async && run.visible,
     }

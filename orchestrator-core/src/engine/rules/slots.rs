@@ -21,12 +21,12 @@ pub(super) fn may_be_asked(run: &Run) -> bool {
         Some(named) => !named.is_empty(),
         None => !run.def.concurrency.is_empty(),
     };
-    named || (!run.info.tags.is_empty() && run.scope.orchestrator.limits.may_be_by_tag())
+    named || (!run.info.tags.is_empty() && run.scope().orchestrator.limits.may_be_by_tag())
 }
 
 /// What the run asks for.
 fn asked(run: &Arc<Run>) -> Wants {
-    let limits = &run.scope.orchestrator.limits;
+    let limits = &run.scope().orchestrator.limits;
     let mut wants = Wants::new();
     if run.is_flow() || !run.visible {
         return wants;
@@ -48,7 +48,7 @@ fn asked(run: &Arc<Run>) -> Wants {
 
 /// Whether the store has to be asked first for the limits that processes share.
 pub(super) fn is_behind(run: &Arc<Run>) -> bool {
-    let limits = &run.scope.orchestrator.limits;
+    let limits = &run.scope().orchestrator.limits;
     if limits.broker().is_none() || run.is_flow() || !run.visible {
         return false;
     }
@@ -68,7 +68,7 @@ pub(super) async fn look(run: &Arc<Run>) -> Option<Verdict> {
             declared.map(|(limit, slots)| (limit.into(), slots)).collect()
         }
     };
-    match unless_cancelled(run, run.scope.orchestrator.limits.look(declared)).await {
+    match unless_cancelled(run, run.scope().orchestrator.limits.look(declared)).await {
         Some(Ok(())) => None,
         Some(Err(error)) => Some(Verdict::Abort(refused(run, error.to_string()))),
         None => Some(Verdict::Cancelled),
@@ -81,7 +81,7 @@ pub(super) fn ask(run: &Arc<Run>, holding: &mut Option<Box<Holding>>) -> Answer 
     if wants.is_empty() {
         return Answer::Said(Verdict::Accept);
     }
-    match run.scope.orchestrator.limits.acquire(&wants, Some(run)) {
+    match run.scope().orchestrator.limits.acquire(&wants, Some(run)) {
         Acquire::Held(guard) => {
             hold(guard, holding);
             Answer::Said(Verdict::Accept)

@@ -12,14 +12,14 @@ pub(super) fn ask(run: &Arc<Run>, holding: &mut Option<Box<Holding>>) -> Answer 
     if run.is_below_sync() {
         return Answer::Said(Verdict::Accept);
     }
-    let Ok(permit) = Arc::clone(&run.scope.orchestrator.workers).try_acquire_owned() else { return Answer::Later };
+    let Ok(permit) = Arc::clone(&run.scope().orchestrator.workers).try_acquire_owned() else { return Answer::Later };
     holding.get_or_insert_default().taken.worker = Some(permit);
     Answer::Said(Verdict::Accept)
 }
 
 /// Waits for one.
 pub(super) async fn apply(run: &Arc<Run>, holding: &mut Holding) -> Verdict {
-    let pool = Arc::clone(&run.scope.orchestrator.workers);
+    let pool = Arc::clone(&run.scope().orchestrator.workers);
     let _noted = run.waits_for(Waits::Thread);
     match unless_cancelled(run, pool.acquire_owned()).await {
         Some(permit) => {
