@@ -35,6 +35,12 @@ impl Hooks {
     pub const NONE: Self =
         Self { on_running: &[], on_completion: &[], on_failure: &[], on_cancellation: &[], on_crashed: &[] };
 
+    pub(crate) const fn are_none(&self) -> bool {
+        let Self { on_running, on_completion, on_failure, on_cancellation, on_crashed } = self;
+        let on_end = on_failure.is_empty() && on_cancellation.is_empty() && on_crashed.is_empty();
+        on_running.is_empty() && on_completion.is_empty() && on_end
+    }
+
     /// The hooks that are called when a run enters a state of that name.
     pub(crate) const fn of(&self, state: StateName) -> &'static [Hook] {
         match state {

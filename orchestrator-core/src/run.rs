@@ -20,6 +20,7 @@ use crate::engine::Call;
 use crate::engine::launcher;
 use crate::engine::machine::may_follow;
 use crate::engine::panics;
+use crate::engine::plain;
 use crate::engine::rules;
 use crate::error::{Cause, FailedRun, FailureKind, TaskError};
 use crate::id::{RunId, TaskRunId};
@@ -56,6 +57,8 @@ pub struct Run {
     pub(crate) visible: bool,
     /// Whether no rule has a say about it because of what it is.
     pub(crate) asks_for_nothing: bool,
+    /// Whether nothing concerns it but its body, because of what it is.
+    pub(crate) is_plain: bool,
     /// Whether one of the runs above has a sync body, which may block its thread on this one.
     below_sync: bool,
     /// Whether a run takes this one's result, or took it.
@@ -205,9 +208,11 @@ fn scope_of<'r>(own: Option<&'r Arc<Scope>>, parent: Option<&'r Arc<Run>>) -> &'
 impl Run {
     /// A run without a call begins as launched: whoever has the call starts it.
     pub(crate) fn new(info: RunInfo, origin: Origin, call: Option<Box<dyn Call>>) -> Arc<Self> {
+        let shared = scope_of(origin.scope.as_ref(), origin.parent.as_ref());
+        let asks_for_nothing = origin.identified.is_none()
+            && rules::ask_for_nothing(origin.def, origin.overrides.get(), &info.tags, shared);
+        let is_plain = asks_for_nothing && plain::is_plain(&origin, shared);
         let Origin { def, overrides, scope, parent, transaction, identified, visible, created, resumed } = origin;
-        let shared = scope_of(scope.as_ref(), parent.as_ref());
-        let asks_for_nothing = identified.is_none() && rules::ask_for_nothing(def, overrides.get(), &info.tags, shared);
         let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def.is_async);
         let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
         let flags = if resumed.is_some() { RESUMED } else { 0 } | if call.is_none() { LAUNCHED } else { 0 };
@@ -226,6 +231,7 @@ impl Run {
             identified,
             visible,
             asks_for_nothing,
+            is_plain,
             below_sync,
             taken: AtomicBool::new(false),
             depth,
@@ -940,6 +946,11 @@ impl Run {
             }
             _ => true,
         }
+    }
+
+    /// Whether the run has started any others, be they over.
+    pub(crate) fn has_started_others(&self) -> bool {
+        self.children.get().is_some()
     }
 
     pub(crate) fn has_children(&self) -> bool {

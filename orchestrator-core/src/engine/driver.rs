@@ -24,7 +24,7 @@ use crate::context::Place;
 use crate::error::{Cause, FailureKind, TaskError};
 use crate::hook::{self, Hook, ResultHooks};
 use crate::pause;
-use crate::persist;
+use crate::persist::{self, Resolved};
 use crate::run::{Run, Stop, Waits};
 use crate::state::StateName;
 
@@ -41,6 +41,8 @@ pub(super) struct Driver {
 enum Stage {
     /// Nothing yet.
     Begin,
+    /// Nothing, as it is known what comes next.
+    Known(Box<Next>),
     Body(BodyOf),
     /// The run's place in the queues for slots.
     Queued(Queued),
@@ -52,10 +54,10 @@ enum Stage {
     Over,
 }
 
-type BodyOf = Contained<Box<dyn Future<Output = attempt::Returned> + Send>>;
+pub(super) type BodyOf = Contained<Box<dyn Future<Output = attempt::Returned> + Send>>;
 
 /// What comes next in a run.
-enum Next {
+pub(super) enum Next {
     /// Ask the machine what to do about it.
     At(Event),
     /// Poll the body.
@@ -69,7 +71,7 @@ enum Next {
 }
 
 /// What a run waits for apart from its body.
-enum Wait {
+pub(super) enum Wait {
     Rule(Rule),
     /// The end of the run that computes the same.
     Flight(Box<Flight>),
@@ -96,7 +98,23 @@ enum Wait {
 
 impl Driver {
     pub(super) fn new(run: Arc<Run>, call: Box<dyn Call>) -> Self {
-        Self { run: Some(run), course: Some(Course::new(call)), stage: Stage::Begin }
+        let course = Course::new(call, &run);
+        Self { run: Some(run), course: Some(course), stage: Stage::Begin }
+    }
+
+    /// Of a run to which something has happened.
+    pub(super) fn at(run: Arc<Run>, course: Course, event: Event) -> Self {
+        Self::before(run, course, Next::At(event))
+    }
+
+    /// Of a run for which it is known what comes next.
+    pub(super) fn before(run: Arc<Run>, course: Course, next: Next) -> Self {
+        Self { run: Some(run), course: Some(course), stage: Stage::Known(Box::new(next)) }
+    }
+
+    /// Of a run whose body was polled and is not ready.
+    pub(super) fn in_body(run: Arc<Run>, course: Course, body: BodyOf) -> Self {
+        Self { run: Some(run), course: Some(course), stage: Stage::Body(body) }
     }
 
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -105,6 +123,10 @@ impl Driver {
         loop {
             let mut next = match stage {
                 Stage::Begin => Next::At(here(held).begin(run)),
+                Stage::Known(_) => match std::mem::replace(stage, Stage::Over) {
+                    Stage::Known(next) => *next,
+                    _ => unreachable!("it was just seen"),
+                },
                 Stage::Body(body) => {
                     let outcome = if run.is_cancelled() {
                         None
@@ -223,7 +245,7 @@ impl Drop for Driver {
 }
 
 /// How far a run has come.
-struct Course {
+pub(super) struct Course {
     /// Let go of after the last attempt.
     call: Option<Box<dyn Call>>,
     machine: Machine,
@@ -236,7 +258,7 @@ struct Course {
 }
 
 /// What is left of a run that is to end as soon as what it started has ended.
-struct Closing {
+pub(super) struct Closing {
     state: StateName,
     claim: Option<Claim>,
     codec: Option<&'static Codec>,
@@ -245,9 +267,17 @@ struct Closing {
 }
 
 impl Course {
-    fn new(call: Box<dyn Call>) -> Self {
-        let (machine, call) = (Machine::new(0), Some(call));
+    pub(super) fn new(call: Box<dyn Call>, run: &Run) -> Self {
+        let (machine, call) = (Machine::new(run.options().retries()), Some(call));
         Self { call, machine, holding: None, result: None, failure: None, delayed: false }
+    }
+
+    /// Of a run whose first attempt was begun, as no rule had a say about it.
+    pub(super) fn begun(call: Box<dyn Call>, run: &Run) -> Self {
+        let mut course = Self::new(call, run);
+        let _ = course.machine.on(Event::InputsReady);
+        let _ = course.machine.on(Event::AllPassed);
+        course
     }
 
     fn call(&mut self) -> &mut dyn Call {
@@ -256,7 +286,6 @@ impl Course {
 
     fn begin(&mut self, run: &Arc<Run>) -> Event {
         let orchestrator = &run.scope().orchestrator;
-        self.machine = Machine::new(run.options().retries());
         if orchestrator.strict {
             self.holding.get_or_insert_default().lost_before = orchestrator.journal.lost().0;
         }
@@ -268,6 +297,11 @@ impl Course {
         if !run.begins_at_once() {
             let _ = launcher::last_end();
         }
+        self.prepared(run, prepared)
+    }
+
+    /// Says what came of the preparation.
+    pub(super) fn prepared(&mut self, run: &Run, prepared: Resolved) -> Event {
         match prepared {
             Ok(Ok(())) => Event::InputsReady,
             Ok(Err(error)) => {
@@ -418,7 +452,13 @@ impl Course {
 
     fn execute(&mut self, run: &Arc<Run>, last: bool) -> Next {
         let fakes = &run.scope().orchestrator.testing.fakes;
-        let attempt = match panics::catch(|| self.call().attempt(last, fakes)) {
+        let made = panics::catch(|| self.call().attempt(last, fakes));
+        self.made(run, made)
+    }
+
+    /// Begins with the attempt, if it could be made.
+    pub(super) fn made(&mut self, run: &Arc<Run>, made: Result<Attempt, String>) -> Next {
+        let attempt = match made {
             Ok(attempt) => attempt,
             Err(said) => return self.ended(run, Ended::panicked(run, said)),
         };
@@ -430,7 +470,7 @@ impl Course {
     }
 
     /// The body has ended, and what it started is to; `None`: the run was cancelled before that.
-    fn left(&mut self, run: &Arc<Run>, outcome: Option<Body>) -> Next {
+    pub(super) fn left(&mut self, run: &Arc<Run>, outcome: Option<Body>) -> Next {
         match outcome {
             None => self.ended(run, Ended::Cancelled),
             Some(outcome) if attempt::is_settled(run, &outcome) => self.ended(run, attempt::judge(run, outcome)),

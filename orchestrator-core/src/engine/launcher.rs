@@ -39,6 +39,7 @@ use tokio::sync::Notify;
 
 use super::Call;
 use super::driver::Driver;
+use super::plain::{self, Left};
 use super::panics;
 use crate::clock::Timestamp;
 use crate::run::{Run, Wakes};
@@ -383,13 +384,16 @@ impl Launcher {
             if others && self.starters.coming.load(Ordering::SeqCst) == 0 {
                 self.send_for_starter();
             }
-            let mut driver = Driver::new(run, call);
+            let waits = match plain::poll(run, call, cx) {
+                Left::Nothing => None,
+                Left::Wait(driver) => Some(driver),
+                Left::Poll(mut driver) => Pin::new(&mut driver).poll(cx).is_pending().then_some(driver),
+            };
             // Whoever was woken, or became a task, is in the slot of this worker, from which nobody else takes it: it must
             // not wait for the next body to let go of the thread.
-            let mut is_over = false;
-            if Pin::new(&mut driver).poll(cx).is_pending() {
+            let is_over = waits.is_some();
+            if let Some(driver) = waits {
                 sync::spawn(&self.handle, driver);
-                is_over = true;
             }
             let (woke, ended, wakes) =
                 STARTER.with_borrow(|starter| (starter.woke, starter.ended, !starter.to_wake.is_empty()));

@@ -8,6 +8,7 @@ mod inputs;
 pub(crate) mod launcher;
 pub(crate) mod machine;
 pub(crate) mod panics;
+pub(crate) mod plain;
 pub(crate) mod rules;
 mod wind_down;
 

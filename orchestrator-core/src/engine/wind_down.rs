@@ -122,7 +122,7 @@ fn keep(
 
 /// The orchestrator of a run that no other run waits for, if its history has to be waited for: all others leave the
 /// journal's counts alone.
-fn root_of(run: &Run) -> Option<Arc<Inner>> {
+pub(super) fn root_of(run: &Run) -> Option<Arc<Inner>> {
     let orchestrator = &run.scope().orchestrator;
     (run.above().is_none() && !orchestrator.journal.is_immediate()).then(|| Arc::clone(orchestrator))
 }
@@ -168,6 +168,11 @@ impl Watch {
     /// The run, until it has ended.
     pub(crate) fn run(&self) -> Option<&Arc<Run>> {
         self.run.as_ref()
+    }
+
+    /// Gives the run to somebody else who ends it.
+    pub(super) fn take(&mut self) -> Arc<Run> {
+        self.run.take().expect("the run is taken out once")
     }
 
     /// Ends the run, whose terminal state is written.
@@ -230,13 +235,6 @@ impl End {
 
     /// Enters the terminal state, and ends the run.
     pub(super) fn end(self, run: Arc<Run>) {
-        let is_unseen = run.visible && !run.is_watched(self.state);
-        if is_unseen && run.parent.is_some() {
-            let (at, wakes) = run.conclude_unseen(self.state, self.message, self.outcome);
-            launcher::ended_at(at);
-            launcher::after_the_body(wakes);
-            return;
-        }
         let mut watch = Watch::over(run);
         if let Some(run) = &watch.run {
             let at = run.conclude(self.state, self.message, self.outcome.as_ref().err());

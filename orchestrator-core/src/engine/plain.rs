@@ -1,0 +1,105 @@
+//! The way of a run that nothing but its body concerns.
+//!
+//! Most runs are such: no rule has a say about them, nothing follows on their end, and their bodies are ready when they are
+//! polled first. They take the steps of the driver one after the other, in one function and without the values that a driver
+//! keeps between two steps. As soon as one turns out to need more, a driver takes it over where it stands.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::attempt::Body;
+use super::driver::{Course, Driver};
+use super::inputs::prepare;
+use super::panics::{self, Contained};
+use super::wind_down::{Watch, root_of};
+use super::{Call, launcher, rules};
+use crate::body::Attempt;
+use crate::context::Place;
+use crate::def::DefKind;
+use crate::run::{Origin, Run};
+use crate::scope::Scope;
+use crate::state::StateName;
+
+/// What is left to do for a run after its first poll.
+pub(super) enum Left {
+    Nothing,
+    /// The driver is to be polled.
+    Poll(Driver),
+    /// The driver waits for the body, which was polled.
+    Wait(Driver),
+}
+
+/// Whether nothing that is known of a call from its beginning concerns the run but its body.
+pub(crate) fn is_plain(origin: &Origin, scope: &Scope) -> bool {
+    let Origin { def, parent, transaction, visible, resumed, .. } = origin;
+    let is_part = *visible && parent.is_some() && transaction.is_none() && resumed.is_none();
+    let orchestrator = &scope.orchestrator;
+    let has_limit = def.timeout.or(orchestrator.defaults.timeout).is_some();
+    is_part && def.kind == DefKind::Task && def.hooks.are_none() && !has_limit && !orchestrator.strict
+}
+
+/// Polls a run for the first time.
+pub(super) fn poll(run: Arc<Run>, call: Box<dyn Call>, cx: &mut Context<'_>) -> Left {
+    if !run.is_plain || run.is_cancelled() || !rules::are_silent(&run) {
+        return Left::Poll(Driver::new(run, call));
+    }
+    let mut watch = Watch::over_lost(run, true);
+    // If the engine panics, the panic hook tells where, and the run ends as crashed.
+    panics::engine(|| go(&mut watch, call, cx)).unwrap_or(Left::Nothing)
+}
+
+fn go(watch: &mut Watch, mut call: Box<dyn Call>, cx: &mut Context<'_>) -> Left {
+    let run = watch.run().expect("it is taken out below");
+    // Code of the user may run here: `Clone`, `Display`.
+    let prepared = panics::catch(|| prepare(run, &mut *call)).flatten();
+    if !run.begins_at_once() {
+        let _ = launcher::last_end();
+    }
+    if !matches!(prepared, Ok(Ok(()))) {
+        let mut course = Course::new(call, run);
+        let event = course.prepared(run, prepared);
+        return Left::Poll(Driver::at(watch.take(), course, event));
+    }
+    run.begin_attempt(StateName::Running, None, launcher::last_end());
+    run.flush_later();
+    let (retries, fakes) = (run.options().retries(), &run.scope().orchestrator.testing.fakes);
+    let future = match panics::catch(|| call.attempt(retries == 0, fakes)) {
+        Ok(Attempt::Future(future)) => future,
+        made => {
+            let mut course = Course::begun(call, run);
+            let next = course.made(run, made);
+            return Left::Poll(Driver::before(watch.take(), course, next));
+        }
+    };
+    let mut body = Contained::new(Place::of(Arc::clone(run), run.run_count()), future);
+    let Poll::Ready(outcome) = Pin::new(&mut body).poll(cx) else {
+        let course = Course::begun(call, run);
+        return Left::Wait(Driver::in_body(watch.take(), course, body));
+    };
+    // Its place refers to the run.
+    drop(body);
+    let value = match outcome {
+        Ok(Ok(value)) if ends_at_once(run, &*call) => value,
+        outcome => {
+            let mut course = Course::begun(call, run);
+            let next = course.left(run, Some(outcome.map_or_else(Body::Panicked, Body::Returned)));
+            return Left::Poll(Driver::before(watch.take(), course, next));
+        }
+    };
+    panics::let_go(call);
+    let (at, wakes) = watch.take().conclude_unseen(StateName::Completed, None, Ok(value));
+    launcher::ended_at(at);
+    launcher::after_the_body(wakes);
+    Left::Nothing
+}
+
+/// Whether a run whose body gave a result has nothing to wait for, and nobody to tell but those who wait for it. No further
+/// runs are part of it then.
+fn ends_at_once(run: &Run, call: &dyn Call) -> bool {
+    let orchestrator = &run.scope().orchestrator;
+    let is_alone = !run.has_started_others() && !run.scope().pauses.is_paused() && root_of(run).is_none();
+    let is_unseen = !run.is_watched(StateName::Completed) && orchestrator.fenced().is_none();
+    is_alone && is_unseen && call.result_hooks().is_empty() && run.close()
+}
