@@ -53,7 +53,8 @@ pub(crate) fn tell(run: &Run, event: &Observed<'_>) {
         StateName::RolledBack => say!(warn, run, event, "Rolled back: {said}"),
         StateName::Failed | StateName::TimedOut | StateName::Crashed => {
             // That the process was found to be gone is told once, when its runs are ended.
-            let is_told = |why: &String| run.scope().orchestrator.fenced().is_some_and(|fenced| why.contains(&**fenced));
+            let is_told =
+                |why: &String| run.scope().orchestrator.fenced().is_some_and(|fenced| why.contains(&**fenced));
             let why = event.error.map(|error| why(run, error)).filter(|why| !is_told(why)).unwrap_or_default();
             say!(error, run, event, "{}", finished(event, &why));
         }

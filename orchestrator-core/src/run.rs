@@ -243,14 +243,7 @@ impl Run {
             driver: AtomicWaker::new(),
             renamed: OnceLock::new(),
             outcome: OnceLock::new(),
-            cell: Mutex::new(Cell {
-                track,
-                looked: None,
-                waiters: Waiters::None,
-                ended: false,
-                call,
-                waits: None,
-            }),
+            cell: Mutex::new(Cell { track, looked: None, waiters: Waiters::None, ended: false, call, waits: None }),
             children: OnceLock::new(),
         })
     }
@@ -803,7 +796,12 @@ impl Run {
 
     /// Enters the terminal state and stores the outcome in one step, where nobody looks at the moment between the two; gives
     /// back when, and whoever waited.
-    pub(crate) fn conclude_unseen(self: Arc<Self>, name: StateName, message: Option<Arc<str>>, outcome: Outcome) -> (Timestamp, Wakes) {
+    pub(crate) fn conclude_unseen(
+        self: Arc<Self>,
+        name: StateName,
+        message: Option<Arc<str>>,
+        outcome: Outcome,
+    ) -> (Timestamp, Wakes) {
         debug_assert!(name.kind().is_terminal(), "only terminal states end a run");
         let Inner { clock, journal, .. } = &*self.scope().orchestrator;
         let now = clock.now();

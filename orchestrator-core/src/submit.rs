@@ -8,7 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
 
-use crate::backend::record::{Event, FlowRun, RunInfo, SharedList};
+use crate::backend::record::{Event, FlowRun, RunIds, RunInfo, SharedList};
 use crate::body::{ArgEncoder, ArgError, Attempt, BodyFailure, Callable, Codec, Erased, Function};
 use crate::clock::Timestamp;
 use crate::context::Place;
@@ -365,7 +365,8 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call
     });
     let (overrides, mut call) = Awaiting::take_from(overrides, call);
     let upstreams = upstreams(&*call);
-    if let (Some(_), Some(root), None, Manner::Call, []) = (def.crash_budget, &root, &transaction, manner, &upstreams[..])
+    if let (Some(_), Some(root), None, Manner::Call, []) =
+        (def.crash_budget, &root, &transaction, manner, &upstreams[..])
         && let Some(run) = root.orchestrator.recovery.adopt(def, &mut *call)
     {
         // Arguments have destructors of their own.
@@ -383,7 +384,11 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call
     let (run, call) = make(def, overrides, call, manner, Around { root, parent, transaction }, &upstreams);
     run.submitted();
     if run.scope().launcher.is_none() {
-        refuse(&run, call, "there is no tokio runtime here: call it under #[tokio::main], or inside `block_on`".to_owned());
+        refuse(
+            &run,
+            call,
+            "there is no tokio runtime here: call it under #[tokio::main], or inside `block_on`".to_owned(),
+        );
         return run;
     }
     if run.parent.as_ref().is_some_and(|parent| parent.run_count() != attempt) {
@@ -588,9 +593,9 @@ fn upstreams(call: &dyn Call) -> SmallVec<[Arc<Run>; 4]> {
     all
 }
 
-fn ids(upstreams: &[Arc<Run>]) -> SharedList<RunId> {
+fn ids(upstreams: &[Arc<Run>]) -> RunIds {
     if upstreams.is_empty() {
-        return SharedList::default();
+        return RunIds::default();
     }
     let ids: SmallVec<[RunId; 4]> = upstreams.iter().filter(|run| run.visible).map(|run| run.id()).collect();
     ids[..].into()

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use orchestrator_core::backend::EventStore as _;
 use orchestrator_core::backend::record::{
-    CacheKey, CacheRecord, CachedValue, EncodedValue, Event, LogRecord, Process, RunEvent, RunInfo, SharedList,
+    CacheKey, CacheRecord, CachedValue, EncodedValue, Event, LogRecord, Process, RunEvent, RunIds, RunInfo, SharedList,
 };
 use orchestrator_core::backend::sqlite::SqliteBackend;
 use orchestrator_core::def::Def;
@@ -78,7 +78,7 @@ fn info(id: RunId, def: &'static Def) -> RunInfo {
         parent: None,
         flow_run: None,
         tags: SharedList::default(),
-        upstream: SharedList::default(),
+        upstream: RunIds::default(),
         process: &PROCESS,
     }
 }

@@ -23,7 +23,7 @@ use chrono::{DateTime, Utc};
 
 pub use look::{CacheLook, CacheReason};
 pub use query::{CacheEntry, CacheQuery, TaskRunQuery};
-pub use shared::SharedList;
+pub use shared::{RunIds, SharedList};
 pub use transitions::Transitions;
 
 /// The version of the stored form that this library writes.
@@ -47,7 +47,7 @@ pub struct RunInfo {
     /// The run's tags, sorted.
     pub tags: SharedList<Box<str>>,
     /// The runs whose results this run takes or waits for, in argument order, each once.
-    pub upstream: SharedList<RunId>,
+    pub upstream: RunIds,
     /// The machine and process that the run belongs to.
     pub process: &'static Process,
 }
@@ -174,7 +174,7 @@ pub enum Event {
         /// The run.
         run: RunId,
         /// All of its upstream runs, in argument order, each once.
-        upstream: SharedList<RunId>,
+        upstream: RunIds,
     },
     /// A flow run waits for somebody to let it on: sent before it enters Paused, and again when the pause that is next
     /// to be resumed is another one. Of no account once the run is in another state.

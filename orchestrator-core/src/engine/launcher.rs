@@ -39,8 +39,8 @@ use tokio::sync::Notify;
 
 use super::Call;
 use super::driver::Driver;
-use super::plain::{self, Left};
 use super::panics;
+use super::plain::{self, Left};
 use crate::clock::Timestamp;
 use crate::run::{Run, Wakes};
 use crate::sync::{self, AtomicBool, AtomicUsize, Mutex, MutexGuard};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::screen::Screen;
-use crate::backend::record::{Process, RunInfo, SharedList};
+use crate::backend::record::{Process, RunIds, RunInfo, SharedList};
 use crate::clock::Timestamp;
 use crate::def::Def;
 use crate::error::TaskError;
@@ -71,7 +71,7 @@ impl Actor {
             parent: within.map(|run| run.info.id),
             flow_run: within.and_then(|run| run.info.id.as_flow().or(run.info.flow_run)),
             tags: SharedList::default(),
-            upstream: SharedList::default(),
+            upstream: RunIds::default(),
             process: &PROCESS,
         };
         Self { info, name: name.to_owned() }

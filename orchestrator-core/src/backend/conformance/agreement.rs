@@ -98,7 +98,8 @@ fn events(runs: &[RunInfo], steps: Vec<(usize, Step)>) -> Vec<Event> {
             }
             Step::Rename(name) => Event::Renamed { run: run.id, name: name.into() },
             Step::Upstream(others) => {
-                let upstream = others.into_iter().map(|other| runs[other].id).collect();
+                let upstream: Vec<_> = others.into_iter().map(|other| runs[other].id).collect();
+                let upstream = upstream.into();
                 Event::Upstream { run: run.id, upstream }
             }
             Step::Parameters(number) => match run.id {

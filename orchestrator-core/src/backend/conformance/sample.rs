@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::backend::StateBackend;
 use crate::backend::record::{
     CacheKey, CacheLook, CacheRecord, CachedValue, EncodedValue, Event, FlowRun, LogRecord, Process, ResultRecord,
-    RunEvent, RunInfo, SharedList, TaskRun,
+    RunEvent, RunIds, RunInfo, SharedList, TaskRun,
 };
 use crate::clock::Timestamp;
 use crate::def::Def;
@@ -47,7 +47,7 @@ fn run(id: RunId) -> RunInfo {
         parent: None,
         flow_run: None,
         tags: SharedList::default(),
-        upstream: SharedList::default(),
+        upstream: RunIds::default(),
         process: &PROCESS,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dashmap::mapref::entry::Entry;
 
 use crate::backend::record::{
-    CacheLook, FlowRun, FlowRunQuery, Pause, RunEvent, RunInfo, SharedList, TakeOver, TaskRun, TaskRunQuery, Times,
+    CacheLook, FlowRun, FlowRunQuery, Pause, RunEvent, RunIds, RunInfo, TakeOver, TaskRun, TaskRunQuery, Times,
     Transitions,
 };
 use crate::backend::{BackendError, BackendErrorKind};
@@ -31,7 +31,7 @@ pub(super) struct Run {
 #[derive(Debug, Default)]
 pub(super) struct Amendment {
     pub(super) name: Option<Arc<str>>,
-    pub(super) upstream: Option<SharedList<RunId>>,
+    pub(super) upstream: Option<RunIds>,
     pub(super) parameters: Option<Box<str>>,
     pub(super) pause: Option<Arc<Pause>>,
     /// Comes with the states.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::id::RunId;
+
 /// A list that is mostly empty, and cheap to clone if it is not.
 pub struct SharedList<T>(Option<Arc<[T]>>);
 
@@ -54,5 +56,57 @@ impl<T: Copy> From<&[T]> for SharedList<T> {
 impl<T> FromIterator<T> for SharedList<T> {
     fn from_iter<I: IntoIterator<Item = T>>(list: I) -> Self {
         list.into_iter().collect::<Vec<_>>().into()
+    }
+}
+
+/// Ids of runs: none or one, in place, or several, which clones share.
+#[derive(Clone, Default)]
+pub struct RunIds(Ids);
+
+#[derive(Clone, Default)]
+enum Ids {
+    #[default]
+    None,
+    One(RunId),
+    Several(Arc<[RunId]>),
+}
+
+impl Deref for RunIds {
+    type Target = [RunId];
+
+    fn deref(&self) -> &[RunId] {
+        match &self.0 {
+            Ids::None => &[],
+            Ids::One(id) => std::slice::from_ref(id),
+            Ids::Several(ids) => ids,
+        }
+    }
+}
+
+impl fmt::Debug for RunIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl From<&[RunId]> for RunIds {
+    fn from(ids: &[RunId]) -> Self {
+        Self(match ids {
+            [] => Ids::None,
+            [id] => Ids::One(*id),
+            several => Ids::Several(several.into()),
+        })
+    }
+}
+
+impl From<Vec<RunId>> for RunIds {
+    fn from(ids: Vec<RunId>) -> Self {
+        ids.as_slice().into()
+    }
+}
+
+impl<const N: usize> From<[RunId; N]> for RunIds {
+    fn from(ids: [RunId; N]) -> Self {
+        ids.as_slice().into()
     }
 }

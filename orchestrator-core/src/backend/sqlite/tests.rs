@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::backend::record::{
     CacheKey, CacheRecord, CachedValue, EncodedValue, FORMAT_VERSION, FlowRunQuery, LogRecord, Pause, Process,
-    ResultRecord, RunEvent, RunInfo, SharedList,
+    ResultRecord, RunEvent, RunIds, RunInfo, SharedList,
 };
 use crate::backend::{CacheIndex as _, ResultIndex as _, RunHistory as _, conformance};
 use crate::clock::Timestamp;
@@ -54,7 +54,7 @@ fn run(id: RunId) -> Event {
         parent: None,
         flow_run: None,
         tags: SharedList::default(),
-        upstream: SharedList::default(),
+        upstream: RunIds::default(),
         process,
     };
     let transitions = [Transition { name: StateName::Completed, at, message: None }].into_iter().collect();
