@@ -1,27 +1,62 @@
 //! The states of a run: the present one, and those that the journal has not been given.
 
+use std::sync::Arc;
+
 use crate::backend::record::Transitions;
 use crate::clock::Timestamp;
 use crate::state::{StateName, StateType, Transition};
 
-/// Most runs have three states with nothing to say about them, which are kept in place.
+/// Most runs have three states, of which the present one may have something to say: these are kept in place.
 pub(super) struct Track {
     /// When the body was first started; the beginning of time if it was not.
     started: Timestamp,
-    /// The last states, the present one at the end: of no account where there is a long form.
+    /// The last states, the present one at the end; where there is a long form, the present one alone.
     at: [Timestamp; 3],
     names: [StateName; 3],
-    count: u8,
-    /// Whether the journal has been given the first of them.
-    given: bool,
+    places: Places,
     /// How many states the journal has been given.
     next_seq: u32,
-    long: Option<Box<Long>>,
+    more: More,
 }
 
-/// States that have something to say, or are too many.
+/// How many states are kept in place, and whether the journal has been given the first of them: in one byte, since a
+/// track is to have no gap.
+#[derive(Clone, Copy)]
+struct Places(u8);
+
+impl Places {
+    const GIVEN: u8 = 4;
+
+    const fn new(count: u8, given: bool) -> Self {
+        Self(if given { count | Self::GIVEN } else { count })
+    }
+
+    const fn count(self) -> usize {
+        (self.0 % Self::GIVEN) as usize
+    }
+
+    /// The first that the journal has not been given.
+    const fn first_new(self) -> usize {
+        (self.0 / Self::GIVEN) as usize
+    }
+
+    const fn last(self) -> usize {
+        self.count() - 1
+    }
+}
+
+/// What has no place among the last states.
+enum More {
+    /// What the present state has to say.
+    Said(Arc<str>),
+    Long(Option<Box<Long>>),
+}
+
+/// States that are too many, or have too much to say.
 struct Long {
-    current: Transition,
+    /// What the present one has to say.
+    said: Option<Arc<str>>,
+    /// What the journal has not been given: the present one is the last of them.
     staged: Vec<Transition>,
 }
 
@@ -30,40 +65,32 @@ const NEVER: Timestamp = Timestamp::from_micros(i64::MIN);
 impl Track {
     /// Of a run in that state, which the journal knows already if it was given as many states.
     pub(super) fn new(current: Transition, given: u32) -> Self {
-        let mut track = Self {
+        Self {
             started: NEVER,
             at: [current.at; 3],
             names: [current.name; 3],
-            count: 1,
-            given: given > 0,
+            places: Places::new(1, given > 0),
             next_seq: given,
-            long: None,
-        };
-        if current.message.is_some() {
-            let staged = if given > 0 { Vec::new() } else { vec![current.clone()] };
-            track.long = Some(Box::new(Long { current, staged }));
+            more: More::of(current.message),
         }
-        track
-    }
-
-    fn last(&self) -> usize {
-        usize::from(self.count) - 1
     }
 
     pub(super) fn name(&self) -> StateName {
-        self.long.as_ref().map_or(self.names[self.last()], |long| long.current.name)
+        self.names[self.places.last()]
     }
 
     /// Since when the run is in its present state.
     pub(super) fn since(&self) -> Timestamp {
-        self.long.as_ref().map_or(self.at[self.last()], |long| long.current.at)
+        self.at[self.places.last()]
     }
 
     pub(super) fn current(&self) -> Transition {
-        match &self.long {
-            Some(long) => long.current.clone(),
-            None => self.plain(self.last()),
-        }
+        let message = match &self.more {
+            More::Said(said) => Some(Arc::clone(said)),
+            More::Long(None) => None,
+            More::Long(Some(long)) => long.said.clone(),
+        };
+        Transition { message, ..self.plain(self.places.last()) }
     }
 
     fn plain(&self, place: usize) -> Transition {
@@ -85,35 +112,48 @@ impl Track {
         if transition.name.kind() == StateType::Running {
             self.start(transition.at);
         }
-        if self.long.is_none() && (transition.message.is_some() || (self.count == 3 && !self.given)) {
-            let staged = (usize::from(self.given)..=self.last()).map(|place| self.plain(place)).collect();
-            self.long = Some(Box::new(Long { current: self.current(), staged }));
-        }
-        if let Some(long) = &mut self.long {
-            long.current = transition.clone();
+        if let More::Long(Some(long)) = &mut self.more {
+            (self.at[0], self.names[0]) = (transition.at, transition.name);
+            long.said.clone_from(&transition.message);
             long.staged.push(transition);
             return;
         }
-        if self.count == 3 {
+        let (count, first_new) = (self.places.count(), self.places.first_new());
+        let is_full = count == 3 && first_new == 0;
+        // What the present state has to say is still to be told.
+        let would_forget = matches!(self.more, More::Said(_)) && first_new < count;
+        if is_full || would_forget {
+            let current = self.current();
+            let before = (first_new..self.places.last()).map(|place| self.plain(place));
+            let said = transition.message.clone();
+            let (at, name) = (transition.at, transition.name);
+            let staged = before.chain([current, transition]).collect();
+            self.stand(at, name, false, More::Long(Some(Box::new(Long { said, staged }))));
+            return;
+        }
+        let place = if count == 3 {
             self.at.rotate_left(1);
             self.names.rotate_left(1);
-            self.count = 2;
-            self.given = false;
-        }
-        self.count += 1;
-        let last = self.last();
-        (self.at[last], self.names[last]) = (transition.at, transition.name);
+            self.places = Places::new(3, false);
+            2
+        } else {
+            self.places.0 += 1;
+            count
+        };
+        (self.at[place], self.names[place]) = (transition.at, transition.name);
+        self.more = More::of(transition.message);
+    }
+
+    /// From now on this is the only state that is kept.
+    fn stand(&mut self, at: Timestamp, name: StateName, given: bool, more: More) {
+        (self.at[0], self.names[0]) = (at, name);
+        self.places = Places::new(1, given);
+        self.more = more;
     }
 
     /// Enters a state that the journal knows already.
     pub(super) fn reveal(&mut self, transition: Transition) {
-        match &mut self.long {
-            Some(long) => long.current = transition,
-            None => {
-                (self.at[0], self.names[0]) = (transition.at, transition.name);
-                (self.count, self.given) = (1, true);
-            }
-        }
+        self.stand(transition.at, transition.name, true, More::of(transition.message));
     }
 
     /// Whether the journal has been given nothing.
@@ -122,28 +162,46 @@ impl Track {
     }
 
     pub(super) fn has_staged(&self) -> bool {
-        self.long.as_ref().map_or(self.count > u8::from(self.given), |long| !long.staged.is_empty())
+        self.places.first_new() < self.places.count()
     }
 
     /// What the journal has not been given, and `further` if there is another state to tell of, with the number of the
     /// first.
     pub(super) fn take_staged(&mut self, further: Option<Transition>) -> (u32, Transitions) {
-        let staged = match &mut self.long {
-            Some(long) => std::mem::take(&mut long.staged).into_iter().chain(further).collect(),
-            None => {
-                let (first, last) = (usize::from(self.given), self.last());
+        let (first, last) = (self.places.first_new(), self.places.last());
+        let (at, name) = (self.at[last], self.names[last]);
+        let staged = match &mut self.more {
+            More::Long(None) => {
                 let mut staged = Transitions::plain(&self.names[first..=last], &self.at[first..=last]);
-                (self.at[0], self.names[0]) = (self.at[last], self.names[last]);
-                (self.count, self.given) = (1, true);
                 if let Some(further) = further {
                     staged.push(further);
                 }
+                self.stand(at, name, true, More::Long(None));
+                staged
+            }
+            More::Long(Some(long)) => {
+                let (said, staged) = (long.said.take(), std::mem::take(&mut long.staged));
+                self.stand(at, name, true, More::of(said));
+                staged.into_iter().chain(further).collect()
+            }
+            More::Said(said) => {
+                let said = Arc::clone(said);
+                let current = self.has_staged().then(|| self.current());
+                let before = (first..last).map(|place| self.plain(place));
+                let staged = before.chain(current).chain(further).collect();
+                self.stand(at, name, true, More::Said(said));
                 staged
             }
         };
         let first_seq = self.next_seq;
         self.next_seq += u32::try_from(staged.len()).expect("a run has fewer than four billion states");
         (first_seq, staged)
+    }
+}
+
+impl More {
+    fn of(message: Option<Arc<str>>) -> Self {
+        message.map_or(Self::Long(None), Self::Said)
     }
 }
 
@@ -167,6 +225,12 @@ mod tests {
             2 => Just(Step::Take),
             1 => name.prop_map(Step::Propose),
         ]
+    }
+
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn it_has_no_gap() {
+        assert_eq!(size_of::<Track>(), 56);
     }
 
     proptest! {
