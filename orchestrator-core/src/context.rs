@@ -18,23 +18,47 @@ use crate::transaction;
 /// What the thread is doing for us at the moment.
 #[derive(Clone, Default)]
 pub(crate) struct Place {
-    pub(crate) orchestrator: Option<Arc<Inner>>,
-    pub(crate) run: Option<Arc<Run>>,
-    pub(crate) attempt: u32,
-    /// Whether this is code that the body gave away, so that the run does not wait for it.
-    pub(crate) aside: bool,
+    pub(crate) part: Part,
     pub(crate) transaction: Option<Arc<transaction::Shared>>,
+}
+
+/// What code is part of.
+#[derive(Clone, Default)]
+pub(crate) enum Part {
+    #[default]
+    Nothing,
+    /// A scope of an orchestrator.
+    Scope(Arc<Inner>),
+    Run {
+        run: Arc<Run>,
+        attempt: u32,
+        /// Whether this is code that the body gave away, so that the run does not wait for it.
+        aside: bool,
+    },
 }
 
 crate::sync::thread_local! {
     static PLACE: RefCell<Place> =
-        const { RefCell::new(Place { orchestrator: None, run: None, attempt: 0, aside: false, transaction: None }) };
+        const { RefCell::new(Place { part: Part::Nothing, transaction: None }) };
 }
 
 impl Place {
     pub(crate) fn of(run: Arc<Run>, attempt: u32) -> Self {
         let transaction = run.transaction.clone();
-        Self { orchestrator: None, run: Some(run), attempt, aside: false, transaction }
+        Self { part: Part::Run { run, attempt, aside: false }, transaction }
+    }
+
+    /// A place under an orchestrator, outside of any run.
+    pub(crate) fn under(orchestrator: &Arc<Inner>) -> Self {
+        Self { part: Part::Scope(Arc::clone(orchestrator)), transaction: None }
+    }
+
+    /// The same place in code that the body gives away.
+    fn aside(mut self) -> Self {
+        if let Part::Run { aside, .. } = &mut self.part {
+            *aside = true;
+        }
+        self
     }
 
     /// The same place inside a transaction.
@@ -67,13 +91,26 @@ impl Place {
     }
 
     pub(crate) fn inner(&self) -> Option<&Arc<Inner>> {
-        self.run.as_ref().map(|run| &run.scope().orchestrator).or(self.orchestrator.as_ref())
+        match &self.part {
+            Part::Nothing => None,
+            Part::Scope(orchestrator) => Some(orchestrator),
+            Part::Run { run, .. } => Some(&run.scope().orchestrator),
+        }
+    }
+
+    pub(crate) const fn run(&self) -> Option<&Arc<Run>> {
+        if let Part::Run { run, .. } = &self.part { Some(run) } else { None }
+    }
+
+    /// The run, and which attempt of it the code is part of.
+    pub(crate) fn opener(&self) -> Option<(Arc<Run>, u32)> {
+        if let Part::Run { run, attempt, .. } = &self.part { Some((Arc::clone(run), *attempt)) } else { None }
     }
 }
 
 /// Calls `look` with the run whose body the present code belongs to.
 pub(crate) fn with_run<R>(look: impl FnOnce(Option<&Arc<Run>>) -> R) -> R {
-    PLACE.with_borrow(|place| look(place.run.as_ref()))
+    PLACE.with_borrow(|place| look(place.run()))
 }
 
 /// Calls `look` if that is the run whose body the present code belongs to.
@@ -81,14 +118,14 @@ pub(crate) fn if_run_is<R>(run: &Weak<Run>, look: impl FnOnce(&Arc<Run>) -> R) -
     // A thread that is being torn down has no place left.
     let look = |place: &RefCell<Place>| {
         let place = place.try_borrow().ok()?;
-        place.run.as_ref().filter(|current| Arc::as_ptr(current) == run.as_ptr()).map(look)
+        place.run().filter(|current| Arc::as_ptr(current) == run.as_ptr()).map(look)
     };
     PLACE.try_with(look).ok().flatten()
 }
 
 /// Calls `look` with the run whose body the present code is, unless the body gave it away.
 pub(crate) fn with_body<R>(look: impl FnOnce(&Arc<Run>) -> Option<R>) -> Option<R> {
-    PLACE.with_borrow(|place| place.run.as_ref().filter(|_| !place.aside).and_then(look))
+    PLACE.with_borrow(|place| if let Part::Run { run, aside: false, .. } = &place.part { look(run) } else { None })
 }
 
 /// Calls `look` with the transaction that the present code is part of.
@@ -125,7 +162,8 @@ impl RunContext {
     /// The context of the code that calls this.
     #[must_use]
     pub fn current() -> Self {
-        PLACE.with_borrow(|place| Self { run: place.run.clone(), attempt: place.attempt })
+        let (run, attempt) = PLACE.with_borrow(Place::opener).unzip();
+        Self { run, attempt: attempt.unwrap_or(0) }
     }
 
     /// The context of the code that calls this, if it is part of a run.
@@ -217,7 +255,7 @@ pub trait InCurrentRun: Future + Sized {
     /// # }
     /// ```
     fn in_current_run(self) -> Placed<Self> {
-        Placed::new(Place { aside: true, ..Place::current() }, self)
+        Placed::new(Place::current().aside(), self)
     }
 }
 

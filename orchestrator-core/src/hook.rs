@@ -201,7 +201,7 @@ pub(crate) async fn call_of_crashed(orchestrator: &Arc<Inner>, crashed: Crashed,
     let title = crashed.title();
     let calls = async {
         for hook in hooks {
-            let place = Place { orchestrator: Some(Arc::clone(orchestrator)), ..Place::default() };
+            let place = Place::under(orchestrator);
             let outcome = if (hook.is_async)() {
                 in_place(place, || hook.call(&crashed.0)).await
             } else {
@@ -331,7 +331,7 @@ async fn on_a_thread(
     mut place: Place,
     call: impl FnOnce() -> Result<(), HookFailure> + Send + 'static,
 ) -> Result<(), HookFailure> {
-    let own_thread = place.run.as_ref().is_some_and(|run| run.is_below_sync());
+    let own_thread = place.run().is_some_and(|run| run.is_below_sync());
     let called = move || place.within(|| panics::catch(call));
     let outcome = if own_thread {
         let (sender, outcome) = tokio::sync::oneshot::channel();

@@ -241,8 +241,7 @@ impl Orchestrator {
 
     /// Runs a future under this orchestrator: every run that it submits belongs to it.
     pub fn scope<F: Future>(&self, future: F) -> Placed<F> {
-        let place = Place { orchestrator: Some(Arc::clone(&self.inner)), ..Place::default() };
-        Placed::new(place, future)
+        Placed::new(Place::under(&self.inner), future)
     }
 
     /// Where history and cache are kept, for people: `memory`, or a path.

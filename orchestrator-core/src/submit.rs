@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use crate::backend::record::{Event, FlowRun, RunIds, RunInfo, SharedList};
 use crate::body::{ArgEncoder, ArgError, Attempt, BodyFailure, Callable, Codec, Erased, Function};
 use crate::clock::Timestamp;
-use crate::context::Place;
+use crate::context::{Part, Place};
 use crate::def::{Def, DefKind};
 use crate::engine::{self, Call, panics};
 use crate::error::{BodyError, Cause, FailureKind, TaskError};
@@ -358,7 +358,12 @@ impl Call for Awaiting {
 
 /// Makes a run, and starts it if there is nothing to wait for.
 pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, manner: Manner) -> Arc<Run> {
-    let Place { orchestrator, run: parent, attempt, transaction, aside: _ } = Place::current();
+    let Place { part, transaction } = Place::current();
+    let (orchestrator, parent, attempt) = match part {
+        Part::Nothing => (None, None, 0),
+        Part::Scope(orchestrator) => (Some(orchestrator), None, 0),
+        Part::Run { run, attempt, .. } => (None, Some(run), attempt),
+    };
     let root = parent.is_none().then(|| {
         let orchestrator = orchestrator.unwrap_or_else(|| Orchestrator::current().into_inner());
         orchestrator.root_scope(Handle::try_current().ok())

@@ -283,10 +283,10 @@ pub(crate) async fn commit_alone(staged: Staged) -> Result<(), TransactionError>
 
 impl Shared {
     fn open(options: TransactionBuilder, place: &Place) -> Arc<Self> {
-        let around = place.transaction.clone().filter(|around| around.let_in(place.run.as_ref()));
+        let around = place.transaction.clone().filter(|around| around.let_in(place.run()));
         let mode = options.mode.or(around.as_ref().map(|around| around.mode)).unwrap_or_default();
         let orchestrator = place.inner().cloned().unwrap_or_else(|| Orchestrator::current().into_inner());
-        let opener = place.run.clone().map(|run| (run, place.attempt));
+        let opener = place.opener();
         let handle = match &opener {
             Some((run, _)) => run.scope().handle().cloned(),
             None => Handle::try_current().ok(),
@@ -486,7 +486,7 @@ impl Shared {
             Some((run, attempt)) if !run.is_cancelled() && !run.has_ended() && run.run_count() == *attempt => {
                 Place::of(Arc::clone(run), *attempt)
             }
-            _ => Place { orchestrator: Some(Arc::clone(&self.orchestrator)), ..Place::default() },
+            _ => Place::under(&self.orchestrator),
         };
         place.in_transaction(Arc::clone(self))
     }

@@ -252,9 +252,6 @@ pub(super) struct Course {
     /// Made when there is something to hold.
     holding: Option<Box<Holding>>,
     result: Option<Erased>,
-    failure: Option<TaskError>,
-    /// Whether a delay lies between the last attempt and the next.
-    delayed: bool,
 }
 
 /// What is left of a run that is to end as soon as what it started has ended.
@@ -264,12 +261,13 @@ pub(super) struct Closing {
     codec: Option<&'static Codec>,
     hooks: Option<Box<ResultHooks>>,
     lost_before: u64,
+    failure: Option<TaskError>,
 }
 
 impl Course {
     pub(super) fn new(call: Box<dyn Call>, run: &Run) -> Self {
         let (machine, call) = (Machine::new(run.options().retries()), Some(call));
-        Self { call, machine, holding: None, result: None, failure: None, delayed: false }
+        Self { call, machine, holding: None, result: None }
     }
 
     /// Of a run whose first attempt was begun, as no rule had a say about it.
@@ -305,11 +303,11 @@ impl Course {
         match prepared {
             Ok(Ok(())) => Event::InputsReady,
             Ok(Err(error)) => {
-                self.failure = Some(error);
+                self.fail(error);
                 Event::UpstreamFailed
             }
             Err(said) => {
-                self.failure = Some(run.error(FailureKind::Panicked, Cause::Said(said)));
+                self.fail(run.error(FailureKind::Panicked, Cause::Said(said)));
                 Event::Refused
             }
         }
@@ -406,7 +404,7 @@ impl Course {
                 Event::Answered
             }
             Verdict::Abort(error) => {
-                self.failure = Some(error);
+                self.fail(error);
                 Event::Refused
             }
             Verdict::Again(flight) => {
@@ -419,6 +417,10 @@ impl Course {
         })
     }
 
+    fn fail(&mut self, error: TaskError) {
+        panics::let_go(self.holding.get_or_insert_default().failure.replace(error));
+    }
+
     fn give_back(&mut self) {
         if let Some(holding) = &mut self.holding {
             holding.taken = Taken::default();
@@ -427,8 +429,7 @@ impl Course {
 
     fn attempt(&mut self, run: &Arc<Run>, state: StateName, last: bool) -> Next {
         // Without a delay in between, nothing else tells why there is another attempt.
-        let again = (state == StateName::Retrying && !self.delayed).then(|| self.after_failure().into());
-        self.delayed = false;
+        let again = (state == StateName::Retrying && !self.machine.is_delayed()).then(|| self.after_failure().into());
         run.begin_attempt(state, again, launcher::last_end());
         if run.is_flow() {
             // The history has a flow run before it has anything that is part of it.
@@ -487,7 +488,7 @@ impl Course {
             }
             Ended::Failed { error, retryable } => {
                 let delay = self.delay_after(run);
-                panics::let_go(self.failure.replace(error));
+                self.fail(error);
                 self.give_back();
                 Event::Failed { retryable, delay }
             }
@@ -495,7 +496,7 @@ impl Course {
                 let said = format!("attempt {} took longer than {limit:?}", self.machine.begun());
                 let delay = self.delay_after(run);
                 let error = run.error(FailureKind::TimedOut, Cause::Said(said));
-                panics::let_go(self.failure.replace(error));
+                self.fail(error);
                 self.give_back();
                 Event::TimedOut { delay }
             }
@@ -505,7 +506,6 @@ impl Course {
 
     fn delay(&mut self, run: &Run, delay: Duration) -> Next {
         self.give_back();
-        self.delayed = true;
         let wait = crate::terminal::short(delay);
         let message = format!("{}; the next starts in {wait}", self.after_failure());
         run.enter(StateName::AwaitingRetry, Some(message.into()));
@@ -522,7 +522,8 @@ impl Course {
     /// Lets go of what is not needed any more; what the run started is to end.
     fn wind_up(&mut self, run: &Arc<Run>, state: StateName) -> Next {
         let completed = state == StateName::Completed;
-        let Holding { claim, taken, lost_before, .. } = self.holding.take().map(|holding| *holding).unwrap_or_default();
+        let Holding { claim, taken, lost_before, failure, .. } =
+            self.holding.take().map(|holding| *holding).unwrap_or_default();
         drop(taken);
         let claim = claim.filter(|_| completed);
         let persists = completed && persist::identity(run).is_some();
@@ -530,7 +531,7 @@ impl Course {
         let codec = if claim.is_some() || persists { call.codec() } else { None };
         let hooks = completed.then(|| call.result_hooks()).filter(|hooks| !hooks.is_empty()).map(Box::new);
         panics::let_go(call);
-        let closing = Closing { state, claim, codec, hooks, lost_before };
+        let closing = Closing { state, claim, codec, hooks, lost_before, failure };
         if !closing.has_hooks(run) && run.children_ended() && run.close() {
             return self.end(run, closing);
         }
@@ -538,8 +539,8 @@ impl Course {
     }
 
     fn end(&mut self, run: &Arc<Run>, closing: Closing) -> Next {
-        let Closing { state, claim, codec, hooks, lost_before } = closing;
-        let end = End::of(run, state, self.result.take(), self.failure.take());
+        let Closing { state, claim, codec, hooks, lost_before, failure } = closing;
+        let end = End::of(run, state, self.result.take(), failure);
         Next::WindDown(End { claim, codec, hooks, lost_before, ..end })
     }
 
@@ -558,7 +559,8 @@ impl Course {
 
     /// What a retry says of the attempt before it. The machine has counted the retry already if it has begun.
     fn after_failure(&self) -> String {
-        let reason = self.failure.as_ref().map(|error| error.0.reason()).unwrap_or_default();
+        let failure = self.holding.as_ref().and_then(|holding| holding.failure.as_ref());
+        let reason = failure.map(|error| error.0.reason()).unwrap_or_default();
         format!("attempt {} of {} failed: {reason}", self.machine.failed(), self.machine.allowed())
     }
 }
@@ -566,5 +568,17 @@ impl Course {
 impl Closing {
     fn has_hooks(&self, run: &Run) -> bool {
         self.hooks.is_some() || !run.def.hooks.of(self.state).is_empty()
+    }
+}
+
+#[cfg(all(test, target_pointer_width = "64"))]
+mod tests {
+    use super::*;
+
+    /// What a run that waits takes: the largest piece of memory that fits between two tasks of tokio's, which are aligned
+    /// to 128 bytes.
+    #[test]
+    fn a_driver_is_small() {
+        assert!(size_of::<Driver>() <= 104, "{}", size_of::<Driver>());
     }
 }

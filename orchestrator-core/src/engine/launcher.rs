@@ -393,7 +393,8 @@ impl Launcher {
             // not wait for the next body to let go of the thread.
             let is_over = waits.is_some();
             if let Some(driver) = waits {
-                sync::spawn(&self.handle, driver);
+                // Beside the head of a tokio task, which is aligned to 128 bytes, there is room for a driver.
+                sync::spawn(&self.handle, Box::new(driver));
             }
             let (woke, ended, wakes) =
                 STARTER.with_borrow(|starter| (starter.woke, starter.ended, !starter.to_wake.is_empty()));

@@ -63,11 +63,13 @@ pub(crate) struct Machine {
     failed: u32,
     /// The next rule to ask.
     rule: u8,
+    /// Whether a delay lies between the last attempt that failed and the next.
+    delayed: bool,
 }
 
 impl Machine {
     pub(crate) const fn new(retries: u32) -> Self {
-        Self { allowed: retries.saturating_add(1), begun: 0, failed: 0, rule: 0 }
+        Self { allowed: retries.saturating_add(1), begun: 0, failed: 0, rule: 0, delayed: false }
     }
 
     /// How many attempts were begun.
@@ -78,6 +80,11 @@ impl Machine {
     /// How many attempts have failed, asked when another one may follow.
     pub(crate) const fn failed(&self) -> u32 {
         self.failed
+    }
+
+    /// Whether a delay lies between the last attempt that failed and the next.
+    pub(crate) const fn is_delayed(&self) -> bool {
+        self.delayed
     }
 
     /// How many attempts may be made.
@@ -108,8 +115,8 @@ impl Machine {
     }
 
     fn again(&mut self, delay: Duration) -> Decision {
-        self.failed = self.begun;
-        if delay.is_zero() { self.enter() } else { Decision::Delay(delay) }
+        (self.failed, self.delayed) = (self.begun, !delay.is_zero());
+        if self.delayed { Decision::Delay(delay) } else { self.enter() }
     }
 
     fn enter(&mut self) -> Decision {

@@ -20,7 +20,7 @@ use serde_json::Value;
 use tokio::task::AbortHandle;
 
 use crate::backend::record::Pause;
-use crate::context::Place;
+use crate::context::{Part, Place};
 use crate::error::{Error, ErrorKind};
 use crate::run::Run;
 use crate::state::StateType;
@@ -173,7 +173,7 @@ impl<T> PauseFlowRun<T> {
 
 /// The run that the code at that place is part of, and the flow run that it would pause.
 fn enclosing_flow(place: &Place) -> Result<(Arc<Run>, Arc<Run>), Error> {
-    let Some(run) = &place.run else {
+    let Part::Run { run, attempt, .. } = &place.part else {
         return Err(refused("there is nothing to pause: the code is not part of a flow run".to_owned()));
     };
     let Some(flow) = flow_of(run) else {
@@ -181,8 +181,8 @@ fn enclosing_flow(place: &Place) -> Result<(Arc<Run>, Arc<Run>), Error> {
     };
     let why = if run.is_cancelled() {
         format!("'{}', which asks for it, is being cancelled", run.name())
-    } else if run.has_ended() || run.run_count() != place.attempt || !is_in_body(run) {
-        format!("attempt {} of '{}', which asks for it, is over", place.attempt, run.name())
+    } else if run.has_ended() || run.run_count() != *attempt || !is_in_body(run) {
+        format!("attempt {} of '{}', which asks for it, is over", attempt, run.name())
     } else {
         return Ok((Arc::clone(run), Arc::clone(flow)));
     };

@@ -317,7 +317,7 @@ impl Orchestrator {
     pub fn run_prepared(&self, call: PreparedCall) -> StartedFlow {
         let (flow, mut call) = (call.flow, call);
         let call = call.call.take().expect("it is taken here alone");
-        let mut place = Place { orchestrator: Some(self.inner().clone()), ..Place::default() };
+        let mut place = Place::under(self.inner());
         let run = place.within(|| submit::submit(flow.def, Overrides::NONE, call, Manner::Call));
         StartedFlow::new(run, Some(flow.entry))
     }

@@ -91,7 +91,7 @@ pub(crate) enum Answer {
     Later,
 }
 
-/// What a run holds; dropping a part gives it back.
+/// What a run holds, and what else most runs have no room for; dropping a part gives it back.
 #[derive(Default)]
 pub(crate) struct Holding {
     /// Whether the flow run was asked for a result that it kept.
@@ -104,6 +104,8 @@ pub(crate) struct Holding {
     pub(crate) taken: Taken,
     /// How many events the journal had lost when the run began, where that matters.
     pub(crate) lost_before: u64,
+    /// Why the last attempt failed, or why there can be none.
+    pub(crate) failure: Option<TaskError>,
 }
 
 /// What is held during one attempt only. Fields are dropped in the order of declaration.
