@@ -44,7 +44,7 @@ crate::sync::thread_local! {
 
 impl Place {
     pub(crate) fn of(run: Arc<Run>, attempt: u32) -> Self {
-        let transaction = run.transaction.clone();
+        let transaction = run.transaction().cloned();
         Self { part: Part::Run { run, attempt, aside: false }, transaction }
     }
 

@@ -92,7 +92,20 @@ pub enum RunId {
     Flow(FlowRunId),
 }
 
+/// The moment that [`fresh`] was given: to the microsecond, since twelve bits tell more of them apart than there are.
+fn moment(id: Uuid) -> Timestamp {
+    let (high, _) = id.as_u64_pair();
+    let (millis, fraction) = (high >> 16, high & 0xfff);
+    let micros = millis * 1000 + (fraction * 1000).div_ceil(4096);
+    Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+}
+
 impl RunId {
+    /// When the run was created.
+    pub(crate) fn created(self) -> Timestamp {
+        moment(self.as_uuid())
+    }
+
     /// The UUID behind the id.
     #[must_use]
     pub const fn as_uuid(self) -> Uuid {
@@ -176,6 +189,14 @@ mod tests {
         assert!(early < late);
         let still: Vec<_> = (0..1000).map(|_| TaskRunId::new(Timestamp::from_micros(1))).collect();
         assert!(still.is_sorted());
+    }
+
+    #[test]
+    fn an_id_holds_the_moment_when_it_was_made() {
+        for micros in (0..1000).chain(1_700_000_000_123_000..1_700_000_000_124_000) {
+            let moment = Timestamp::from_micros(micros);
+            assert_eq!(RunId::from(TaskRunId::new(moment)).created(), moment);
+        }
     }
 
     #[test]

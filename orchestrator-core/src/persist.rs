@@ -64,7 +64,7 @@ impl Identified {
         call: &dyn Call,
         (scope, parent): (&Scope, Option<&Arc<Run>>),
         in_order: bool,
-    ) -> Option<Box<Self>> {
+    ) -> Option<Self> {
         scope.flow?;
         let place = || {
             let body = match parent {
@@ -92,9 +92,9 @@ impl Identified {
         Some(Self::at(place()))
     }
 
-    fn at(place: Option<u32>) -> Box<Self> {
+    fn at(place: Option<u32>) -> Self {
         let (resolved, identity, proposed) = (Mutex::default(), OnceLock::new(), Mutex::default());
-        Box::new(Self { place, resolved, identity, proposed })
+        Self { place, resolved, identity, proposed }
     }
 }
 
@@ -157,24 +157,24 @@ impl Hasher for FastHasher {
 
 /// Identifies a call whose inputs are there, on the thread that brought them: there, calls come in order.
 pub(crate) fn launched(run: &Arc<Run>, call: &mut dyn Call) {
-    let Some(identified) = run.identified.as_deref().filter(|_| !run.is_cancelled()) else { return };
+    let Some(identified) = run.identified().filter(|_| !run.is_cancelled()) else { return };
     let resolved = panics::catch(|| engine::resolve(run, call).inspect(|()| identify(run, call)));
     *identified.resolved.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolved);
 }
 
 /// What came of the inputs when the run was launched.
 pub(crate) fn take_resolved(run: &Run) -> Option<Resolved> {
-    run.identified.as_ref()?.resolved.lock().unwrap_or_else(PoisonError::into_inner).take()
+    run.identified()?.resolved.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// The identity of the run's call, if its result is kept.
 pub(crate) fn identity(run: &Run) -> Option<CacheKey> {
-    *run.identified.as_ref()?.identity.get()?
+    *run.identified()?.identity.get()?
 }
 
 /// Gives the call its identity, once.
 pub(crate) fn identify(run: &Run, call: &dyn Call) {
-    let Some(identified) = &run.identified else { return };
+    let Some(identified) = run.identified() else { return };
     if run.is_flow() {
         let Some(parent) = &run.parent else { return };
         let parameters = engine::record_parameters(run, call);

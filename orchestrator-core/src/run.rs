@@ -49,10 +49,7 @@ pub struct Run {
     /// What it shares with others: its own as a flow run; absent where it is that of the parent.
     own_scope: Option<Arc<Scope>>,
     pub(crate) parent: Option<Arc<Run>>,
-    /// The transaction that the run was submitted in.
-    pub(crate) transaction: Option<Arc<transaction::Shared>>,
-    /// What identifies the call, where results are kept for the flow run.
-    pub(crate) identified: Option<Box<Identified>>,
+    bound: Option<Box<Bound>>,
     /// Whether the run is seen by people: the expansion of a `map` is not.
     pub(crate) visible: bool,
     /// Whether no rule has a say about it because of what it is.
@@ -65,7 +62,6 @@ pub struct Run {
     taken: AtomicBool,
     /// How many runs are above this one.
     depth: u32,
-    created: Timestamp,
     flags: AtomicU16,
     /// Upstream runs that have not ended, plus one until all of them are known.
     waiting_for: AtomicU32,
@@ -73,10 +69,17 @@ pub struct Run {
     /// Requests for slots that the run holds, each once for each limit.
     held: AtomicU32,
     driver: AtomicWaker,
-    renamed: OnceLock<Arc<str>>,
     outcome: OnceLock<Outcome>,
     cell: Mutex<Cell>,
     children: OnceLock<Box<Children>>,
+}
+
+/// What a run has from its beginning that most have not.
+struct Bound {
+    /// The transaction that the run was submitted in.
+    transaction: Option<Arc<transaction::Shared>>,
+    /// What identifies the call, where results are kept for the flow run.
+    identified: Option<Identified>,
 }
 
 /// Where a run comes from.
@@ -87,7 +90,7 @@ pub(crate) struct Origin {
     pub(crate) scope: Option<Arc<Scope>>,
     pub(crate) parent: Option<Arc<Run>>,
     pub(crate) transaction: Option<Arc<transaction::Shared>>,
-    pub(crate) identified: Option<Box<Identified>>,
+    pub(crate) identified: Option<Identified>,
     pub(crate) visible: bool,
     pub(crate) created: Timestamp,
     pub(crate) resumed: Option<Resumed>,
@@ -130,6 +133,8 @@ const RESUMED: u16 = 1 << 12;
 const LEFT: u16 = 1 << 13;
 /// The journal looks at it when it stores the next batch.
 const LISTED: u16 = 1 << 14;
+/// Its template has named it.
+const RENAMED: u16 = 1 << 15;
 
 /// Who asked a run to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,17 +174,28 @@ pub(crate) type VisitResult = fn(&Erased, &mut dyn FnMut(&Arc<Run>));
 /// What changes while a run goes on.
 struct Cell {
     track: Track,
-    /// What it found in the cache, if it looked.
-    looked: Option<Arc<CacheLook>>,
     waiters: Waiters,
-    ended: bool,
     /// The body and its arguments, until the run is launched.
     call: Option<Box<dyn Call>>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few runs need.
+#[derive(Default)]
+struct Rare {
+    /// The name that its template gave it.
+    renamed: Option<Arc<str>>,
+    /// What it found in the cache, if it looked.
+    looked: Option<Arc<CacheLook>>,
     /// What the driver waits for without a state that says so.
-    waits: Option<Box<Waits>>,
+    waits: Option<Waits>,
 }
 
 impl Cell {
+    fn looked(&self) -> Option<Arc<CacheLook>> {
+        self.rare.as_ref()?.looked.clone()
+    }
+
     /// Enters a state, later than the one before.
     fn enter(&mut self, transition: Transition) {
         let (before, name) = (self.track.name(), transition.name);
@@ -213,6 +229,8 @@ impl Run {
             && rules::ask_for_nothing(origin.def, origin.overrides.get(), &info.tags, shared);
         let is_plain = asks_for_nothing && plain::is_plain(&origin, shared);
         let Origin { def, overrides, scope, parent, transaction, identified, visible, created, resumed } = origin;
+        let is_bound = transaction.is_some() || identified.is_some();
+        let bound = is_bound.then(|| Box::new(Bound { transaction, identified }));
         let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def.is_async);
         let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
         let flags = if resumed.is_some() { RESUMED } else { 0 } | if call.is_none() { LAUNCHED } else { 0 };
@@ -227,23 +245,20 @@ impl Run {
             overrides,
             own_scope: scope,
             parent,
-            transaction,
-            identified,
+            bound,
             visible,
             asks_for_nothing,
             is_plain,
             below_sync,
             taken: AtomicBool::new(false),
             depth,
-            created,
             flags: AtomicU16::new(flags),
             waiting_for: AtomicU32::new(1),
             run_count: AtomicU32::new(run_count),
             held: AtomicU32::new(0),
             driver: AtomicWaker::new(),
-            renamed: OnceLock::new(),
             outcome: OnceLock::new(),
-            cell: Mutex::new(Cell { track, looked: None, waiters: Waiters::None, ended: false, call, waits: None }),
+            cell: Mutex::new(Cell { track, waiters: Waiters::None, call, rare: None }),
             children: OnceLock::new(),
         })
     }
@@ -263,7 +278,18 @@ impl Run {
     }
 
     pub(crate) fn name(&self) -> Arc<str> {
-        self.renamed.get().cloned().unwrap_or_else(|| self.info.name().into())
+        let renamed = self.flag(RENAMED).then(|| lock(&self.cell).rare.as_ref()?.renamed.clone()).flatten();
+        renamed.unwrap_or_else(|| self.info.name().into())
+    }
+
+    /// The transaction that the run was submitted in.
+    pub(crate) fn transaction(&self) -> Option<&Arc<transaction::Shared>> {
+        self.bound.as_ref()?.transaction.as_ref()
+    }
+
+    /// What identifies the call, where results are kept for the flow run.
+    pub(crate) fn identified(&self) -> Option<&Identified> {
+        self.bound.as_ref()?.identified.as_ref()
     }
 
     /// `Task run` or `Flow run`.
@@ -285,7 +311,7 @@ impl Run {
     /// Whether nothing was taken from other runs, and nothing of the user's called, before the body is. What takes other
     /// runs' results begins after they have ended, on whatever threads.
     pub(crate) fn begins_at_once(&self) -> bool {
-        self.info.upstream.is_empty() && self.identified.is_none() && self.renamed.get().is_none()
+        self.info.upstream.is_empty() && self.identified().is_none() && !self.flag(RENAMED)
     }
 
     /// Whether the run goes on after it had ended.
@@ -377,7 +403,7 @@ impl Run {
         let (state, times) = self.state_and_times();
         let name = self.name().to_string();
         let run = TaskRun::of(&self.info, name, &self.info.upstream, state, self.run_count(), times);
-        let looked = lock(&self.cell).looked.clone();
+        let looked = lock(&self.cell).looked();
         TaskRun { cache: looked.map(|look| CacheLook::clone(&look)), ..run }
     }
 
@@ -394,7 +420,7 @@ impl Run {
         let cell = lock(&self.cell);
         let current = cell.track.current();
         let ended = current.name.kind().is_terminal().then_some(current.at);
-        (State::from(&current), Times { created: self.created, started: cell.track.started(), ended })
+        (State::from(&current), Times { created: self.info.id.created(), started: cell.track.started(), ended })
     }
 
     // --- states, written by the driver alone; Paused, and Running after it, by whoever pauses and resumes ---
@@ -442,7 +468,7 @@ impl Run {
 
     /// Puts down what the run found in the cache.
     pub(crate) fn looked(&self, key: Option<CacheKey>, reason: CacheReason) {
-        let before = lock(&self.cell).looked.clone();
+        let before = lock(&self.cell).looked();
         let reason = match (reason, before) {
             // What was not there at the first look was computed while this run waited.
             (CacheReason::Found { run, created, expires }, Some(_)) => CacheReason::Awaited { run, created, expires },
@@ -450,18 +476,22 @@ impl Run {
         };
         let look = Arc::new(CacheLook::new(key, reason));
         panics::shield(|| crate::narrate::tell_look(self, &look));
-        lock(&self.cell).looked = Some(look);
+        lock(&self.cell).rare.get_or_insert_default().looked = Some(look);
     }
 
     /// Whose result the run took, if its flow run had kept it.
     pub(crate) fn answered_by(&self) -> Option<TaskRunId> {
-        let look = lock(&self.cell).looked.clone()?;
+        let look = lock(&self.cell).looked()?;
         if let CacheReason::Persisted { run } = look.reason { Some(run) } else { None }
     }
 
     pub(crate) fn rename(&self, name: String) {
         let name: Arc<str> = name.into();
-        if self.renamed.set(Arc::clone(&name)).is_ok() && self.visible {
+        if self.flag(RENAMED) {
+            return;
+        }
+        lock(&self.cell).rare.get_or_insert_default().renamed = Some(Arc::clone(&name));
+        if !self.raise(RENAMED) && self.visible {
             self.scope().orchestrator.journal.push(Event::Renamed { run: self.info.id, name });
         }
     }
@@ -558,7 +588,7 @@ impl Run {
 
     /// Whether the program chose the run's name.
     fn is_named(&self) -> bool {
-        self.renamed.get().is_some() || self.overrides.get().is_some_and(|options| options.run_name.is_some())
+        self.flag(RENAMED) || self.overrides.get().is_some_and(|options| options.run_name.is_some())
     }
 
     /// Gives the journal what happened since it was last given something.
@@ -600,7 +630,7 @@ impl Run {
 
     fn take_staged(&self, cell: &mut Cell, further: Option<Transition>) -> Event {
         let (first_seq, transitions) = cell.track.take_staged(further);
-        let cache = cell.looked.clone();
+        let cache = cell.looked();
         let run_count = self.run_count();
         Event::Run(RunEvent { run: self.info.clone(), first_seq, transitions, run_count, cache })
     }
@@ -637,17 +667,14 @@ impl Run {
     /// Tells `waiter` when the run ends; gives it back if it has ended already.
     pub(crate) fn add_waiter(&self, waiter: Waiter) -> Result<usize, Waiter> {
         let mut cell = lock(&self.cell);
-        if cell.ended {
-            return Err(waiter);
-        }
-        Ok(cell.waiters.insert(waiter))
+        cell.waiters.insert(waiter)
     }
 
     /// Replaces the waker of a future that was polled again; `None` if the run has ended.
     pub(crate) fn update_waker(&self, place: usize, waker: &std::task::Waker) -> Option<()> {
         {
             let mut cell = lock(&self.cell);
-            if cell.ended {
+            if cell.waiters.are_told() {
                 return None;
             }
             if matches!(cell.waiters.get_mut(place), Some(Waiter::Task(old)) if old.will_wake(waker)) {
@@ -658,7 +685,7 @@ impl Run {
         let new = Waiter::Task(waker.clone());
         let old = {
             let mut cell = lock(&self.cell);
-            if cell.ended {
+            if cell.waiters.are_told() {
                 return None;
             }
             cell.waiters.get_mut(place).map(|old| std::mem::replace(old, new))
@@ -670,9 +697,6 @@ impl Run {
     /// Forgets a waiter whose future was dropped.
     pub(crate) fn remove_waiter(&self, place: usize) {
         let mut cell = lock(&self.cell);
-        if cell.ended {
-            return;
-        }
         let waiter = cell.waiters.remove(place);
         drop(cell);
         // The waiter's destructor may run code of others, so it runs outside of the lock.
@@ -766,14 +790,15 @@ impl Run {
 
     /// Notes what the driver waits for, until the value is dropped.
     pub(crate) fn waits_for(&self, waits: Waits) -> Noted<'_> {
-        let before = lock(&self.cell).waits.replace(Box::new(waits));
+        let before = lock(&self.cell).rare.get_or_insert_default().waits.replace(waits);
         drop(before);
         Noted(self)
     }
 
     /// What the driver waits for.
     pub(crate) fn waits(&self) -> Waits {
-        lock(&self.cell).waits.as_deref().cloned().unwrap_or(Waits::Nothing)
+        let cell = lock(&self.cell);
+        cell.rare.as_ref().and_then(|rare| rare.waits.clone()).unwrap_or(Waits::Nothing)
     }
 
     // --- ending ---
@@ -826,13 +851,12 @@ impl Run {
 
     fn set_outcome(&self, cell: &mut Cell, outcome: Outcome) -> Waiters {
         self.outcome.set(outcome).unwrap_or_else(|_| unreachable!("a driver ends its run once"));
-        cell.ended = true;
-        std::mem::take(&mut cell.waiters)
+        std::mem::replace(&mut cell.waiters, Waiters::Told)
     }
 
     /// What follows when the outcome is there.
     fn ended(self: Arc<Self>, waiters: Waiters, failed: bool) -> Wakes {
-        if let Some(transaction) = &self.transaction {
+        if let Some(transaction) = self.transaction() {
             panics::contain("a waker", || transaction.leave(&self, failed));
         }
         if !self.visible
@@ -890,7 +914,7 @@ impl Run {
 
     /// Takes the run, and what is beneath it, out of its transaction.
     fn leave_transaction(&self) {
-        if let Some(transaction) = &self.transaction {
+        if let Some(transaction) = self.transaction() {
             transaction.let_go();
         }
     }
@@ -1095,7 +1119,7 @@ pub(crate) struct Noted<'a>(&'a Run);
 
 impl Drop for Noted<'_> {
     fn drop(&mut self) {
-        let before = lock(&self.0.cell).waits.take();
+        let before = lock(&self.0.cell).rare.as_mut().and_then(|rare| rare.waits.take());
         drop(before);
     }
 }

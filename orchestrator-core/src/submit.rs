@@ -410,7 +410,7 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call
         refuse(&run, call, said);
         return run;
     }
-    if let Some(transaction) = &run.transaction {
+    if let Some(transaction) = run.transaction() {
         transaction.enter(&run);
     }
     if let Some(parent) = run.above()

@@ -106,7 +106,7 @@ pub(crate) async fn find(run: &Run, key: CacheKey, call: &mut dyn Call) -> Resul
     let orchestrator = &run.scope().orchestrator;
     let now = orchestrator.clock.now();
     if let Some((value, staged_by)) =
-        run.transaction.as_ref().filter(|around| around.holds(run)).and_then(|around| around.staged_result(&key))
+        run.transaction().filter(|around| around.holds(run)).and_then(|around| around.staged_result(&key))
         && call.gives(&value)
         && let Some(run) = staged_by.as_task()
     {

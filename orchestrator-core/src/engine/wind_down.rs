@@ -53,7 +53,7 @@ pub(super) async fn wind_down(mut watch: Watch, mut end: End) -> Watch {
             end.outcome = Err(error);
         }
     }
-    let persists = end.state == StateName::Completed && end.hooks.is_none() && run.transaction.is_none();
+    let persists = end.state == StateName::Completed && end.hooks.is_none() && run.transaction().is_none();
     if persists && persist::identity(run).is_some() {
         // Before anybody learns that the run completed.
         Box::pin(persist::complete(run, &mut end, outcome)).await;
@@ -98,7 +98,7 @@ fn keep(
     codec: Option<&'static Codec>,
 ) -> Option<Pin<Box<dyn Future<Output = Option<TaskError>> + Send>>> {
     let cache = claim.as_ref().map(|claim| claim.key);
-    let transaction = run.transaction.as_ref().filter(|_| run.visible);
+    let transaction = run.transaction().filter(|_| run.visible);
     if transaction.is_none() && hooks.is_none() {
         if let Some(key) = cache {
             cache::insert(run, key, codec, &result, run.scope().orchestrator.clock.now());
@@ -228,7 +228,7 @@ impl End {
         self.claim.is_none()
             && self.hooks.is_none()
             && run.def.hooks.of(self.state).is_empty()
-            && run.transaction.is_none()
+            && run.transaction().is_none()
             && persist::identity(run).is_none()
             && root_of(run).is_none()
     }
@@ -252,7 +252,7 @@ impl End {
     pub(super) fn send(&self, run: &Arc<Run>) -> Option<(Awaited, Watch)> {
         let nothing_follows = |state| run.def.hooks.of(state).is_empty();
         let persists =
-            self.state == StateName::Completed && run.transaction.is_none() && persist::identity(run).is_some();
+            self.state == StateName::Completed && run.transaction().is_none() && persist::identity(run).is_some();
         let is_alone = self.claim.is_none()
             && self.hooks.is_none()
             && nothing_follows(StateName::Completed)

@@ -148,13 +148,13 @@ pub(crate) fn warn(run: &Run, why: &str) {
 }
 
 fn propose(run: &Run, transition: Transition) {
-    if let Some(identified) = run.identified.as_deref() {
+    if let Some(identified) = run.identified() {
         *proposed(identified) = Some(transition);
     }
 }
 
 fn take_proposed(run: &Run) -> Option<Transition> {
-    proposed(run.identified.as_deref()?).take()
+    proposed(run.identified()?).take()
 }
 
 fn proposed(identified: &Identified) -> std::sync::MutexGuard<'_, Option<Transition>> {

@@ -28,15 +28,26 @@ pub(crate) trait Group: Send + Sync {
 pub(super) enum Waiters {
     #[default]
     None,
+    /// The run has ended, and nobody can wait for it any more.
+    Told,
     /// Its place is 0.
     One(Waiter),
     Many(Box<Slab<Waiter>>),
 }
 
 impl Waiters {
-    pub(super) fn insert(&mut self, waiter: Waiter) -> usize {
-        match std::mem::take(self) {
-            Self::None => {
+    /// Whether the run has ended.
+    pub(super) const fn are_told(&self) -> bool {
+        matches!(self, Self::Told)
+    }
+
+    /// Gives the waiter back if the run has ended.
+    pub(super) fn insert(&mut self, waiter: Waiter) -> Result<usize, Waiter> {
+        if self.are_told() {
+            return Err(waiter);
+        }
+        Ok(match std::mem::take(self) {
+            Self::None | Self::Told => {
                 *self = Self::One(waiter);
                 0
             }
@@ -52,13 +63,13 @@ impl Waiters {
                 *self = Self::Many(all);
                 place
             }
-        }
+        })
     }
 
     pub(super) fn get_mut(&mut self, place: usize) -> Option<&mut Waiter> {
         match self {
             Self::One(waiter) if place == 0 => Some(waiter),
-            Self::None | Self::One(_) => None,
+            Self::None | Self::Told | Self::One(_) => None,
             Self::Many(all) => all.get_mut(place),
         }
     }
@@ -67,16 +78,16 @@ impl Waiters {
         match self {
             Self::One(_) if place == 0 => match std::mem::take(self) {
                 Self::One(waiter) => Some(waiter),
-                Self::None | Self::Many(_) => None,
+                Self::None | Self::Told | Self::Many(_) => None,
             },
-            Self::None | Self::One(_) => None,
+            Self::None | Self::Told | Self::One(_) => None,
             Self::Many(all) => all.try_remove(place),
         }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
         let (one, many) = match self {
-            Self::None => (None, None),
+            Self::None | Self::Told => (None, None),
             Self::One(waiter) => (Some(waiter), None),
             Self::Many(all) => (None, Some(all)),
         };
@@ -85,7 +96,7 @@ impl Waiters {
 
     pub(super) fn for_each(self, mut tell: impl FnMut(Waiter)) {
         match self {
-            Self::None => {}
+            Self::None | Self::Told => {}
             Self::One(waiter) => tell(waiter),
             Self::Many(all) => all.into_iter().for_each(|(_, waiter)| tell(waiter)),
         }
