@@ -45,6 +45,8 @@ const LOCKED_LONG: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Journal {
     shared: Arc<Shared>,
+    /// Whether the backend lives in the process.
+    is_immediate: bool,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -171,12 +173,12 @@ impl Journal {
                 .spawn(move || shared.write())
                 .expect("the system has a thread for the journal")
         });
-        Self { shared, writer: Mutex::new(writer) }
+        Self { shared, is_immediate: in_process, writer: Mutex::new(writer) }
     }
 
     /// Whether events are with the backend as soon as anybody can ask for them.
-    pub(crate) fn is_immediate(&self) -> bool {
-        self.shared.backend.in_process()
+    pub(crate) const fn is_immediate(&self) -> bool {
+        self.is_immediate
     }
 
     /// Takes an event; never waits for the backend.

@@ -599,11 +599,14 @@ fn upstreams(call: &dyn Call) -> SmallVec<[Arc<Run>; 4]> {
 }
 
 fn ids(upstreams: &[Arc<Run>]) -> RunIds {
-    if upstreams.is_empty() {
-        return RunIds::default();
+    match upstreams {
+        [] => RunIds::default(),
+        [run] if run.visible => RunIds::one(run.id()),
+        several => {
+            let ids: SmallVec<[RunId; 4]> = several.iter().filter(|run| run.visible).map(|run| run.id()).collect();
+            ids[..].into()
+        }
     }
-    let ids: SmallVec<[RunId; 4]> = upstreams.iter().filter(|run| run.visible).map(|run| run.id()).collect();
-    ids[..].into()
 }
 
 /// Ends a run without starting it; the call is there if it begins as launched.

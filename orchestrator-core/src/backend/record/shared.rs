@@ -71,6 +71,12 @@ enum Ids {
     Several(Arc<[RunId]>),
 }
 
+impl RunIds {
+    pub(crate) const fn one(id: RunId) -> Self {
+        Self(Ids::One(id))
+    }
+}
+
 impl Deref for RunIds {
     type Target = [RunId];
 
