@@ -27,15 +27,15 @@ const WOULD_TAKE: &[(&str, &str)] = &[
     ("the same, 99th of 100", "the same; and a worker that is awake"),
     (
         "memory of a task that waits for its upstream",
-        "fewer bytes for states and waiters: a run takes 440, its record 170",
+        "a shorter identity: it is 120 bytes of the 376 that a run takes, and its call has 64 of its own",
     ),
     (
         "memory of a task that waits for something",
-        "the driver in the allocation of its run, in place of a tokio task beside it",
+        "the driver in the allocation of its run, in place of a tokio task beside it, whose alignment costs 90",
     ),
     (
         "memory of a task that waits for a slot",
-        "the driver in the allocation of its run; a state with a message without an allocation of its own",
+        "the same; and requests and queue in one piece of memory, in place of half-empty nodes of trees",
     ),
     ("memory after", "an allocator that gives back pages in the middle of its heap"),
     ("1M tasks in one flow", "the same as for one that waits for its upstream"),

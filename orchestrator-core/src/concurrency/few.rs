@@ -10,13 +10,6 @@ pub(super) enum Few<T> {
 }
 
 impl<T> Few<T> {
-    pub(super) fn for_each(self, act: impl FnMut(T)) {
-        match self {
-            Self::One(element) => std::iter::once(element).for_each(act),
-            Self::Other(all) => all.into_iter().for_each(act),
-        }
-    }
-
     pub(super) fn push(&mut self, element: T) {
         *self = match std::mem::take(self) {
             Self::Other(none) if none.is_empty() => Self::One(element),

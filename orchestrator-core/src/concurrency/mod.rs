@@ -229,6 +229,7 @@ impl Limits {
 
     /// Serves a request that concerns nobody else, and needs no other look than this; `holder` is the run, for whoever
     /// asks who holds the slots.
+    #[inline]
     fn take_alone(
         &self,
         wants: &Wants,
@@ -500,10 +501,18 @@ impl Drop for SlotGuard {
         if let (Some(desk), Some(ticket)) = (&table.desk, self.ticket) {
             desk.give_back(ticket.get());
         }
-        // As a rule nobody waits.
-        let outside: Few<Outside> = self.parts.iter().filter_map(|part| table.release(part)).collect();
+        // As a rule it is one limit, and nobody waits.
+        if let [part] = &*self.parts {
+            let outside = table.release(part);
+            drop(table);
+            if let Some(outside) = outside {
+                outside.settle();
+            }
+            return;
+        }
+        let outside: Vec<Outside> = self.parts.iter().filter_map(|part| table.release(part)).collect();
         drop(table);
-        outside.for_each(Outside::settle);
+        outside.into_iter().for_each(Outside::settle);
     }
 }
 

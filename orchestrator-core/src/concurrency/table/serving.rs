@@ -27,6 +27,7 @@ pub(in crate::concurrency) enum Grant {
 impl Table {
     /// Serves a request for one limit that concerns nobody else, and whose slots do not come back by time: the same as
     /// what follows, with one look and no exact moment.
+    #[inline]
     pub(in crate::concurrency) fn take_alone(
         &mut self,
         name: &str,
@@ -166,6 +167,7 @@ impl Table {
     }
 
     /// Gives slots back; whoever is first in the queue for them is to be woken.
+    #[inline]
     pub(in crate::concurrency) fn release(&mut self, part: &Part) -> Option<Outside> {
         let entry = &mut self.limits[part.limit];
         let holder = entry.give_back(part);
