@@ -36,7 +36,7 @@ pub type ReadArgs<A> = fn(&mut ParamReader<'_>) -> Option<A>;
 
 /// A function behind `#[task]` or `#[flow]`, with the few things that depend on its types. It is a value, not a trait that
 /// each function implements, so that a program has as little as possible for each function to check, compile and link.
-pub struct Callable<A: Args, O> {
+pub struct Callable<A: Args, O: 'static> {
     pub(crate) function: Function<A>,
     /// Goes over the parameters of a flow; gives the arguments if they were read.
     pub(crate) read: Option<ReadArgs<A>>,
@@ -44,7 +44,7 @@ pub struct Callable<A: Args, O> {
     pub(crate) output: Encoding<O>,
 }
 
-impl<A: Args, O> std::fmt::Debug for Callable<A, O> {
+impl<A: Args, O: 'static> std::fmt::Debug for Callable<A, O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.function.fmt(f)
     }
@@ -158,6 +158,26 @@ impl Attempt {
         Self::Future(Box::pin(future))
     }
 
+    /// An attempt that polls a body which cannot fail, and which borrows nothing.
+    pub fn from_plain<T>(body: impl Future<Output = T> + Send + 'static) -> Self
+    where
+        T: Send + Sync + 'static,
+    {
+        Self::Future(Box::pin(async move { plain(body.await) }))
+    }
+
+    /// An attempt that polls a body which returns a `Result`, and which borrows nothing.
+    pub fn from_fallible<T, E>(
+        body: impl Future<Output = Result<T, E>> + Send + 'static,
+        retry_if: Option<fn(&E) -> bool>,
+    ) -> Self
+    where
+        T: Send + Sync + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        Self::Future(Box::pin(async move { fallible(body.await, retry_if) }))
+    }
+
     /// An attempt that calls `function` on the blocking pool.
     pub fn from_fn(function: impl FnOnce() -> Result<Erased, BodyFailure> + Send + 'static) -> Self {
         Self::Blocking(Box::new(function))
@@ -181,6 +201,7 @@ impl std::fmt::Debug for BodyFailure {
 /// # Errors
 ///
 /// Never; the signature is that of [`fallible`].
+#[inline(never)]
 pub fn plain<T: Send + Sync + 'static>(value: T) -> Result<Erased, BodyFailure> {
     Ok(Arc::new(value))
 }
@@ -190,6 +211,8 @@ pub fn plain<T: Send + Sync + 'static>(value: T) -> Result<Erased, BodyFailure> 
 /// # Errors
 ///
 /// If the body failed.
+// Compiled once for the types, and not once for each function.
+#[inline(never)]
 pub fn fallible<T, E>(result: Result<T, E>, retry_if: Option<fn(&E) -> bool>) -> Result<Erased, BodyFailure>
 where
     T: Send + Sync + 'static,
@@ -270,7 +293,7 @@ impl<T> std::fmt::Debug for Encoders<T> {
 }
 
 impl<T> Encoders<T> {
-    pub(crate) fn to_json(self, value: &T) -> Result<serde_json::Value, serde_json::Error> {
+    pub(crate) fn to_json(&self, value: &T) -> Result<serde_json::Value, serde_json::Error> {
         (self.json)(value)
     }
 }
@@ -281,13 +304,13 @@ impl<T: Serialize> Encoders<T> {
 }
 
 /// Whether and how values of a type are written.
-pub enum Encoding<T> {
+pub enum Encoding<T: 'static> {
     /// They are left out.
     LeftOut,
     /// They would be, but their type is not `Serialize`.
     Impossible,
     /// With these.
-    With(Encoders<T>),
+    With(&'static Encoders<T>),
 }
 
 impl<T> Clone for Encoders<T> {
@@ -316,18 +339,18 @@ impl<T> std::fmt::Debug for Encoding<T> {
     }
 }
 
-impl<T: Serialize> Probe<T> {
+impl<T: Serialize + 'static> Probe<T> {
     /// A type that is `Serialize` is written so: this constant shadows the trait's.
-    pub const ENCODING: Encoding<T> = Encoding::With(Encoders::SERDE);
+    pub const ENCODING: Encoding<T> = Encoding::With(&Encoders::SERDE);
 }
 
 /// The answer for types that are not `Serialize`.
-pub trait ProbeEncoding<T> {
+pub trait ProbeEncoding<T: 'static> {
     /// How values are written.
     const ENCODING: Encoding<T> = Encoding::Impossible;
 }
 
-impl<T> ProbeEncoding<T> for Probe<T> {}
+impl<T: 'static> ProbeEncoding<T> for Probe<T> {}
 
 /// Writes the arguments of one run, for one of two purposes.
 #[derive(Debug)]

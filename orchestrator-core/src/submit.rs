@@ -32,7 +32,7 @@ use crate::transaction;
 
 /// Submits one run of a task.
 #[inline]
-pub fn submit_task<A: Args, O>(
+pub fn submit_task<A: Args, O: 'static>(
     callable: &'static Callable<A, O>,
     overrides: &Overrides,
     args: A::Pending,
@@ -42,7 +42,7 @@ pub fn submit_task<A: Args, O>(
 
 /// Submits one run of a flow.
 #[inline]
-pub fn submit_flow<A: Args, O>(
+pub fn submit_flow<A: Args, O: 'static>(
     callable: &'static Callable<A, O>,
     overrides: &Overrides,
     args: A::Pending,

@@ -173,20 +173,23 @@ impl Expansion<'_> {
         // What is not `Send` is said at the function's name; the notes then show what is held across which await.
         let span = generated(ident.span());
         let is_async = item.sig.asyncness.is_some();
-        let wait = is_async.then(|| quote_spanned!(span=> .await));
+        // A body that borrows from its arguments needs a future around both.
+        let borrows = params.iter().any(|param| param.passing == Passing::Reference);
+        let wait = (is_async && borrows).then(|| quote_spanned!(span=> .await));
         let outcome = quote_spanned!(span=> #ident::body #turbofish (#(#passed),*) #wait);
         let at_output = self.root.at(output.span);
         let span_output = generated(output.span);
-        let outcome = if output.is_result {
-            let retry_if = match &self.options.retry_if {
-                Some(path) => quote!(::core::option::Option::Some(#path)),
-                None => quote!(::core::option::Option::None),
-            };
-            quote_spanned!(span_output=> #at_output::fallible(#outcome, #retry_if))
-        } else {
-            quote_spanned!(span_output=> #at_output::plain(#outcome))
-        };
         let p = self.root.at(ident.span());
+        let retry_if = output.is_result.then(|| match &self.options.retry_if {
+            Some(path) => quote!(, ::core::option::Option::Some(#path)),
+            None => quote!(, ::core::option::Option::None),
+        });
+        if is_async && !borrows {
+            let from = Ident::new(if output.is_result { "from_fallible" } else { "from_plain" }, span);
+            return quote_spanned!(span=> #p::Attempt::#from(#outcome #retry_if));
+        }
+        let function = Ident::new(if output.is_result { "fallible" } else { "plain" }, span_output);
+        let outcome = quote_spanned!(span_output=> #at_output::#function(#outcome #retry_if));
         if is_async {
             quote_spanned!(span=> #p::Attempt::from_future(async move { #outcome }))
         } else {

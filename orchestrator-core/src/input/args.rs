@@ -63,6 +63,8 @@ impl<T> Own<T> {
     }
 
     /// The argument.
+    // Compiled once for the type, and not once for each function.
+    #[inline(never)]
     pub fn take(self) -> T {
         match self.held {
             Held::Owned(value) => value,
