@@ -161,7 +161,7 @@ pub(crate) enum Runs {
         /// Only runs of this flow
         #[arg(long, value_name = "NAME")]
         flow: Option<String>,
-        /// Only runs in a state of this type or name
+        /// Only runs in a state of this type or name; running is the type, with its retries, and name:running the name alone
         #[arg(long, value_name = "STATE", value_parser = state(), ignore_case = true)]
         state: Option<StateFilter>,
         /// Only runs submitted in this time before now, such as 2h or 30d
@@ -269,7 +269,7 @@ pub(crate) enum Runs {
         /// All runs that were submitted longer ago, such as 30d, and have ended
         #[arg(long, value_name = "TIME", value_parser = period, conflicts_with = "runs")]
         older_than: Option<Duration>,
-        /// Of these only the ones in a state of this type or name
+        /// Of these only the ones in a state of this type or name; running is the type, with its retries, and name:running the name alone
         #[arg(long, value_name = "STATE", value_parser = state(), ignore_case = true, requires = "older_than")]
         state: Option<StateFilter>,
         /// Do not ask
@@ -291,7 +291,7 @@ pub(crate) enum Tasks {
         /// Only runs of the task of this name, or of this name themselves
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
-        /// Only runs in a state of this type or name
+        /// Only runs in a state of this type or name; running is the type, with its retries, and name:running the name alone
         #[arg(long, value_name = "STATE", value_parser = state(), ignore_case = true)]
         state: Option<StateFilter>,
         /// Only runs submitted in this time before now, such as 2h or 30d
@@ -426,27 +426,40 @@ fn period(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{wanted}: {error}"))
 }
 
-/// A type, or a name that tables show: a name that is a type's too means the type.
+/// A type, or a name that tables show. A name that is a type's too means the type, unless `name:` stands before it.
 fn state() -> impl clap::builder::TypedValueParser<Value = StateFilter> {
     let names = StateName::ALL.into_iter().filter(|name| name.as_str() != name.kind().as_str());
-    let types = STATE_TYPES.into_iter().map(|(text, kind)| (text, StateFilter::from(kind)));
-    let known: Vec<_> = types.chain(names.map(|name| (name.as_str(), name.into()))).collect();
+    let names = names.map(|name| (name.as_str(), name.into()));
+    let known: Vec<_> = STATE_TYPES.into_iter().chain(names).chain(NAMES_OF_TYPES).collect();
     PossibleValuesParser::new(known.iter().map(|(text, _)| *text)).map(move |typed| {
         let found = known.iter().find(|(text, _)| text.eq_ignore_ascii_case(&typed));
         found.expect("the parser lets no other name pass").1
     })
 }
 
-const STATE_TYPES: [(&str, StateType); 9] = [
-    ("scheduled", StateType::Scheduled),
-    ("pending", StateType::Pending),
-    ("running", StateType::Running),
-    ("completed", StateType::Completed),
-    ("failed", StateType::Failed),
-    ("crashed", StateType::Crashed),
-    ("cancelled", StateType::Cancelled),
-    ("cancelling", StateType::Cancelling),
-    ("paused", StateType::Paused),
+const STATE_TYPES: [(&str, StateFilter); 9] = [
+    ("scheduled", StateFilter::Type(StateType::Scheduled)),
+    ("pending", StateFilter::Type(StateType::Pending)),
+    ("running", StateFilter::Type(StateType::Running)),
+    ("completed", StateFilter::Type(StateType::Completed)),
+    ("failed", StateFilter::Type(StateType::Failed)),
+    ("crashed", StateFilter::Type(StateType::Crashed)),
+    ("cancelled", StateFilter::Type(StateType::Cancelled)),
+    ("cancelling", StateFilter::Type(StateType::Cancelling)),
+    ("paused", StateFilter::Type(StateType::Paused)),
+];
+
+/// The states that have the name of their type.
+const NAMES_OF_TYPES: [(&str, StateFilter); 9] = [
+    ("name:scheduled", StateFilter::Name(StateName::Scheduled)),
+    ("name:pending", StateFilter::Name(StateName::Pending)),
+    ("name:running", StateFilter::Name(StateName::Running)),
+    ("name:completed", StateFilter::Name(StateName::Completed)),
+    ("name:failed", StateFilter::Name(StateName::Failed)),
+    ("name:crashed", StateFilter::Name(StateName::Crashed)),
+    ("name:cancelled", StateFilter::Name(StateName::Cancelled)),
+    ("name:cancelling", StateFilter::Name(StateName::Cancelling)),
+    ("name:paused", StateFilter::Name(StateName::Paused)),
 ];
 
 /// Reads the arguments, the program's name first.

@@ -165,7 +165,7 @@ macro_rules! run_json {
             created: $run.created,
             start_time: $run.start_time,
             end_time: $run.end_time,
-            duration_secs: time::taken($run.start_time, $run.end_time).map(|taken| taken.as_secs_f64()),
+            duration_secs: time::taken($run.start_time, $run.end_time).map(time::seconds),
             silent: None,
             rest: $rest,
         }

@@ -24,6 +24,12 @@ pub(crate) fn between(start: DateTime<Utc>, end: DateTime<Utc>) -> Duration {
     (end - start).to_std().unwrap_or_default()
 }
 
+/// The duration in seconds, to the microsecond, which is what is stored.
+#[expect(clippy::cast_precision_loss, reason = "the microseconds of two centuries are exact")]
+pub(crate) fn seconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e6
+}
+
 /// The duration as log lines have it: `350ms`, `1.84s`, `2m 05s`.
 pub(crate) fn short(duration: Duration) -> String {
     orchestrator_core::text::short(duration).to_string()

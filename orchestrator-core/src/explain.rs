@@ -96,7 +96,8 @@ pub enum Why {
     Slots(Vec<LimitWait>),
     /// It waits before another attempt.
     RetryAt {
-        /// When the attempt begins, unless it has to wait for something else then.
+        /// When the attempt begins, unless it has to wait for something else then. Of a run that another process drives
+        /// about then: to the precision with which its state says how long it waits.
         at: DateTime<Utc>,
         /// The number of the attempt, counted from 1.
         attempt: u32,

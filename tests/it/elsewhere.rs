@@ -67,6 +67,28 @@ async fn takes_in_its_body() {
 #[task]
 async fn follows(_: ()) {}
 
+#[task(retries = 1, retry_delay_secs = 5400)]
+async fn fails() -> Result<(), String> {
+    Err("the line is busy; the next starts in a moment".to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_another_orchestrator_tries_again_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = open(folder.path()).await;
+    let looker = Orchestrator::builder().home(folder.path()).look_only(true).build().await.unwrap();
+    let run = one.scope(async { fails() }).await;
+    let waits = until_explained(&looker, run.run_id(), |why| matches!(why, Why::RetryAt { .. })).await;
+    let Why::RetryAt { at, attempt: 2 } = waits.why else { panic!("{waits:?}") };
+    assert_eq!(at, waits.state.timestamp + chrono::TimeDelta::minutes(90));
+    let said = waits.to_string();
+    assert!(
+        said.starts_with("task run 'fails-0' waits until ") && said.contains(" before attempt 2; it belongs to "),
+        "{said}"
+    );
+    one.cancel(run.run_id()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_run_of_another_orchestrator_waits_for_is_told() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,10 +2,11 @@
 
 use std::process::Stdio;
 
+use orchestrator_core::StateName;
 use serde_json::json;
 
 use super::program::Answer;
-use super::world::{World, flow_id, task_id};
+use super::world::{World, fetch, flow, flow_id, task_id, went};
 
 #[test]
 fn lists_are_arrays_even_if_they_are_empty() {
@@ -91,6 +92,34 @@ fn colours_are_for_terminals_and_for_those_who_force_them() {
     };
     assert!(!coloured(&[]), "a pipe is no terminal");
     assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
+}
+
+#[test]
+fn a_state_is_asked_for_by_its_type_or_by_its_name_alone() {
+    let world = World::empty();
+    let flow = flow(1, "calm-heron");
+    let ended = |n, state| went(&fetch(n, &flow, 0), &[(StateName::Pending, 2_000), (state, 2_300)], None, 1);
+    world.give(&[ended(2, StateName::Cached), ended(3, StateName::Completed)]);
+    let listed = |state: &str| -> Vec<String> {
+        let runs = world.json(&["tasks", "ls", "--state", state]);
+        let runs = runs.as_array().expect("a list").iter();
+        runs.map(|run| run["state"].as_str().expect("a name").to_owned()).collect()
+    };
+    for (asked, mut found) in [
+        ("completed", vec!["Completed", "Cached"]),
+        ("Completed", vec!["Completed", "Cached"]),
+        ("name:completed", vec!["Completed"]),
+        ("NAME:Completed", vec!["Completed"]),
+        ("cACHED", vec!["Cached"]),
+        ("name:running", vec![]),
+    ] {
+        let mut listed = listed(asked);
+        listed.sort();
+        found.sort_unstable();
+        assert_eq!(listed, found, "{asked}");
+    }
+    let answer = world.ask(&["tasks", "ls", "--state", "name:cached"]);
+    assert!(answer.code == Some(2) && answer.err.contains("Cached"), "{}", answer.err);
 }
 
 #[test]

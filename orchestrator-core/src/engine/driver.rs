@@ -28,6 +28,9 @@ use crate::persist::{self, Resolved};
 use crate::run::{Run, Stop, Waits};
 use crate::state::StateName;
 
+/// Between why an attempt failed and how long it is until the next one, in what AwaitingRetry says.
+pub(crate) const NEXT_STARTS_IN: &str = "; the next starts in ";
+
 /// Drives a run from the moment when its upstream runs have ended, and sees to it that it has an end.
 pub(super) struct Driver {
     /// Taken at the end.
@@ -507,7 +510,7 @@ impl Course {
     fn delay(&mut self, run: &Run, delay: Duration) -> Next {
         self.give_back();
         let wait = crate::terminal::short(delay);
-        let message = format!("{}; the next starts in {wait}", self.after_failure());
+        let message = format!("{}{NEXT_STARTS_IN}{wait}", self.after_failure());
         run.enter(StateName::AwaitingRetry, Some(message.into()));
         Next::Wait(Wait::Delay(delay))
     }

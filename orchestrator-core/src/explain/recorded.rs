@@ -1,12 +1,16 @@
 //! Why a run that another orchestrator drives is where it is, as far as the store tells.
 
+use chrono::{DateTime, TimeDelta, Utc};
+
 use super::{LimitWait, RunRef, SlotHolder, Why};
 use crate::backend::record::{FlowRun, Pause, TaskRun};
 use crate::backend::{BackendError, LimitRecord, Shared, SlotClass, SlotPlace, SlotStanding, SlotWait, StateBackend};
 use crate::clock::Timestamp;
 use crate::concurrency::{of_limit, waits_for};
+use crate::engine::NEXT_STARTS_IN;
 use crate::id::RunId;
 use crate::state::{State, StateName, StateType};
+use crate::terminal;
 
 /// What the store says of a run, of either kind.
 pub(super) struct Recorded {
@@ -53,12 +57,12 @@ pub(super) fn why(backend: &dyn StateBackend, run: &Recorded, now: Timestamp) ->
                 return Ok(Why::Paused { flow: run.into(), pause });
             }
         }
-        StateType::Scheduled
-        | StateType::Pending
-        | StateType::Completed
-        | StateType::Failed
-        | StateType::Crashed
-        | StateType::Cancelled => {}
+        StateType::Scheduled => {
+            if let Some(at) = next_attempt(&run.state) {
+                return Ok(Why::RetryAt { at, attempt: run.run_count + 1 });
+            }
+        }
+        StateType::Pending | StateType::Completed | StateType::Failed | StateType::Crashed | StateType::Cancelled => {}
     }
     if run.state.kind == StateType::Pending {
         let active = backend.active_among(&run.upstream)?;
@@ -75,6 +79,14 @@ pub(super) fn why(backend: &dyn StateBackend, run: &Recorded, now: Timestamp) ->
         }
     }
     Ok(Why::Elsewhere)
+}
+
+/// When the next attempt starts of a run that waits for that, as far as its state tells: to the precision with which it
+/// says how long that is.
+fn next_attempt(state: &State) -> Option<DateTime<Utc>> {
+    let said = state.message.as_deref().filter(|_| state.name == StateName::AwaitingRetry.as_str())?;
+    let delay = terminal::read(said.rsplit_once(NEXT_STARTS_IN)?.1)?;
+    state.timestamp.checked_add_signed(TimeDelta::from_std(delay).ok()?)
 }
 
 fn find(backend: &dyn StateBackend, id: RunId) -> Result<Option<Recorded>, BackendError> {
