@@ -293,7 +293,7 @@ impl<T> std::fmt::Debug for Encoders<T> {
 }
 
 impl<T> Encoders<T> {
-    pub(crate) fn to_json(&self, value: &T) -> Result<serde_json::Value, serde_json::Error> {
+    pub(crate) fn to_json(self, value: &T) -> Result<serde_json::Value, serde_json::Error> {
         (self.json)(value)
     }
 }
