@@ -126,10 +126,12 @@ impl Driver {
         loop {
             let mut next = match stage {
                 Stage::Begin => Next::At(here(held).begin(run)),
-                Stage::Known(_) => match std::mem::replace(stage, Stage::Over) {
-                    Stage::Known(next) => *next,
-                    _ => unreachable!("it was just seen"),
-                },
+                Stage::Known(_) => {
+                    let Stage::Known(next) = std::mem::replace(stage, Stage::Over) else {
+                        unreachable!("as just seen")
+                    };
+                    *next
+                }
                 Stage::Body(body) => {
                     let outcome = if run.is_cancelled() {
                         None
