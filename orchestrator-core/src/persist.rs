@@ -182,12 +182,12 @@ pub(crate) fn identify(run: &Run, call: &dyn Call) {
         let equal = hash(|bytes| {
             bytes.extend_from_slice(b"flow");
             bytes.extend_from_slice(&outer.identity().0);
-            part(bytes, run.def.key.as_bytes());
+            part(bytes, run.def().key.as_bytes());
             part(bytes, parameters.to_string().as_bytes());
         });
         let recorded = parameters.as_object().map_or(0, serde_json::Map::len);
         run.scope().identify(match identified.place {
-            _ if recorded == run.def.parameters.len() => numbered(equal, outer.calls.next(equal)),
+            _ if recorded == run.def().parameters.len() => numbered(equal, outer.calls.next(equal)),
             // What is left out of the record may tell apart what is equal otherwise.
             Some(place) => numbered(at_a_place(run, equal), place),
             // Nothing is ever found under this one.
@@ -209,8 +209,8 @@ pub(crate) fn identify(run: &Run, call: &dyn Call) {
     let equal = hash(|bytes| {
         bytes.extend_from_slice(if problem.is_none() { b"task" } else { b"by place" });
         bytes.extend_from_slice(&scope.identity().0);
-        part(bytes, run.def.key.as_bytes());
-        bytes.extend_from_slice(&run.def.fingerprint.to_le_bytes());
+        part(bytes, run.def().key.as_bytes());
+        bytes.extend_from_slice(&run.def().fingerprint.to_le_bytes());
         part(bytes, &inputs);
     });
     let identity = match (problem, identified.place) {
@@ -234,7 +234,7 @@ fn at_a_place(run: &Run, equal: CacheKey) -> CacheKey {
     hash(|bytes| {
         bytes.extend_from_slice(b"at a place");
         bytes.extend_from_slice(&equal.0);
-        let body = run.parent.as_ref().map_or(0, |parent| parent.def.fingerprint);
+        let body = run.parent.as_ref().map_or(0, |parent| parent.def().fingerprint);
         bytes.extend_from_slice(&body.to_le_bytes());
     })
 }

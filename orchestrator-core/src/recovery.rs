@@ -104,7 +104,7 @@ impl Recovery {
     /// The run that such a call goes on with, if one of equal parameters had crashed and went on by itself. It answers one
     /// call.
     pub(crate) fn adopt(&self, def: &'static Def, call: &mut dyn Call) -> Option<Arc<Run>> {
-        if !lock(&self.gone_on).iter().any(|known| std::ptr::eq(known.run.def, def)) {
+        if !lock(&self.gone_on).iter().any(|known| std::ptr::eq(known.run.def(), def)) {
             return None;
         }
         let parameters = panics::catch(|| {
@@ -116,7 +116,7 @@ impl Recovery {
         });
         let parameters = parameters.ok()??;
         let mut gone_on = lock(&self.gone_on);
-        let equal = |known: &GoneOn| std::ptr::eq(known.run.def, def) && known.parameters == parameters;
+        let equal = |known: &GoneOn| std::ptr::eq(known.run.def(), def) && known.parameters == parameters;
         let place = gone_on.iter().position(|known| equal(known) && !known.is_over())?;
         Some(self.asked_for(gone_on.remove(place)))
     }

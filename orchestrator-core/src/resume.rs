@@ -200,7 +200,7 @@ impl Orchestrator {
 }
 
 fn started(run: Arc<Run>) -> StartedFlow {
-    let entry = Flow::of_def(run.def).map(|flow| flow.entry);
+    let entry = Flow::of_def(run.def()).map(|flow| flow.entry);
     StartedFlow::new(run, entry)
 }
 

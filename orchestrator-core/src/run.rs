@@ -44,7 +44,6 @@ pub(crate) type Outcome = Result<Erased, TaskError>;
 /// One run of a task or flow.
 pub struct Run {
     pub(crate) info: RunInfo,
-    pub(crate) def: &'static Def,
     pub(crate) overrides: Overrides,
     /// What it shares with others: its own as a flow run; absent where it is that of the parent.
     own_scope: Option<Arc<Scope>>,
@@ -84,7 +83,6 @@ struct Bound {
 
 /// Where a run comes from.
 pub(crate) struct Origin {
-    pub(crate) def: &'static Def,
     pub(crate) overrides: Overrides,
     /// Absent where it is that of the parent.
     pub(crate) scope: Option<Arc<Scope>>,
@@ -225,13 +223,13 @@ impl Run {
     /// A run without a call begins as launched: whoever has the call starts it.
     pub(crate) fn new(info: RunInfo, origin: Origin, call: Option<Box<dyn Call>>) -> Arc<Self> {
         let shared = scope_of(origin.scope.as_ref(), origin.parent.as_ref());
-        let asks_for_nothing = origin.identified.is_none()
-            && rules::ask_for_nothing(origin.def, origin.overrides.get(), &info.tags, shared);
-        let is_plain = asks_for_nothing && plain::is_plain(&origin, shared);
-        let Origin { def, overrides, scope, parent, transaction, identified, visible, created, resumed } = origin;
+        let asks_for_nothing =
+            origin.identified.is_none() && rules::ask_for_nothing(info.def, origin.overrides.get(), &info.tags, shared);
+        let is_plain = asks_for_nothing && plain::is_plain(info.def, &origin, shared);
+        let Origin { overrides, scope, parent, transaction, identified, visible, created, resumed } = origin;
         let is_bound = transaction.is_some() || identified.is_some();
         let bound = is_bound.then(|| Box::new(Bound { transaction, identified }));
-        let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def.is_async);
+        let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def().is_async);
         let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
         let flags = if resumed.is_some() { RESUMED } else { 0 } | if call.is_none() { LAUNCHED } else { 0 };
         let (track, run_count) = match resumed {
@@ -241,7 +239,6 @@ impl Run {
         };
         Arc::new(Self {
             info,
-            def,
             overrides,
             own_scope: scope,
             parent,
@@ -265,6 +262,11 @@ impl Run {
 
     pub(crate) fn id(&self) -> RunId {
         self.info.id
+    }
+
+    /// The function, with what its attribute says.
+    pub(crate) const fn def(&self) -> &'static Def {
+        self.info.def
     }
 
     /// What the run shares with others.
@@ -301,7 +303,7 @@ impl Run {
     }
 
     pub(crate) fn options(&self) -> Effective<'_> {
-        Effective { def: self.def, call: self.overrides.get(), defaults: &self.scope().orchestrator.defaults }
+        Effective { def: self.def(), call: self.overrides.get(), defaults: &self.scope().orchestrator.defaults }
     }
 
     pub(crate) fn is_flow(&self) -> bool {

@@ -501,7 +501,7 @@ fn make(
     let identified = visible.then(|| Identified::of(def, options, &*call, within, manner == Manner::Call)).flatten();
     let is_parents = parent.as_ref().is_some_and(|parent| parent.own_scope().is_some());
     let scope = scope.or_else(|| (!is_parents).then(|| Arc::clone(outer)));
-    let origin = Origin { def, overrides, scope, parent, transaction, identified, visible, created, resumed: None };
+    let origin = Origin { overrides, scope, parent, transaction, identified, visible, created, resumed: None };
     if upstreams.is_empty() {
         (Run::new(info, origin, None), Some(call))
     } else {
@@ -548,7 +548,6 @@ pub(crate) fn go_on(
         process: orchestrator.process,
     };
     let origin = Origin {
-        def,
         overrides: Overrides::NONE,
         scope: Some(scope),
         parent: None,

@@ -45,7 +45,7 @@ pub(crate) fn key(run: &Run, call: &dyn Call) -> Option<Result<CacheKey, CacheRe
 fn key_of(run: &Run, call: &dyn Call, policy: CachePolicy) -> Result<CacheKey, CacheReason> {
     let mut bytes = Vec::with_capacity(128);
     bytes.extend_from_slice(KEY_VERSION);
-    part(&mut bytes, run.def.key.as_bytes());
+    part(&mut bytes, run.def().key.as_bytes());
     let own = panics::catch(|| call.cache_key())
         .map_err(|said| CacheReason::Unkeyed { argument: None, why: format!("its key function {said}") })?;
     match own {
@@ -59,7 +59,7 @@ fn key_of(run: &Run, call: &dyn Call, policy: CachePolicy) -> Result<CacheKey, C
     }
     if policy.task_source {
         bytes.extend_from_slice(b"s");
-        bytes.extend_from_slice(&run.def.fingerprint.to_le_bytes());
+        bytes.extend_from_slice(&run.def().fingerprint.to_le_bytes());
     }
     if policy.run_id {
         bytes.extend_from_slice(b"r");
@@ -215,7 +215,7 @@ fn put(
     let orchestrator = &run.scope().orchestrator;
     let expires = ttl.map(|ttl| created.after(ttl));
     let Some(id) = run.id().as_task() else { return Ok(()) };
-    let task_key = run.def.key;
+    let task_key = run.def().key;
     let record = |value| Event::Cached(Box::new(CacheRecord { key, task_key, run: id, created, expires, value }));
     if orchestrator.backend.in_process() {
         // In place rather than through the queue: whoever waits for the claim looks at once.

@@ -450,7 +450,7 @@ impl Course {
             }
         }
         pause::attempt_begins(run);
-        match run.def.hooks.of(state) {
+        match run.def().hooks.of(state) {
             [] => self.execute(run, last),
             hooks => Next::Wait(Wait::Hooks { hooks, last }),
         }
@@ -572,7 +572,7 @@ impl Course {
 
 impl Closing {
     fn has_hooks(&self, run: &Run) -> bool {
-        self.hooks.is_some() || !run.def.hooks.of(self.state).is_empty()
+        self.hooks.is_some() || !run.def().hooks.of(self.state).is_empty()
     }
 }
 

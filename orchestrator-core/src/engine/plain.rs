@@ -17,7 +17,7 @@ use super::wind_down::{Watch, root_of};
 use super::{Call, launcher, rules};
 use crate::body::Attempt;
 use crate::context::Place;
-use crate::def::DefKind;
+use crate::def::{Def, DefKind};
 use crate::run::{Origin, Run};
 use crate::scope::Scope;
 use crate::state::StateName;
@@ -32,8 +32,8 @@ pub(super) enum Left {
 }
 
 /// Whether nothing that is known of a call from its beginning concerns the run but its body.
-pub(crate) fn is_plain(origin: &Origin, scope: &Scope) -> bool {
-    let Origin { def, parent, transaction, visible, resumed, .. } = origin;
+pub(crate) fn is_plain(def: &Def, origin: &Origin, scope: &Scope) -> bool {
+    let Origin { parent, transaction, visible, resumed, .. } = origin;
     let is_part = *visible && parent.is_some() && transaction.is_none() && resumed.is_none();
     let orchestrator = &scope.orchestrator;
     let has_limit = def.timeout.or(orchestrator.defaults.timeout).is_some();

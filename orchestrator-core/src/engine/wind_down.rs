@@ -62,7 +62,7 @@ pub(super) async fn wind_down(mut watch: Watch, mut end: End) -> Watch {
         *outcome = Some(end.outcome);
     }
     let result = outcome.as_ref().and_then(|outcome| outcome.as_ref().ok()).cloned();
-    let hooks = run.def.hooks.of(end.state);
+    let hooks = run.def().hooks.of(end.state);
     if !hooks.is_empty() {
         Box::pin(hook::call(run, hooks)).await;
     }
@@ -208,7 +208,7 @@ impl Drop for Watch {
             // A state that is terminal stays.
             if !run.state().is_terminal() {
                 run.conclude(StateName::Crashed, Some(said.into()), Some(&error));
-                hook::call_without_runtime(&run, run.def.hooks.on_crashed);
+                hook::call_without_runtime(&run, run.def().hooks.on_crashed);
             }
             Err(error)
         });
@@ -227,7 +227,7 @@ impl End {
     pub(super) fn is_plain(&self, run: &Arc<Run>) -> bool {
         self.claim.is_none()
             && self.hooks.is_none()
-            && run.def.hooks.of(self.state).is_empty()
+            && run.def().hooks.of(self.state).is_empty()
             && run.transaction().is_none()
             && persist::identity(run).is_none()
             && root_of(run).is_none()
@@ -250,7 +250,7 @@ impl End {
     /// Sends a result that is to be kept, if there is nothing else to be done; gives back what says when it is stored, and
     /// the run, which is to be ended then.
     pub(super) fn send(&self, run: &Arc<Run>) -> Option<(Awaited, Watch)> {
-        let nothing_follows = |state| run.def.hooks.of(state).is_empty();
+        let nothing_follows = |state| run.def().hooks.of(state).is_empty();
         let persists =
             self.state == StateName::Completed && run.transaction().is_none() && persist::identity(run).is_some();
         let is_alone = self.claim.is_none()

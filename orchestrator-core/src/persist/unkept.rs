@@ -21,14 +21,14 @@ impl Unkept {
         let is_new = {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let is_full = known.len() >= CAUSES;
-            match known.get_mut(&(run.def.name, cause.clone())) {
+            match known.get_mut(&(run.def().name, cause.clone())) {
                 Some(more) => {
                     *more += 1;
                     false
                 }
                 None if is_full => true,
                 None => {
-                    known.insert((run.def.name, cause), 0);
+                    known.insert((run.def().name, cause), 0);
                     true
                 }
             }

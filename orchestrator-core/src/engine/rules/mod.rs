@@ -149,7 +149,7 @@ pub(crate) fn has_a_say(rule: Rule, run: &Arc<Run>, holding: Option<&Holding>) -
         Rule::JournalRoom => !journal_has_room(run),
         Rule::FlowCapacity => run.scope().capacity.is_some(),
         Rule::Slots => slots::may_be_asked(run),
-        Rule::Worker => !run.def.is_async && run.visible,
+        Rule::Worker => !run.def().is_async && run.visible,
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn may_be_asked(run: &Run) -> bool {
     }
     let named = match run.overrides.get().and_then(|options| options.concurrency.as_ref()) {
         Some(named) => !named.is_empty(),
-        None => !run.def.concurrency.is_empty(),
+        None => !run.def().concurrency.is_empty(),
     };
     named || (!run.info.tags.is_empty() && run.scope().orchestrator.limits.may_be_by_tag())
 }
@@ -34,7 +34,7 @@ fn asked(run: &Arc<Run>) -> Wants {
     match run.overrides.get().and_then(|options| options.concurrency.as_ref()) {
         Some(named) => named.iter().for_each(|(limit, slots)| wants.add(limit, *slots)),
         None => {
-            for want in run.def.concurrency {
+            for want in run.def().concurrency {
                 if let Some(slots) = want.declare {
                     limits.declare(want.limit, slots);
                 }
@@ -55,7 +55,7 @@ pub(super) fn is_behind(run: &Arc<Run>) -> bool {
     let tagged = !run.info.tags.is_empty();
     match run.overrides.get().and_then(|options| options.concurrency.as_ref()) {
         Some(named) => limits.is_behind(named.iter().map(|(limit, slots)| (limit, *slots)), tagged),
-        None => limits.is_behind(run.def.concurrency.iter().map(|want| (want.limit, want.slots)), tagged),
+        None => limits.is_behind(run.def().concurrency.iter().map(|want| (want.limit, want.slots)), tagged),
     }
 }
 
@@ -64,7 +64,8 @@ pub(super) async fn look(run: &Arc<Run>) -> Option<Verdict> {
     let declared = match run.overrides.get().and_then(|options| options.concurrency.as_ref()) {
         Some(_) => Vec::new(),
         None => {
-            let declared = run.def.concurrency.iter().filter_map(|want| want.declare.map(|slots| (want.limit, slots)));
+            let declared =
+                run.def().concurrency.iter().filter_map(|want| want.declare.map(|slots| (want.limit, slots)));
             declared.map(|(limit, slots)| (limit.into(), slots)).collect()
         }
     };
