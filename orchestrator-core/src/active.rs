@@ -55,18 +55,16 @@ impl Inner {
         found
     }
 
-    /// Lets the active runs that the question is about tell the journal what it has not been given; says whether there
-    /// was any such run. May store events in place, and so take its time.
-    pub(crate) fn tell_of(&self, about: About) -> bool {
-        let mut any = false;
+    /// Lets the active runs that the question is about tell the journal what it has not been given. May store events in
+    /// place, and so take its time.
+    pub(crate) fn tell_of(&self, about: About) {
         if matches!(about, About::Nothing) {
-            return any;
+            return;
         }
         self.each_active(&mut |run| {
             if !about.is(run) {
                 return ControlFlow::Continue(());
             }
-            any = true;
             run.flush();
             // Not all of them are to stand in the queue at once.
             if !self.journal.has_room() {
@@ -74,7 +72,6 @@ impl Inner {
             }
             if matches!(about, About::Run(_)) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        any
     }
 
     /// Shows all runs that are active, some perhaps twice, until one is the last that is wanted. No lock is held

@@ -145,6 +145,10 @@ pub(crate) fn record_log(level: &'static str, target: &str, message: String) {
         let orchestrator = &run.scope().orchestrator;
         let record =
             LogRecord { run: run.id(), at: orchestrator.clock.now(), level, target: target.to_owned(), message };
+        if orchestrator.journal.is_immediate() {
+            // Whoever goes through the lines of a flow run finds only those of runs that are known.
+            run.flush();
+        }
         orchestrator.journal.push(Event::Log(record));
     });
 }

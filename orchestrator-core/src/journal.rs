@@ -99,10 +99,10 @@ impl Settled {
 #[derive(Default)]
 struct Queue {
     events: Vec<Event>,
-    /// Runs that wait for others: of one that has ended before anybody looks, one event tells all.
-    waiting_runs: Vec<Weak<Run>>,
+    /// Runs that nothing was told of yet: of one that has ended before anybody looks, one event tells all.
+    untold_runs: Vec<Weak<Run>>,
     /// How many events were pushed before the first of them.
-    before_waiting_runs: u64,
+    before_untold_runs: u64,
     /// How many bytes they are, about.
     weight: usize,
     /// Number of the last event that was pushed.
@@ -124,7 +124,7 @@ struct Queue {
 impl Queue {
     /// Whether there is nothing to store, and nobody who waits for that.
     fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.waiting_runs.is_empty() && self.waiting == 0
+        self.events.is_empty() && self.untold_runs.is_empty() && self.waiting == 0
     }
 }
 
@@ -235,20 +235,20 @@ impl Journal {
         EnqueuedAwaited { fate, wake, runtime }
     }
 
-    /// Takes a run that waits for others, whose first state is to be known when the next batch is stored.
-    pub(crate) fn push_waiting(&self, run: &Arc<Run>) {
+    /// Takes a run of which nothing was told, whose states are to be known when the next batch is stored.
+    pub(crate) fn push_untold(&self, run: &Arc<Run>) {
         let shared = &*self.shared;
         let mut queue = lock(&shared.queue);
         if queue.closed {
             return;
         }
-        if queue.waiting_runs.is_empty() {
-            queue.before_waiting_runs = queue.pushed;
+        if queue.untold_runs.is_empty() {
+            queue.before_untold_runs = queue.pushed;
         }
-        queue.waiting_runs.push(Arc::downgrade(run));
+        queue.untold_runs.push(Arc::downgrade(run));
         queue.weight += WEIGHT.0;
         queue.pushed += 1;
-        let wake = queue.sleeping && queue.events.is_empty() && queue.waiting_runs.len() == 1;
+        let wake = queue.sleeping && queue.events.is_empty() && queue.untold_runs.len() == 1;
         shared.weight.store(queue.weight, Ordering::Relaxed);
         drop(queue);
         if wake {
@@ -517,7 +517,7 @@ impl Shared {
             let settled = self.settled.settled();
             let lingers = |queue: &mut Queue| {
                 let quiet = queue.urgent <= settled && queue.waiting == 0 && !queue.closed;
-                quiet && queue.events.len() + queue.waiting_runs.len() < BATCH
+                quiet && queue.events.len() + queue.untold_runs.len() < BATCH
             };
             if lingers(&mut queue) {
                 queue.sleeping = true;
@@ -539,7 +539,7 @@ impl Shared {
 
     fn store_all(&self) {
         let storing = lock(&self.storing);
-        let (first_events, last_of_runs) = self.look_at_waiting_runs();
+        let (first_events, last_of_runs) = self.look_at_untold_runs();
         self.store_batch(first_events);
         drop(storing);
         // With them go values of the user's.
@@ -550,13 +550,13 @@ impl Shared {
 
     /// What nobody knows yet of runs that wait, with those of them that nobody else refers to by now. This comes before the
     /// queue is taken: a run of which the journal was given something meanwhile is in it.
-    fn look_at_waiting_runs(&self) -> (Vec<Event>, Vec<Run>) {
-        let waiting_runs = {
+    fn look_at_untold_runs(&self) -> (Vec<Event>, Vec<Run>) {
+        let untold_runs = {
             let mut queue = lock(&self.queue);
-            std::mem::take(&mut queue.waiting_runs)
+            std::mem::take(&mut queue.untold_runs)
         };
         let (mut events, mut last_of_runs) = (Vec::new(), Vec::new());
-        for run in waiting_runs.iter().filter_map(Weak::upgrade) {
+        for run in untold_runs.iter().filter_map(Weak::upgrade) {
             events.extend(run.take_first_event());
             // The last reader of a result is to be its only owner.
             last_of_runs.extend(Arc::into_inner(run));
@@ -574,7 +574,7 @@ impl Shared {
             std::mem::swap(&mut queue.events, &mut spare);
             let awaited = (std::mem::take(&mut queue.waiting) > 0).then(|| std::mem::take(&mut queue.awaited));
             // A run that began to wait after they were looked at is not part of this batch.
-            let last = if queue.waiting_runs.is_empty() { queue.pushed } else { queue.before_waiting_runs };
+            let last = if queue.untold_runs.is_empty() { queue.pushed } else { queue.before_untold_runs };
             (spare, awaited, last)
         };
         batch.splice(..0, first_events);

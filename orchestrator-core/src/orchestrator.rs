@@ -274,9 +274,11 @@ impl Orchestrator {
     ) -> Result<R, Error> {
         let ask = move |backend: &dyn StateBackend, inner: &Inner| {
             let answer = question(backend)?;
-            if is_over(&answer) || !inner.tell_of(About::Run(id)) {
+            if is_over(&answer) {
                 return Ok(answer);
             }
+            // One that has ended meanwhile has told the journal itself.
+            inner.tell_of(About::Run(id));
             inner.journal.commit();
             question(backend)
         };

@@ -24,7 +24,7 @@ use crate::engine::plain;
 use crate::engine::rules;
 use crate::error::{Cause, FailedRun, FailureKind, TaskError};
 use crate::id::{RunId, TaskRunId};
-use crate::journal::Awaited;
+use crate::journal::{Awaited, Enqueued};
 use crate::observe::{Observed, Observer};
 use crate::options::{Effective, Overrides};
 use crate::orchestrator::Inner;
@@ -55,6 +55,8 @@ pub struct Run {
     pub(crate) asks_for_nothing: bool,
     /// Whether nothing concerns it but its body, because of what it is.
     pub(crate) is_plain: bool,
+    /// Whether there was any other run to wait for, be it one that people do not see.
+    has_upstream: bool,
     /// Whether one of the runs above has a sync body, which may block its thread on this one.
     below_sync: bool,
     /// Whether a run takes this one's result, or took it.
@@ -173,7 +175,7 @@ pub(crate) type VisitResult = fn(&Erased, &mut dyn FnMut(&Arc<Run>));
 struct Cell {
     track: Track,
     waiters: Waiters,
-    /// The body and its arguments, until the run is launched.
+    /// The body and its arguments, until the run is launched; not of one that begins as launched.
     call: Option<Box<dyn Call>>,
     rare: Option<Box<Rare>>,
 }
@@ -194,12 +196,13 @@ impl Cell {
         self.rare.as_ref()?.looked.clone()
     }
 
-    /// Enters a state, later than the one before.
-    fn enter(&mut self, transition: Transition) {
+    /// Enters a state, later than the one before; gives back when.
+    fn enter(&mut self, transition: Transition) -> Timestamp {
         let (before, name) = (self.track.name(), transition.name);
         debug_assert!(may_follow(before, name), "no way leads from {before} to {name}");
         let at = transition.at.max(self.track.since().after(Duration::from_micros(1)));
         self.track.enter(Transition { at, ..transition });
+        at
     }
 }
 
@@ -231,6 +234,7 @@ impl Run {
         let bound = is_bound.then(|| Box::new(Bound { transaction, identified }));
         let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def().is_async);
         let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
+        let has_upstream = call.is_some() && resumed.is_none();
         let flags = if resumed.is_some() { RESUMED } else { 0 } | if call.is_none() { LAUNCHED } else { 0 };
         let (track, run_count) = match resumed {
             None => (Track::new(Transition { name: StateName::Pending, at: created, message: None }, 0), 0),
@@ -246,6 +250,7 @@ impl Run {
             visible,
             asks_for_nothing,
             is_plain,
+            has_upstream,
             below_sync,
             taken: AtomicBool::new(false),
             depth,
@@ -313,7 +318,7 @@ impl Run {
     /// Whether nothing was taken from other runs, and nothing of the user's called, before the body is. What takes other
     /// runs' results begins after they have ended, on whatever threads.
     pub(crate) fn begins_at_once(&self) -> bool {
-        self.info.upstream.is_empty() && self.identified().is_none() && !self.flag(RENAMED)
+        !self.has_upstream && self.identified().is_none() && !self.flag(RENAMED)
     }
 
     /// Whether the run goes on after it had ended.
@@ -620,7 +625,7 @@ impl Run {
         if !lock(&self.cell).track.is_unknown() {
             self.flush();
         } else if !self.raise(LISTED) {
-            self.scope().orchestrator.journal.push_waiting(self);
+            self.scope().orchestrator.journal.push_untold(self);
         }
     }
 
@@ -821,26 +826,27 @@ impl Run {
         self.flush();
     }
 
-    /// Enters the terminal state and stores the outcome in one step, where nobody looks at the moment between the two; gives
-    /// back when, and whoever waited.
-    pub(crate) fn conclude_unseen(
-        self: Arc<Self>,
-        name: StateName,
-        message: Option<Arc<str>>,
-        outcome: Outcome,
-    ) -> (Timestamp, Wakes) {
-        debug_assert!(name.kind().is_terminal(), "only terminal states end a run");
+    /// Enters the terminal state and stores the outcome in one step, where nobody looks at the moment between the two. What
+    /// follows is for [`leave_unseen`](Self::leave_unseen).
+    pub(crate) fn conclude_unseen(&self, name: StateName, outcome: Outcome) -> Concluded {
+        debug_assert!(name.kind().is_terminal() && self.visible, "a run that people see ends in a terminal state");
         let Inner { clock, journal, .. } = &*self.scope().orchestrator;
         let now = clock.now();
         let failed = outcome.is_err();
-        let (enqueued, waiters) = {
-            let mut cell = lock(&self.cell);
-            cell.enter(Transition { name, at: now, message });
-            let enqueued = journal.enqueue(self.take_staged(&mut cell, None));
-            (enqueued, self.set_outcome(&mut cell, outcome))
-        };
-        enqueued.see_to_it(journal);
-        (now, self.ended(waiters, failed))
+        let mut cell = lock(&self.cell);
+        let at = cell.enter(Transition { name, at: now, message: None });
+        let enqueued = journal.enqueue(self.take_staged(&mut cell, None));
+        let waiters = self.set_outcome(&mut cell, outcome);
+        drop(cell);
+        Concluded { at, failed, enqueued, waiters }
+    }
+
+    /// What follows on [`conclude_unseen`](Self::conclude_unseen); gives back when the run ended, and whoever waited.
+    pub(crate) fn leave_unseen(self: Arc<Self>, concluded: Concluded) -> (Timestamp, Wakes) {
+        let Concluded { at, failed, enqueued, waiters } = concluded;
+        // The store may be somebody else's.
+        panics::shield(|| enqueued.see_to_it(&self.scope().orchestrator.journal));
+        (at, self.ended(waiters, failed))
     }
 
     /// Stores the outcome. Gives back whoever waited, to be woken when the driver has let go of the run: the last
@@ -960,7 +966,7 @@ impl Run {
             return false;
         }
         match &self.parent {
-            Some(parent) if parent.flag(CLOSED) => {
+            Some(parent) if parent.flags.load(Ordering::SeqCst) & CLOSED != 0 => {
                 // A cancellation may have ended it already.
                 if !self.raise(LEFT) {
                     siblings.went();
@@ -1001,9 +1007,9 @@ impl Run {
 
     /// Refuses further children, until there is another attempt; says whether none is active.
     pub(crate) fn close(&self) -> bool {
-        // Whoever adds a child looks at the flag afterwards, so one of the two sees the other.
+        // Whoever adds a child looks at the flag afterwards, so one of the two sees the other: in one order of all that is SeqCst.
         if !self.flag(CLOSED) {
-            self.raise(CLOSED);
+            self.flags.fetch_or(CLOSED, Ordering::SeqCst);
         }
         self.children.get().is_none_or(|children| children.await_idle())
     }
@@ -1131,6 +1137,15 @@ impl Drop for Noted<'_> {
 pub(crate) struct Entered {
     shown: Option<Transition>,
     began: Option<Timestamp>,
+}
+
+/// A run that has ended without anybody looking, before anybody is told.
+#[must_use = "somebody waits for this"]
+pub(crate) struct Concluded {
+    at: Timestamp,
+    failed: bool,
+    enqueued: Enqueued,
+    waiters: Waiters,
 }
 
 /// Those who waited for a run that has ended.

@@ -429,7 +429,7 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call
         None => {
             run.flush_later();
             if let Some(launcher) = &run.scope().launcher {
-                launcher.goes_on();
+                launcher.push_on();
             }
         }
     }

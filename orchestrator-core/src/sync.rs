@@ -10,7 +10,7 @@ mod real {
     use tokio::runtime::Handle;
 
     pub(crate) use futures::task::AtomicWaker;
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicUsize};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
     pub(crate) use std::sync::{Mutex, MutexGuard};
     pub(crate) use std::thread_local;
     pub(crate) use tokio::sync::Notify;
@@ -34,7 +34,7 @@ mod checked {
     use tokio::runtime::Handle;
     use tokio::sync::futures::Notified;
 
-    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicUsize};
+    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
     pub(crate) use shuttle::sync::{Mutex, MutexGuard};
 
     /// Lets any other thread go on before what follows.

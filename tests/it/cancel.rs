@@ -1,8 +1,10 @@
 //! Cancellation: down the tree, at once, and with everything given back.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use orchestrator::prelude::*;
+use orchestrator::{Observed, Observer, StateName};
 
 use crate::door::{last_message, states, tasks};
 
@@ -119,7 +121,7 @@ async fn a_sync_body_can_notice() {
 async fn a_sync_body_that_does_not_stop_is_abandoned() {
     use std::sync::mpsc;
     use std::time::Duration;
-    static GATE: std::sync::Mutex<Option<mpsc::Receiver<()>>> = std::sync::Mutex::new(None);
+    static GATE: Mutex<Option<mpsc::Receiver<()>>> = Mutex::new(None);
     let (release, gate) = mpsc::channel();
     *GATE.lock().unwrap() = Some(gate);
     #[task]
@@ -219,7 +221,7 @@ async fn at_any_moment_leaves_nothing_behind() {
 #[orchestrator::test]
 async fn a_sync_body_shows_as_cancelling_while_it_does_not_stop() {
     use std::sync::mpsc;
-    static GATE: std::sync::Mutex<Option<mpsc::Receiver<()>>> = std::sync::Mutex::new(None);
+    static GATE: Mutex<Option<mpsc::Receiver<()>>> = Mutex::new(None);
     let (release, gate) = mpsc::channel();
     *GATE.lock().unwrap() = Some(gate);
     #[task]
@@ -382,7 +384,7 @@ async fn while_it_waits_for_its_children() {
 #[tokio::test]
 async fn while_it_waits_for_a_thread() {
     use std::sync::mpsc;
-    static GATE: std::sync::Mutex<Option<mpsc::Receiver<()>>> = std::sync::Mutex::new(None);
+    static GATE: Mutex<Option<mpsc::Receiver<()>>> = Mutex::new(None);
     let (release, gate) = mpsc::channel();
     *GATE.lock().unwrap() = Some(gate);
     #[task]
@@ -481,4 +483,44 @@ async fn after_any_number_of_steps_everything_comes_back() {
         assert_eq!(inner(steps).await.unwrap(), [0, 1, 2, 2], "after {steps} steps");
         nothing_is_held().await;
     }
+}
+
+/// Cancels a run as soon as it is said to be running.
+#[derive(Debug)]
+struct Canceller;
+
+static TO_CANCEL: Mutex<Option<TaskFuture<()>>> = Mutex::new(None);
+
+impl Observer for Canceller {
+    fn on_transition(&self, event: &Observed<'_>) {
+        if event.name.starts_with("begins")
+            && event.transition.name == StateName::Running
+            && let Some(run) = TO_CANCEL.lock().unwrap().take()
+        {
+            run.cancel();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_not_begun_after_its_run_was_cancelled() {
+    static BEGUN: AtomicUsize = AtomicUsize::new(0);
+    #[task]
+    async fn begins(_after: ()) {
+        BEGUN.fetch_add(1, Ordering::SeqCst);
+    }
+    #[task]
+    async fn first() {}
+    #[flow]
+    async fn cancelled_at_its_beginning() -> Result<(), TaskError> {
+        first().await?;
+        let run = begins(first());
+        *TO_CANCEL.lock().unwrap() = Some(run.clone());
+        run.await
+    }
+    let observer: Arc<dyn Observer> = Arc::new(Canceller);
+    let orchestrator = Orchestrator::builder().database_url("memory").observer(observer).build().await.unwrap();
+    let ended = orchestrator.scope(async { cancelled_at_its_beginning().await }).await;
+    assert!(ended.unwrap_err().to_string().contains("cancelled"));
+    assert_eq!(BEGUN.load(Ordering::SeqCst), 0);
 }

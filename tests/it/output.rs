@@ -1,8 +1,10 @@
 //! What a person sees, and what is captured for the history.
 
 use std::process::Command;
+use std::sync::Arc;
 
 use orchestrator::prelude::*;
+use tokio::sync::Notify;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 #[task(retries = 1)]
@@ -97,6 +99,34 @@ async fn lines_of_a_body_are_kept_with_its_run() {
     let shown: Vec<_> = logs.iter().map(|line| (line.level.as_str(), line.message.as_str())).collect();
     assert_eq!(shown, [("INFO", "working n=7")]);
     assert_eq!(logs[0].target, "it::output");
+}
+
+#[orchestrator::test]
+async fn lines_of_tasks_that_go_on_are_among_those_of_their_flow() {
+    #[task]
+    async fn says_and_waits(said: Arc<Notify>, until: Arc<Notify>) {
+        tracing::info!("from the task");
+        said.notify_one();
+        until.notified().await;
+    }
+
+    #[flow]
+    async fn says_more() -> Result<(), TaskError> {
+        let (said, until) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let task = says_and_waits(Arc::clone(&said), Arc::clone(&until));
+        said.notified().await;
+        tracing::info!("from the flow");
+        let flow = RunContext::current().flow_run_id().unwrap();
+        let lines = Orchestrator::current().logs_after(flow, 0, usize::MAX).await.unwrap();
+        let said: Vec<_> = lines.iter().map(|(_, line)| line.message.as_str()).collect();
+        assert_eq!(said, ["from the task", "from the flow"]);
+        until.notify_one();
+        task.await
+    }
+
+    let subscriber = tracing_subscriber::registry().with(orchestrator::capture_layer());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    says_more().await.unwrap();
 }
 
 #[test]

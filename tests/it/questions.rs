@@ -149,3 +149,38 @@ fn a_body_that_keeps_its_thread_from_the_start_is_running() {
         assert_eq!(names, ["Pending", "Running", "Retrying", "Completed"]);
     });
 }
+
+#[test]
+fn a_run_that_ends_while_it_is_asked_for_is_found() {
+    static SENDER: Mutex<Option<tokio::sync::mpsc::UnboundedSender<TaskRunId>>> = Mutex::new(None);
+
+    #[flow]
+    async fn submits_many() -> Result<(), TaskError> {
+        let ids = SENDER.lock().unwrap().take().unwrap();
+        for n in 0..2_000 {
+            let run = quick(n);
+            ids.send(run.run_id()).unwrap();
+            if n % 16 == 0 {
+                run.await?;
+            }
+        }
+        Ok(())
+    }
+
+    runtime(4).block_on(async {
+        let orchestrator = Orchestrator::in_memory();
+        let (sender, mut ids) = tokio::sync::mpsc::unbounded_channel();
+        *SENDER.lock().unwrap() = Some(sender);
+        let asks = tokio::spawn({
+            let orchestrator = orchestrator.clone();
+            async move {
+                while let Some(id) = ids.recv().await {
+                    assert_eq!(orchestrator.task_run(id).await.unwrap().id, id);
+                    assert_eq!(orchestrator.states(id).await.unwrap()[0].name, "Pending");
+                }
+            }
+        });
+        orchestrator.scope(async { submits_many().await }).await.unwrap();
+        asks.await.unwrap();
+    });
+}

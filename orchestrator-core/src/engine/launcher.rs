@@ -164,7 +164,8 @@ impl Inbox {
     fn push(&self, launched: Launched) -> usize {
         let mut queue = lock(&self.queue);
         queue.push_back(launched);
-        self.length.store(queue.len(), Ordering::Relaxed);
+        // Before the look at the starters that come: one of the two sees the other.
+        self.length.store(queue.len(), Ordering::SeqCst);
         queue.len()
     }
 
@@ -220,7 +221,7 @@ impl Launcher {
     }
 
     /// Says that a body goes on with calls whose runs wait for others: those must not wait for the slot of its worker.
-    pub(crate) fn goes_on(self: &Arc<Self>) {
+    pub(crate) fn push_on(self: &Arc<Self>) {
         let Starters { coming, alone, lingering } = &*self.starters;
         let is_kept = self.has_others && alone.load(Ordering::SeqCst) > 0;
         if is_kept && coming.load(Ordering::SeqCst) == 0 && lingering.load(Ordering::SeqCst) == 0 {
@@ -391,7 +392,7 @@ impl Launcher {
             };
             // Whoever was woken, or became a task, is in the slot of this worker, from which nobody else takes it: it must
             // not wait for the next body to let go of the thread.
-            let is_over = waits.is_some();
+            let has_begun_to_wait = waits.is_some();
             if let Some(driver) = waits {
                 // Beside the head of a tokio task, which is aligned to 128 bytes, there is room for a driver.
                 sync::spawn(&self.handle, Box::new(driver));
@@ -412,7 +413,7 @@ impl Launcher {
                 Some(ended) => ended.since(*first_end.get_or_insert(ended)) > SLICE_TIME,
                 None => began.elapsed() > SLICE_TIME,
             };
-            if is_over || woke || waited_long() || is_long() || !tokio::task::coop::has_budget_remaining() {
+            if has_begun_to_wait || woke || waited_long() || is_long() || !tokio::task::coop::has_budget_remaining() {
                 return self.starters.coming.load(Ordering::SeqCst) < SPARE && self.has_runs();
             }
         }

@@ -42,23 +42,28 @@ pub(crate) fn is_plain(def: &Def, origin: &Origin, scope: &Scope) -> bool {
 
 /// Polls a run for the first time.
 pub(super) fn poll(run: Arc<Run>, call: Box<dyn Call>, cx: &mut Context<'_>) -> Left {
-    if !run.is_plain || run.is_cancelled() || !rules::are_silent(&run) {
+    if !run.is_plain || run.is_cancelled() {
         return Left::Poll(Driver::new(run, call));
     }
-    let mut watch = Watch::over_lost(run, true);
-    // If the engine panics, the panic hook tells where, and the run ends as crashed.
-    panics::engine(|| go(&mut watch, call, cx)).unwrap_or(Left::Nothing)
+    let (mut watch, mut call) = (Watch::over_lost(run, true), Some(call));
+    panics::engine(|| go(&mut watch, &mut call, cx)).unwrap_or_else(|| {
+        // The panic hook has told where, and the run ends as crashed.
+        panics::let_go(call);
+        Left::Nothing
+    })
 }
 
-fn go(watch: &mut Watch, mut call: Box<dyn Call>, cx: &mut Context<'_>) -> Left {
+/// Takes the call, and the run out of the watch, as it hands them over or ends the run.
+fn go(watch: &mut Watch, held: &mut Option<Box<dyn Call>>, cx: &mut Context<'_>) -> Left {
     let run = watch.run().expect("it is taken out below");
+    let call = held.as_mut().expect("it is taken out below");
     // Code of the user may run here: `Clone`, `Display`.
-    let prepared = panics::catch(|| prepare(run, &mut *call)).flatten();
+    let prepared = panics::catch(|| prepare(run, &mut **call)).flatten();
     if !run.begins_at_once() {
         let _ = launcher::last_end();
     }
-    if !matches!(prepared, Ok(Ok(()))) {
-        let mut course = Course::new(call, run);
+    if !matches!(prepared, Ok(Ok(()))) || !rules::are_silent(run) {
+        let mut course = Course::new(take(held), run);
         let event = course.prepared(run, prepared);
         return Left::Poll(Driver::at(watch.take(), course, event));
     }
@@ -68,28 +73,33 @@ fn go(watch: &mut Watch, mut call: Box<dyn Call>, cx: &mut Context<'_>) -> Left 
     let future = match panics::catch(|| call.attempt(retries == 0, fakes)) {
         Ok(Attempt::Future(future)) => future,
         made => {
-            let mut course = Course::begun(call, run);
+            let mut course = Course::begun(take(held), run);
             let next = course.made(run, made);
             return Left::Poll(Driver::before(watch.take(), course, next));
         }
     };
     let mut body = Contained::new(Place::of(Arc::clone(run), run.run_count()), future);
+    if run.is_cancelled() {
+        let course = Course::begun(take(held), run);
+        return Left::Poll(Driver::in_body(watch.take(), course, body));
+    }
     let Poll::Ready(outcome) = Pin::new(&mut body).poll(cx) else {
-        let course = Course::begun(call, run);
+        let course = Course::begun(take(held), run);
         return Left::Wait(Driver::in_body(watch.take(), course, body));
     };
     // Its place refers to the run.
     drop(body);
     let value = match outcome {
-        Ok(Ok(value)) if ends_at_once(run, &*call) => value,
+        Ok(Ok(value)) if ends_at_once(run, &**call) => value,
         outcome => {
-            let mut course = Course::begun(call, run);
+            let mut course = Course::begun(take(held), run);
             let next = course.left(run, Some(outcome.map_or_else(Body::Panicked, Body::Returned)));
             return Left::Poll(Driver::before(watch.take(), course, next));
         }
     };
-    panics::let_go(call);
-    let (at, wakes) = watch.take().conclude_unseen(StateName::Completed, None, Ok(value));
+    panics::let_go(take(held));
+    let concluded = run.conclude_unseen(StateName::Completed, Ok(value));
+    let (at, wakes) = watch.take().leave_unseen(concluded);
     launcher::ended_at(at);
     launcher::after_the_body(wakes);
     Left::Nothing
@@ -101,5 +111,10 @@ fn ends_at_once(run: &Run, call: &dyn Call) -> bool {
     let orchestrator = &run.scope().orchestrator;
     let is_alone = !run.has_started_others() && !run.scope().pauses.is_paused() && root_of(run).is_none();
     let is_unseen = !run.is_watched(StateName::Completed) && orchestrator.fenced().is_none();
-    is_alone && is_unseen && call.result_hooks().is_empty() && run.close()
+    // Others may be submitted by code that the body gave away, until no more are let in.
+    is_alone && is_unseen && call.result_hooks().is_empty() && run.close() && !run.has_started_others()
+}
+
+fn take(call: &mut Option<Box<dyn Call>>) -> Box<dyn Call> {
+    call.take().expect("it is taken out once")
 }

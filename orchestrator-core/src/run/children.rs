@@ -9,19 +9,19 @@ use crossbeam_utils::CachePadded;
 use super::{ENTERED, LEFT, Run, lock};
 use crate::engine::panics;
 use crate::orchestrator::Inner;
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, Notify};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Notify};
 
 /// The runs that one run, or an orchestrator, has started and that have not ended.
 ///
-/// A run that ends counts itself down and touches nothing else here, as others are entered at the same time. The table
+/// A run that ends counts itself among those that have gone, and touches nothing else here, as others are entered at the same time. The table
 /// keeps no run: what drives a run, or waits with it, does.
 #[derive(Default)]
 pub(crate) struct Children {
     /// How many were entered, with what else has to come to an end, such as the rollback of a transaction.
-    entered: AtomicUsize,
+    entered: AtomicU64,
     table: Mutex<Table>,
     /// How many of these have ended; and `AWAITED`. Apart from what those write who enter runs at the same time.
-    gone: CachePadded<AtomicUsize>,
+    gone: CachePadded<AtomicU64>,
     pub(crate) idle: Notify,
     any_failed: AtomicBool,
     /// The run whose children these are has ended: nobody looks at failures any more.
@@ -31,13 +31,13 @@ pub(crate) struct Children {
 }
 
 /// Somebody is told when the last one ends.
-const AWAITED: usize = 1 << (usize::BITS - 1);
+const AWAITED: u64 = 1 << 63;
 /// A table that is shorter is never tidied up.
 const SHORT: usize = 64;
 /// After so many ends somebody looks whether those that have ended are most of the table.
-const BETWEEN_TIDYING: usize = 1024;
+const BETWEEN_TIDYING: u64 = 1024;
 /// So many are taken out of a table at a time, by those who go through all: others may enter in between.
-const AT_A_TIME: usize = 1024;
+const AT_A_TIME: usize = 64;
 
 #[derive(Default)]
 struct Table {
@@ -121,7 +121,7 @@ impl Children {
         self.entered.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// One fewer; says whether it was the last one and somebody waits for it.
+    /// One has ended; says whether it was the last one and somebody waits for it.
     pub(super) fn went(&self) -> bool {
         let before = self.gone.fetch_add(1, Ordering::SeqCst);
         let gone = (before & !AWAITED) + 1;
@@ -133,9 +133,9 @@ impl Children {
     }
 
     /// Lets go of those that have ended if they are most of the table.
-    fn tidy_up(&self, left: usize) {
+    fn tidy_up(&self, left: u64) {
         let mut table = lock(&self.table);
-        if table.runs.len() > 4 * left + BETWEEN_TIDYING {
+        if table.runs.len() as u64 > 4 * left + BETWEEN_TIDYING {
             table.tidy();
         }
     }
