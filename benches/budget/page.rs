@@ -13,8 +13,11 @@ const END: &str = "<!-- budget: end -->";
 const WOULD_TAKE: &[(&str, &str)] = &[
     ("fan-out of 1", "see below"),
     ("the same 100k by `map`", "one node with many children in place of as many runs"),
-    ("chain of", "see below; the event at submission sent together with the last"),
-    ("the same, submitted before it starts", "see below; the event at submission sent together with the last"),
+    ("chain of", "see below"),
+    (
+        "the same, submitted before it starts",
+        "see below: nothing goes on side by side here, so all of a task's instructions count",
+    ),
     ("layers", "see below"),
     ("the same, each layer", "see below"),
     ("dearest beside cheapest", "less memory for a run: bare spawn itself is not flat either"),
@@ -23,8 +26,11 @@ const WOULD_TAKE: &[(&str, &str)] = &[
         "an uncontended slot",
         "one table for each limit in place of one lock for all, and a holder that needs no weak reference",
     ),
-    ("from an upstream's end", "the downstream polled in place by whoever ends the upstream, instead of by a starter"),
-    ("the same, 99th of 100", "the same; and a worker that is awake"),
+    (
+        "from an upstream's end",
+        "see below: less code between the two bodies, which the processor has forgotten meanwhile",
+    ),
+    ("the same, 99th of 100", "the same"),
     (
         "memory of a task that waits for its upstream",
         "a shorter identity: it is 120 bytes of the 376 that a run takes, and its call has 64 of its own",
@@ -89,15 +95,23 @@ fn machine(runs: &[Report], load: &str) -> String {
         (_, false) => (format!("Medians of {} whole runs", runs.len()), "the least and the most of them"),
     };
     format!(
-        "{date}; orchestrator {}, {}, release build; {} {}; {}, {cores} cores, {memory}; load averages {load} before the \
+        "{date}; orchestrator {}{}, {}, release build; {} {}; {}, {cores} cores, {memory}; load averages {load} before the \
          first run. {made}; the spread is {spread}. `cargo bench --bench budget -- --only NAME`, with the name in the \
          last column, measures a row again.",
         env!("CARGO_PKG_VERSION"),
+        commit(),
         rust.join(" "),
         std::env::consts::OS,
         kernel.trim(),
         field("/proc/cpuinfo", "model name"),
     )
+}
+
+/// The commit that was measured, where git knows it.
+fn commit() -> String {
+    let asked = Command::new("git").args(["describe", "--always", "--dirty", "--exclude=*"]).output();
+    let said = asked.ok().filter(|answer| answer.status.success());
+    said.map(|answer| format!(" ({})", String::from_utf8_lossy(&answer.stdout).trim())).unwrap_or_default()
 }
 
 /// What the system says of itself.

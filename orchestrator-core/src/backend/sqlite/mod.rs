@@ -180,9 +180,16 @@ impl SqliteBackend {
         let mut unshared = 0;
         loop {
             let (idle, gone) = self.idle_reader();
-            let reader = match idle {
-                Some(reader) => reader,
-                None => open::reader(&self.path, &self.options, &gone).doing(&doing)?,
+            // Somebody who writes may take the file away by which they agree.
+            let tries_again = |error| self.options.look_only && unshared < reader::TRIES && reader::cannot_share(error);
+            let reader = match idle.map_or_else(|| open::reader(&self.path, &self.options, &gone), Ok) {
+                Ok(reader) => reader,
+                Err(error) if tries_again(&error) => {
+                    unshared += 1;
+                    std::thread::sleep(reader::TRY_EVERY);
+                    continue;
+                }
+                Err(error) => return Err(error).doing(&doing),
             };
             let answer = query(&reader.connection);
             if reader.is_outdated() {
@@ -193,8 +200,7 @@ impl SqliteBackend {
                 std::thread::sleep(reader::TRY_EVERY);
                 continue;
             }
-            if self.options.look_only && unshared < reader::TRIES && answer.as_ref().is_err_and(reader::cannot_share) {
-                // Somebody who writes has taken the file away by which they agree.
+            if answer.as_ref().is_err_and(tries_again) {
                 unshared += 1;
                 std::thread::sleep(reader::TRY_EVERY);
                 continue;

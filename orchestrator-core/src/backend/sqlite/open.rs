@@ -7,7 +7,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::error::{self, Doing};
-use super::reader::Reader;
+use super::reader::{self, Reader};
 use super::{SqliteOptions, gone, maintenance, schema};
 use crate::backend::record::FORMAT_VERSION;
 use crate::backend::{BackendError, BackendErrorKind};
@@ -29,16 +29,31 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened, Backe
         find(path)?;
     }
     if options.look_only {
-        let reader = to_look(path, options)?;
-        if schema::check(&reader.connection, &path.display().to_string())?.is_none() {
-            let nothing = "the file has no history in it. What is written last stands in a file of that name with `-wal` at its \
-                 end, which belongs to it";
-            return Err(BackendError::new(BackendErrorKind::Missing, opening(path)).because(nothing));
+        let mut tries = 0;
+        loop {
+            match look(path, options) {
+                // Somebody who writes has taken the file away by which they agree.
+                Err(error) if tries < reader::TRIES && error.kind() == BackendErrorKind::Unavailable => {
+                    tries += 1;
+                    std::thread::sleep(reader::TRY_EVERY);
+                }
+                done => return done.map(Opened::ToLook),
+            }
         }
-        return reader.in_present_format().doing(|| opening(path)).map(Opened::ToLook);
     }
     let (connection, migrated_from) = to_write(path, options)?;
     Ok(Opened::ToWrite(connection, migrated_from))
+}
+
+/// Opens a file of ours to look at it.
+fn look(path: &Path, options: &SqliteOptions) -> Result<Reader, BackendError> {
+    let reader = to_look(path, options)?;
+    if schema::check(&reader.connection, &path.display().to_string())?.is_none() {
+        let nothing = "the file has no history in it. What is written last stands in a file of that name with `-wal` at its \
+             end, which belongs to it";
+        return Err(BackendError::new(BackendErrorKind::Missing, opening(path)).because(nothing));
+    }
+    reader.in_present_format().doing(|| opening(path))
 }
 
 /// Fails unless there is a file that can be read.

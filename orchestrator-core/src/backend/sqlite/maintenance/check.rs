@@ -5,6 +5,7 @@ use rusqlite::{Connection, Row};
 use uuid::Uuid;
 
 use super::super::packed::{Name, Reference, States};
+use super::super::reader::cannot_share;
 use crate::backend::maintenance::Finding;
 use crate::engine::machine::may_follow;
 use crate::id::{FlowRunId, RunId, TaskRunId};
@@ -38,6 +39,8 @@ fn sqlite(connection: &Connection, findings: &mut Vec<Finding>) -> rusqlite::Res
         match line {
             Ok(line) if line == "ok" => {}
             Ok(line) => findings.push(Finding::new(format!("SQLite finds: {line}"))),
+            // That says nothing of the file, and is tried again.
+            Err(error) if cannot_share(&error) => return Err(error),
             Err(error) => findings.push(Finding::new(format!("SQLite cannot check the file: {error}"))),
         }
     }
