@@ -45,6 +45,8 @@ struct Table {
     runs: Vec<Weak<Run>>,
     /// The length at which those are let go that have ended.
     tidy_at: usize,
+    /// How many have to have ended before that is done because they have become fewer.
+    look_at: u64,
     /// Children that failed; some may be looked at later.
     failures: Vec<Arc<Run>>,
     /// How many failures there may be before those that were looked at are let go.
@@ -126,17 +128,20 @@ impl Children {
         let before = self.gone.fetch_add(1, Ordering::SeqCst);
         let gone = (before & !AWAITED) + 1;
         if gone.is_multiple_of(BETWEEN_TIDYING) {
-            self.tidy_up(self.entered.load(Ordering::SeqCst).saturating_sub(gone));
+            self.tidy_up(gone);
         }
         // Each end was counted after its beginning: whoever counts the last end sees all of them.
         before & AWAITED != 0 && self.entered.load(Ordering::SeqCst) == gone
     }
 
-    /// Lets go of those that have ended if they are most of the table.
-    fn tidy_up(&self, left: u64) {
+    /// Lets go of those that have ended if they are most of the table, now that so many have.
+    fn tidy_up(&self, gone: u64) {
+        let left = self.entered.load(Ordering::SeqCst).saturating_sub(gone);
         let mut table = lock(&self.table);
-        if table.runs.len() as u64 > 4 * left + BETWEEN_TIDYING {
+        if gone >= table.look_at && table.runs.len() as u64 > 4 * left + BETWEEN_TIDYING {
             table.tidy();
+            // Somebody may still refer to those that were kept: the look at each is not to be taken again and again.
+            table.look_at = gone + table.runs.len() as u64;
         }
     }
 
