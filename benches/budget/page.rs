@@ -109,7 +109,7 @@ fn machine(runs: &[Report], load: &str) -> String {
 
 /// The commit that was measured, where git knows it.
 fn commit() -> String {
-    let asked = Command::new("git").args(["describe", "--always", "--dirty", "--exclude=*"]).output();
+    let asked = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
     let said = asked.ok().filter(|answer| answer.status.success());
     said.map(|answer| format!(" ({})", String::from_utf8_lossy(&answer.stdout).trim())).unwrap_or_default()
 }
