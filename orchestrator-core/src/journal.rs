@@ -26,7 +26,9 @@ use crate::run::Run;
 const HIGH_WATER: usize = 8 << 20;
 /// What a run that waits to be stored is counted as, and what any other event is apart from what belongs to it.
 const WEIGHT: (usize, usize) = (512, 128);
-/// Events that may wait for a backend in the process before whoever pushes stores them.
+/// Events that make a batch worth storing in a backend in the process: it stays in the processor's cache until then.
+const BATCH_IN_PLACE: usize = 1024;
+/// Events that may wait for such a backend before whoever pushes waits for those who store.
 const MOST_IN_PLACE: usize = 1 << 16;
 /// So many events of flow runs that were lost are given to the backend again with the next batch.
 const MOST_AGAIN: usize = 1024;
@@ -368,14 +370,13 @@ impl Enqueued {
     /// Sees to it that it is stored.
     pub(crate) fn see_to_it(self, journal: &Journal) {
         let shared = &*journal.shared;
-        if self.length < BATCH && !self.wake {
+        if self.wake {
+            shared.work.notify_one();
+        }
+        if !journal.is_immediate() || self.length < BATCH_IN_PLACE {
             return;
         }
-        if !journal.is_immediate() {
-            if self.wake {
-                shared.work.notify_one();
-            }
-        } else if self.length >= MOST_IN_PLACE {
+        if self.length >= MOST_IN_PLACE {
             // Whoever stores may have finished its batch just before: when there are that many somebody has to.
             let _storing = lock(&shared.storing);
             shared.store_batch(Vec::new());

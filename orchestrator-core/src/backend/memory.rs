@@ -1,9 +1,9 @@
 //! The backend that keeps everything in this process.
 //!
-//! It is on the hot path: events are kept as they come, a batch at a time, and are sorted by run only when someone asks
-//! for a run. Whoever asks first pays for all that came before, less than a microsecond for each run.
+//! It is on the hot path: events are kept as they come, and are sorted by run only when someone asks for a run. Whoever asks first pays for all that came before, less than a microsecond for each run.
 
 mod history;
+mod recent;
 mod run;
 mod search;
 
@@ -21,7 +21,8 @@ use crate::engine::panics;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::State;
 use dashmap::DashMap;
-use history::{History, Recent};
+use history::History;
+use recent::Recent;
 use run::Run;
 
 /// So many results are put into the cache at least between two searches for expired ones.
@@ -57,8 +58,8 @@ impl MemoryBackend {
     fn history(&self) -> &History {
         // Held while events are sorted in, so that nobody sees a part of them. Those who bring more do not wait for it.
         let _sorting = self.sorting.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = self.recent().drain();
-        recent.iter().flatten().for_each(|event| self.sorted.take_up(event));
+        let recent = std::mem::take(&mut *self.recent());
+        recent.into_events().for_each(|event| self.sorted.take_up(&event));
         &self.sorted
     }
 
@@ -144,14 +145,19 @@ impl ResultIndex for MemoryBackend {
 
 impl EventStore for MemoryBackend {
     fn append(&self, batch: &[Event]) -> Result<(), BackendError> {
-        let mut history = batch.iter().filter_map(|event| self.take_up(event)).cloned().collect();
-        self.recent().take(&mut history);
-        Ok(())
+        self.take(&mut batch.to_vec())
     }
 
     fn take(&self, batch: &mut Vec<Event>) -> Result<(), BackendError> {
+        {
+            let mut recent = self.recent();
+            batch.retain(|event| !recent.takes(event));
+        }
+        // Results, and what they replace, are of others: they are dropped outside of the lock.
         batch.retain(|event| self.take_up(event).is_some());
-        self.recent().take(batch);
+        if !batch.is_empty() {
+            self.recent().take_others(batch);
+        }
         Ok(())
     }
 

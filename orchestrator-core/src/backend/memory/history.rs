@@ -1,4 +1,4 @@
-//! The history in memory: first as it comes, then sorted by run.
+//! The history in memory, sorted by run.
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -9,35 +9,6 @@ use dashmap::DashMap;
 use super::run::{Amendment, Arrival, Run};
 use crate::backend::record::{Event, LogRecord, RunEvent};
 use crate::id::{FlowRunId, RunId, TaskRunId};
-
-/// Events in the order in which they came.
-#[derive(Debug, Default)]
-pub(super) struct Recent {
-    /// All but the last are full, more or less.
-    batches: Vec<Vec<Event>>,
-}
-
-/// How many events are kept together: a larger batch is kept as it is, a smaller one is put to those before.
-const TOGETHER: usize = 4096;
-
-impl Recent {
-    /// Takes what is in the batch; a small one is left its room.
-    pub(super) fn take(&mut self, batch: &mut Vec<Event>) {
-        if batch.is_empty() {
-            return;
-        }
-        match self.batches.last_mut() {
-            Some(last) if last.len() + batch.len() <= TOGETHER => last.append(batch),
-            _ if batch.len() < TOGETHER / 2 => self.batches.push(std::mem::take(batch)),
-            _ => self.batches.push(std::mem::replace(batch, Vec::with_capacity(TOGETHER))),
-        }
-    }
-
-    /// Gives out all events, oldest first.
-    pub(super) fn drain(&mut self) -> Vec<Vec<Event>> {
-        std::mem::take(&mut self.batches)
-    }
-}
 
 pub(super) type ById<K, V> = DashMap<K, V, BuildHasherDefault<IdHasher>>;
 

@@ -9,6 +9,17 @@ use crate::id::RunId;
 /// A list that is mostly empty, and cheap to clone if it is not.
 pub struct SharedList<T>(Option<Arc<[T]>>);
 
+impl<T> SharedList<T> {
+    /// Whether the two are one and the same, or both empty.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, Some(_)) | (Some(_), None) => false,
+        }
+    }
+}
+
 impl<T> Default for SharedList<T> {
     fn default() -> Self {
         Self(None)

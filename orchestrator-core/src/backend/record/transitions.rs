@@ -19,7 +19,7 @@ enum Form {
     Long(Box<[Transition]>),
 }
 
-const MOST: usize = 3;
+const MOST: usize = Transitions::IN_PLACE;
 
 impl Default for Form {
     fn default() -> Self {
@@ -28,6 +28,9 @@ impl Default for Form {
 }
 
 impl Transitions {
+    /// How many are kept in place, if they have nothing to say.
+    pub(crate) const IN_PLACE: usize = 3;
+
     /// Up to three that have nothing to say: each one's state, and when it was entered.
     pub(crate) fn plain(names: &[StateName], at: &[Timestamp]) -> Self {
         let mut transitions = Self::default();
@@ -48,6 +51,14 @@ impl Transitions {
                 *count += 1;
             }
             Form::Plain { .. } | Form::Long(_) => *self = self.iter().chain([transition]).collect(),
+        }
+    }
+
+    /// What is kept in place: each one's state, when it was entered, and how many of these there are.
+    pub(crate) const fn in_place(&self) -> Option<(&[StateName; MOST], &[Timestamp; MOST], u8)> {
+        match &self.0 {
+            Form::Plain { names, count, at } => Some((names, at, *count)),
+            Form::Long(_) => None,
         }
     }
 
