@@ -15,10 +15,20 @@ async fn in_turn(value: u64) -> u64 {
     value
 }
 
-/// All of them ask for the one slot at once.
+/// All of them ask for a slot before there is one.
 #[flow]
 async fn queue(tasks: u64) -> Result<u64, TaskError> {
-    calls::all((0..tasks).map(in_turn)).await
+    let runs: Vec<_> = (0..tasks).map(in_turn).collect();
+    let orchestrator = Orchestrator::current();
+    while waiting(&orchestrator).await < runs.len() {
+        tokio::task::yield_now().await;
+    }
+    orchestrator.limit("one", 1).await.expect("a limit");
+    calls::all(runs.into_iter()).await
+}
+
+async fn waiting(orchestrator: &Orchestrator) -> usize {
+    orchestrator.limits().await.expect("limits").iter().map(|limit| limit.waiting).sum()
 }
 
 #[task(cache_ttl = "1d")]
@@ -72,7 +82,7 @@ fn queued(effort: &Effort, runtime: &Runtime) -> Row {
     let many = effort.size(10_000);
     let few = many / 10;
     let once = |tasks: u64| {
-        let orchestrator = orchestrator(runtime, &["one".to_owned()], 1);
+        let orchestrator = orchestrator(runtime, &["one".to_owned()], 0);
         let (sum, elapsed) = time_under(&orchestrator, runtime, || queue(tasks));
         assert_eq!(sum.expect("it completes"), tasks * (tasks - 1) / 2);
         elapsed
