@@ -177,39 +177,30 @@ impl SqliteBackend {
         query: impl Fn(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, BackendError> {
         let start = Instant::now();
-        let mut unshared = 0;
-        loop {
+        let look = || loop {
             let (idle, gone) = self.idle_reader();
-            // Somebody who writes may take the file away by which they agree.
-            let tries_again = |error| self.options.look_only && unshared < reader::TRIES && reader::cannot_share(error);
-            let reader = match idle.map_or_else(|| open::reader(&self.path, &self.options, &gone), Ok) {
-                Ok(reader) => reader,
-                Err(error) if tries_again(&error) => {
-                    unshared += 1;
-                    std::thread::sleep(reader::TRY_EVERY);
-                    continue;
-                }
-                Err(error) => return Err(error).doing(&doing),
-            };
+            let reader = idle.map_or_else(|| open::reader(&self.path, &self.options, &gone), Ok)?;
             let answer = query(&reader.connection);
-            if reader.is_outdated() {
-                if start.elapsed() > self.options.busy_timeout {
-                    return Err(BackendError::new(BackendErrorKind::Busy, doing()));
+            if !reader.is_outdated() {
+                if !answer.as_ref().is_err_and(reader::cannot_share) {
+                    self.keep_for_others(reader);
                 }
-                // Whoever writes is given a moment, and a core.
-                std::thread::sleep(reader::TRY_EVERY);
-                continue;
+                return answer;
             }
-            if answer.as_ref().is_err_and(tries_again) {
-                unshared += 1;
-                std::thread::sleep(reader::TRY_EVERY);
-                continue;
+            if start.elapsed() > self.options.busy_timeout {
+                return Err(reader::changed_meanwhile());
             }
-            let mut readers = lock(&self.readers);
-            if readers.len() < IDLE_READERS {
-                readers.push(reader);
-            }
-            return answer.doing(doing);
+            // Whoever writes is given a moment, and a core.
+            std::thread::sleep(reader::TRY_EVERY);
+        };
+        let answer = if self.options.look_only { reader::patiently(look) } else { look() };
+        answer.doing(doing)
+    }
+
+    fn keep_for_others(&self, reader: Reader) {
+        let mut readers = lock(&self.readers);
+        if readers.len() < IDLE_READERS {
+            readers.push(reader);
         }
     }
 

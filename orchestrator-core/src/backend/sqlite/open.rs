@@ -29,17 +29,7 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened, Backe
         find(path)?;
     }
     if options.look_only {
-        let mut tries = 0;
-        loop {
-            match look(path, options) {
-                // Somebody who writes has taken the file away by which they agree.
-                Err(error) if tries < reader::TRIES && error.kind() == BackendErrorKind::Unavailable => {
-                    tries += 1;
-                    std::thread::sleep(reader::TRY_EVERY);
-                }
-                done => return done.map(Opened::ToLook),
-            }
-        }
+        return look(path, options).map(Opened::ToLook);
     }
     let (connection, migrated_from) = to_write(path, options)?;
     Ok(Opened::ToWrite(connection, migrated_from))
@@ -47,13 +37,27 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened, Backe
 
 /// Opens a file of ours to look at it.
 fn look(path: &Path, options: &SqliteOptions) -> Result<Reader, BackendError> {
-    let reader = to_look(path, options)?;
-    if schema::check(&reader.connection, &path.display().to_string())?.is_none() {
-        let nothing = "the file has no history in it. What is written last stands in a file of that name with `-wal` at its \
-             end, which belongs to it";
-        return Err(BackendError::new(BackendErrorKind::Missing, opening(path)).because(nothing));
-    }
-    reader.in_present_format().doing(|| opening(path))
+    patiently(path, || {
+        let (reader, found) = to_look(path, options)?;
+        if found.is_none() {
+            let nothing = "the file has no history in it. What is written last stands in a file of that name with `-wal` at \
+                 its end, which belongs to it";
+            return Err(BackendError::new(BackendErrorKind::Missing, opening(path)).because(nothing));
+        }
+        reader.in_present_format().and_then(Reader::read_only).doing(|| opening(path))
+    })
+}
+
+/// Opens a file for a look, and tells its format if it is ours.
+fn to_look(path: &Path, options: &SqliteOptions) -> Result<(Reader, Option<u32>), BackendError> {
+    let reader = Reader::look(path, options.busy_timeout).doing(|| opening(path))?;
+    let found = schema::check(&reader.connection, &path.display().to_string())?;
+    Ok((reader, found))
+}
+
+/// Looks at a file as often as it takes, and says why if it cannot be opened.
+fn patiently<T>(path: &Path, look: impl FnMut() -> Result<T, BackendError>) -> Result<T, BackendError> {
+    reader::patiently(look).map_err(|error| why_not(path, error))
 }
 
 /// Fails unless there is a file that can be read.
@@ -82,11 +86,6 @@ fn may_only_be_read(path: &Path, found: Option<u32>) -> BackendError {
         _ => "it may only be read".to_owned(),
     };
     BackendError::new(BackendErrorKind::Unavailable, opening(path)).because(why)
-}
-
-fn to_look(path: &Path, options: &SqliteOptions) -> Result<Reader, BackendError> {
-    let reader = Reader::look(path, options.busy_timeout).and_then(Reader::read_only);
-    reader.doing(|| opening(path)).map_err(|error| why_not(path, error))
 }
 
 /// SQLite does not say why it cannot open a file; the system does.
@@ -118,7 +117,7 @@ fn to_write(path: &Path, options: &SqliteOptions) -> Result<(Connection, Option<
     let mut connection = opened.map_err(|error| why_not(path, error))?;
     if connection.is_readonly("main").doing(doing)? {
         drop(connection);
-        let found = schema::check(&to_look(path, options)?.connection, &name)?;
+        let (_, found) = patiently(path, || to_look(path, options))?;
         return Err(may_only_be_read(path, found));
     }
     connection.busy_timeout(options.busy_timeout).doing(doing)?;

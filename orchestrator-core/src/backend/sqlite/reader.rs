@@ -8,9 +8,11 @@
 //! A file of an older format is left as it is: what is read is a copy of it, which is brought to the present one. The copy
 //! belongs to the connection, is in memory as far as it is small, and is made anew when the file was changed.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
@@ -25,9 +27,35 @@ use crate::backend::record::FORMAT_VERSION;
 /// What SQLite calls its access to files without locks.
 const WITHOUT_LOCKS: &str = if cfg!(windows) { "win32-none" } else { "unix-none" };
 
-/// So often, and after that time, it is tried again to open the files of somebody who writes.
+/// So often, and after that time, it is tried again to look at the files of somebody who writes.
 pub(super) const TRIES: u32 = 20;
 pub(super) const TRY_EVERY: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has opened a file to look at it.
+    pub(super) static LOOKS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+/// Looks at a file, and again a moment later as long as the files beside it cannot be used: those of somebody who writes may
+/// be going or coming. Whoever only looks does so in one such loop, around all that may meet with it.
+pub(super) fn patiently<T, E: Error + 'static>(mut look: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let mut tries = 0;
+    loop {
+        match look() {
+            Err(error) if tries < TRIES && may_pass(&error) => {
+                tries += 1;
+                thread::sleep(TRY_EVERY);
+            }
+            done => return done,
+        }
+    }
+}
+
+fn may_pass(error: &(dyn Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.any(|cause| cause.downcast_ref().is_some_and(cannot_share))
+}
 
 /// A connection that reads.
 #[derive(Debug)]
@@ -62,20 +90,10 @@ impl Reader {
         .prepared(patience)
     }
 
-    /// For one who only looks: writes nothing, and brings nothing to the disk.
+    /// For one who only looks: writes nothing, and brings nothing to the disk. To be called [`patiently`].
     pub(super) fn look(path: &Path, patience: Duration) -> rusqlite::Result<Self> {
-        let mut tries = 0;
-        loop {
-            match Self::try_look(path, patience) {
-                // The files of somebody who writes may be going or coming.
-                Err(error) if tries < TRIES && cannot_share(&error) => std::thread::sleep(TRY_EVERY),
-                done => return done,
-            }
-            tries += 1;
-        }
-    }
-
-    fn try_look(path: &Path, patience: Duration) -> rusqlite::Result<Self> {
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + 1);
         let has_log = has_content(&beside(path, "-wal"));
         let connection = Connection::open_with_flags(path, open::flags())?;
         // SQLite opens what may not be written to be read.
@@ -156,12 +174,18 @@ impl Reader {
         let mut connection = Connection::open("")?;
         let step = Backup::new(&self.connection, &mut connection)?.step(-1)?;
         if step != StepResult::Done || self.is_outdated() {
-            return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None));
+            return Err(changed_meanwhile());
         }
         // The number stays that of the file.
         schema::bring_on(&connection, format)?;
         Ok(Self { connection, path: self.path, covers: 0, reads: Reads::Copy(seen) })
     }
+}
+
+/// The file was read under no lock, and was another one afterwards.
+pub(super) fn changed_meanwhile() -> rusqlite::Error {
+    let said = "it was changed each time while it was read".to_owned();
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), Some(said))
 }
 
 /// Whether the file beside the database cannot be made or used.

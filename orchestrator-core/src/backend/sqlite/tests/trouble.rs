@@ -116,3 +116,28 @@ fn whoever_reads_while_somebody_is_found_to_be_gone_sees_it_afterwards() {
     backend.read(|| "read", reading).expect("read");
     assert_eq!(state(), "Crashed");
 }
+
+#[test]
+fn a_file_that_stays_unusable_is_told_of_after_so_many_looks_as_are_meant() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    drop(open(&path));
+    let look = || SqliteBackend::open_with(&path, SqliteOptions::new().look_only(true));
+    let backend = look().expect("open");
+    assert_eq!(reader::LOOKS.take(), 1);
+    lock(&backend.readers).clear();
+    let log = folder.path().join("history.db-wal");
+    std::fs::create_dir(&log).expect("a folder in place of the log");
+    let opened = look().expect_err("the log cannot be opened");
+    assert_eq!(reader::LOOKS.take(), reader::TRIES + 1);
+    let read = backend.task_run(new_task()).expect_err("the log cannot be opened");
+    assert_eq!(reader::LOOKS.take(), reader::TRIES + 1);
+    for error in [opened, read] {
+        assert_eq!(error.kind(), BackendErrorKind::Unavailable, "{error}");
+        let why = std::error::Error::source(&error).expect("a cause").to_string();
+        assert!(error.to_string().contains("history.db") && why.contains("unable to open"), "{error}: {why}");
+    }
+    std::fs::remove_dir(&log).expect("take the folder away");
+    assert_eq!(backend.task_run(new_task()).expect("read"), None);
+    assert_eq!(reader::LOOKS.take(), 1, "what can be used is looked at once");
+}
