@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use orchestrator_core::{StateFilter, StateName, StateType};
+use orchestrator_core::{StateFilter, StateName};
 
 /// Stands for the program's name in examples.
 const NAME: &str = "{name}";
@@ -428,39 +428,24 @@ fn period(text: &str) -> Result<Duration, String> {
 
 /// A type, or a name that tables show. A name that is a type's too means the type, unless `name:` stands before it.
 fn state() -> impl clap::builder::TypedValueParser<Value = StateFilter> {
-    let names = StateName::ALL.into_iter().filter(|name| name.as_str() != name.kind().as_str());
-    let names = names.map(|name| (name.as_str(), name.into()));
-    let known: Vec<_> = STATE_TYPES.into_iter().chain(names).chain(NAMES_OF_TYPES).collect();
-    PossibleValuesParser::new(known.iter().map(|(text, _)| *text)).map(move |typed| {
+    let known = states();
+    let texts: Vec<String> = known.iter().map(|(text, _)| text.clone()).collect();
+    PossibleValuesParser::new(texts).map(move |typed| {
         let found = known.iter().find(|(text, _)| text.eq_ignore_ascii_case(&typed));
         found.expect("the parser lets no other name pass").1
     })
 }
 
-const STATE_TYPES: [(&str, StateFilter); 9] = [
-    ("scheduled", StateFilter::Type(StateType::Scheduled)),
-    ("pending", StateFilter::Type(StateType::Pending)),
-    ("running", StateFilter::Type(StateType::Running)),
-    ("completed", StateFilter::Type(StateType::Completed)),
-    ("failed", StateFilter::Type(StateType::Failed)),
-    ("crashed", StateFilter::Type(StateType::Crashed)),
-    ("cancelled", StateFilter::Type(StateType::Cancelled)),
-    ("cancelling", StateFilter::Type(StateType::Cancelling)),
-    ("paused", StateFilter::Type(StateType::Paused)),
-];
-
-/// The states that have the name of their type.
-const NAMES_OF_TYPES: [(&str, StateFilter); 9] = [
-    ("name:scheduled", StateFilter::Name(StateName::Scheduled)),
-    ("name:pending", StateFilter::Name(StateName::Pending)),
-    ("name:running", StateFilter::Name(StateName::Running)),
-    ("name:completed", StateFilter::Name(StateName::Completed)),
-    ("name:failed", StateFilter::Name(StateName::Failed)),
-    ("name:crashed", StateFilter::Name(StateName::Crashed)),
-    ("name:cancelled", StateFilter::Name(StateName::Cancelled)),
-    ("name:cancelling", StateFilter::Name(StateName::Cancelling)),
-    ("name:paused", StateFilter::Name(StateName::Paused)),
-];
+/// All that can be said of states: each type, by the name that it has in common with one of its states, the other names,
+/// and those in common.
+fn states() -> Vec<(String, StateFilter)> {
+    let is_common = |name: &StateName| name.as_str() == name.kind().as_str();
+    let (common, others): (Vec<_>, Vec<_>) = StateName::ALL.into_iter().partition(is_common);
+    let types = common.iter().map(|name| (name.as_str().to_lowercase(), name.kind().into()));
+    let others = others.iter().map(|name| (name.as_str().to_owned(), (*name).into()));
+    let names = common.iter().map(|name| (format!("name:{}", name.as_str().to_lowercase()), (*name).into()));
+    types.chain(others).chain(names).collect()
+}
 
 /// Reads the arguments, the program's name first.
 ///
@@ -510,4 +495,38 @@ fn named(command: Command, name: &str) -> Command {
         command = command.after_help(text.replace(NAME, name));
     }
     command.mut_subcommands(|inner| named(inner, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_of_the_engine_and_each_type_is_said_in_one_way() {
+        let known = states();
+        let texts =
+            |filter| known.iter().filter(|(_, known)| *known == filter).map(|(text, _)| &**text).collect::<Vec<_>>();
+        for name in StateName::ALL {
+            for filter in [StateFilter::Name(name), StateFilter::Type(name.kind())] {
+                let [text] = texts(filter)[..] else { panic!("{filter:?} is said as {:?}", texts(filter)) };
+                assert_eq!(read(text), filter);
+                assert_eq!(read(&text.to_uppercase()), filter);
+            }
+        }
+        assert_eq!(known.len(), StateName::ALL.len() + texts_of_types(&known));
+    }
+
+    fn texts_of_types(known: &[(String, StateFilter)]) -> usize {
+        known.iter().filter(|(_, filter)| matches!(filter, StateFilter::Type(_))).count()
+    }
+
+    /// What the arguments make of it.
+    fn read(text: &str) -> StateFilter {
+        let arguments = ["orchestrator", "runs", "ls", "--state", text].map(OsString::from);
+        let parsed = parse(Program::Orchestrator, arguments).unwrap_or_else(|error| panic!("{error}"));
+        let Whole::Look(Look::Runs(Runs::Ls { state: Some(state), .. })) = parsed.command else {
+            panic!("{text}: {:?}", parsed.command)
+        };
+        state
+    }
 }
