@@ -105,19 +105,13 @@ impl Driver {
         Self { run: Some(run), course: Some(course), stage: Stage::Begin }
     }
 
-    /// Of a run to which something has happened.
-    pub(super) fn at(run: Arc<Run>, course: Course, event: Event) -> Self {
-        Self::before(run, course, Next::At(event))
-    }
-
-    /// Of a run for which it is known what comes next.
-    pub(super) fn before(run: Arc<Run>, course: Course, next: Next) -> Self {
-        Self { run: Some(run), course: Some(course), stage: Stage::Known(Box::new(next)) }
-    }
-
-    /// Of a run whose body was polled and is not ready.
-    pub(super) fn in_body(run: Arc<Run>, course: Course, body: BodyOf) -> Self {
-        Self { run: Some(run), course: Some(course), stage: Stage::Body(body) }
+    /// Of a run that somebody else has brought so far, with what comes next in it.
+    pub(super) fn taking_over(run: Arc<Run>, course: Course, next: Next) -> Self {
+        let stage = match next {
+            Next::Body(body) => Stage::Body(body),
+            next @ (Next::At(_) | Next::Queue(_) | Next::Wait(_) | Next::WindDown(_)) => Stage::Known(Box::new(next)),
+        };
+        Self { run: Some(run), course: Some(course), stage }
     }
 
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -178,7 +172,7 @@ impl Driver {
                     let course = held.take().expect("it was here just now");
                     Stage::Waiting(Box::pin(course.wait(Arc::clone(run), wait)))
                 }
-                Next::WindDown(end) if end.is_plain(run) => {
+                Next::WindDown(end) if end.is_bare(run) => {
                     *stage = Stage::Over;
                     let run = driven.take().expect("it was here just now");
                     end.end(run);

@@ -63,7 +63,7 @@ struct AtWork {
     /// Its launcher, as an address.
     launcher: usize,
     /// Whether it is done with the body of the run that it polls, and takes up the next one at once.
-    goes_on: bool,
+    is_between_bodies: bool,
     /// Whether a task was woken, which now waits in the slot of this worker.
     woke: bool,
     /// When the last run ended, if nothing but the engine has been at work since.
@@ -74,7 +74,7 @@ struct AtWork {
 }
 
 const NOBODY: AtWork =
-    AtWork { launcher: 0, goes_on: false, woke: false, ended: None, to_wake: ManuallyDrop::new(Vec::new()) };
+    AtWork { launcher: 0, is_between_bodies: false, woke: false, ended: None, to_wake: ManuallyDrop::new(Vec::new()) };
 
 sync::thread_local! {
     static STARTER: RefCell<AtWork> = const { RefCell::new(NOBODY) };
@@ -83,15 +83,15 @@ sync::thread_local! {
 /// Tells those who waited for a run that has ended, which may launch others. No code of a body runs here.
 pub(super) fn after_the_body(wakes: Wakes) {
     // A body may itself see to the end of a run, on a runtime of its own.
-    STARTER.with_borrow_mut(|starter| starter.goes_on = starter.launcher != 0 && !panics::is_in_body());
+    STARTER.with_borrow_mut(|starter| starter.is_between_bodies = starter.launcher != 0 && !panics::is_in_body());
     wakes.wake();
-    STARTER.with_borrow_mut(|starter| starter.goes_on = false);
+    STARTER.with_borrow_mut(|starter| starter.is_between_bodies = false);
 }
 
 /// Wakes a task that waited for a run which has ended: soon, if the starter that polled the run takes up the next one.
 pub(crate) fn wake(waker: Waker) {
     let waker = STARTER.with_borrow_mut(|starter| {
-        if starter.goes_on {
+        if starter.is_between_bodies {
             starter.to_wake.push(waker);
             return None;
         }
@@ -205,7 +205,7 @@ impl Launcher {
         let is_cancelled = run.is_cancelled();
         let waiting = self.launched.push(Launched { run, call });
         // One run is for the starter of this thread, if that looks into the queue next.
-        let is_next = STARTER.with_borrow(|starter| starter.goes_on && starter.launcher == self.address());
+        let is_next = STARTER.with_borrow(|starter| starter.is_between_bodies && starter.launcher == self.address());
         let waiting = if is_next { waiting - 1 } else { waiting };
         // A starter counts itself down before it looks into the queue: either it is seen here, or it sees the run.
         let Starters { coming, alone, lingering } = &*self.starters;
@@ -354,15 +354,15 @@ impl Launcher {
         }
     }
 
-    /// Polls one run after the other; says whether the starter is to go on when others have had their turn.
+    /// Polls one run after the other; says whether the starter is to come again when others have had their turn.
     fn start(self: &Arc<Self>, cx: &mut Context<'_>) -> bool {
         // Another starter may be held up by a body, as this one may be.
         if self.wake_all() {
             self.push_out();
         }
-        let goes_on = self.poll_slice(cx);
+        let comes_again = self.poll_slice(cx);
         self.wake_all();
-        goes_on
+        comes_again
     }
 
     fn poll_slice(self: &Arc<Self>, cx: &mut Context<'_>) -> bool {
@@ -459,9 +459,9 @@ impl Future for Starter {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(launcher) = self.begin() else { return Poll::Ready(()) };
         let at_work = Said::of(&launcher);
-        let goes_on = launcher.start(cx);
+        let comes_again = launcher.start(cx);
         drop(at_work);
-        if !goes_on {
+        if !comes_again {
             return Poll::Ready(());
         }
         // A task that wakes itself while it is polled goes to the end of the queue.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::attempt::Body;
-use super::driver::{Course, Driver};
+use super::driver::{Course, Driver, Next};
 use super::inputs::prepare;
 use super::panics::{self, Contained};
 use super::wind_down::{Watch, root_of};
@@ -64,8 +64,8 @@ fn go(watch: &mut Watch, held: &mut Option<Box<dyn Call>>, cx: &mut Context<'_>)
     }
     if !matches!(prepared, Ok(Ok(()))) || !rules::are_silent(run) {
         let mut course = Course::new(take(held), run);
-        let event = course.prepared(run, prepared);
-        return Left::Poll(Driver::at(watch.take(), course, event));
+        let next = Next::At(course.prepared(run, prepared));
+        return Left::Poll(Driver::taking_over(watch.take(), course, next));
     }
     run.begin_attempt(StateName::Running, None, launcher::last_end());
     run.flush_later();
@@ -75,17 +75,17 @@ fn go(watch: &mut Watch, held: &mut Option<Box<dyn Call>>, cx: &mut Context<'_>)
         made => {
             let mut course = Course::begun(take(held), run);
             let next = course.made(run, made);
-            return Left::Poll(Driver::before(watch.take(), course, next));
+            return Left::Poll(Driver::taking_over(watch.take(), course, next));
         }
     };
     let mut body = Contained::new(Place::of(Arc::clone(run), run.run_count()), future);
     if run.is_cancelled() {
         let course = Course::begun(take(held), run);
-        return Left::Poll(Driver::in_body(watch.take(), course, body));
+        return Left::Poll(Driver::taking_over(watch.take(), course, Next::Body(body)));
     }
     let Poll::Ready(outcome) = Pin::new(&mut body).poll(cx) else {
         let course = Course::begun(take(held), run);
-        return Left::Wait(Driver::in_body(watch.take(), course, body));
+        return Left::Wait(Driver::taking_over(watch.take(), course, Next::Body(body)));
     };
     // Its place refers to the run.
     drop(body);
@@ -94,7 +94,7 @@ fn go(watch: &mut Watch, held: &mut Option<Box<dyn Call>>, cx: &mut Context<'_>)
         outcome => {
             let mut course = Course::begun(take(held), run);
             let next = course.left(run, Some(outcome.map_or_else(Body::Panicked, Body::Returned)));
-            return Left::Poll(Driver::before(watch.take(), course, next));
+            return Left::Poll(Driver::taking_over(watch.take(), course, next));
         }
     };
     panics::let_go(take(held));

@@ -224,7 +224,7 @@ impl Drop for Watch {
 
 impl End {
     /// Whether there is nothing left to do but to enter the terminal state.
-    pub(super) fn is_plain(&self, run: &Arc<Run>) -> bool {
+    pub(super) fn is_bare(&self, run: &Arc<Run>) -> bool {
         self.claim.is_none()
             && self.hooks.is_none()
             && run.def().hooks.of(self.state).is_empty()
@@ -250,13 +250,13 @@ impl End {
     /// Sends a result that is to be kept, if there is nothing else to be done; gives back what says when it is stored, and
     /// the run, which is to be ended then.
     pub(super) fn send(&self, run: &Arc<Run>) -> Option<(Awaited, Watch)> {
-        let nothing_follows = |state| run.def().hooks.of(state).is_empty();
+        let has_no_hooks = |state| run.def().hooks.of(state).is_empty();
         let persists =
             self.state == StateName::Completed && run.transaction().is_none() && persist::identity(run).is_some();
         let is_alone = self.claim.is_none()
             && self.hooks.is_none()
-            && nothing_follows(StateName::Completed)
-            && nothing_follows(StateName::Crashed)
+            && has_no_hooks(StateName::Completed)
+            && has_no_hooks(StateName::Crashed)
             && root_of(run).is_none();
         if !(persists && is_alone) {
             return None;
