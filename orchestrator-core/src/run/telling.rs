@@ -1,0 +1,161 @@
+//! What is told of a run: to observers and the log at once, to the journal when it is to be stored.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Cell, LISTED, RENAMED, Run, lock};
+use crate::backend::record::{CacheLook, Event, FlowRun, RunEvent, TaskRun, Times};
+use crate::clock::Timestamp;
+use crate::engine::machine::may_follow;
+use crate::engine::panics;
+use crate::error::TaskError;
+use crate::journal::Awaited;
+use crate::observe::{Observed, Observer};
+use crate::orchestrator::Inner;
+use crate::state::{StateName, Transition};
+
+impl Run {
+    /// Tells observers that the run was submitted.
+    pub(crate) fn submitted(&self) {
+        if !self.visible || self.scope().orchestrator.observers.is_empty() {
+            return;
+        }
+        let (name, transition) = (self.name(), lock(&self.cell).track.current());
+        let event = Observed {
+            run: &self.info,
+            name: &name,
+            named: self.is_named(),
+            transition: &transition,
+            run_count: 0,
+            duration: None,
+            error: None,
+        };
+        self.observe_by(&event, |observer| observer.on_submit(&event));
+    }
+
+    /// Whether somebody is shown that the run enters the state.
+    pub(crate) fn is_watched(&self, name: StateName) -> bool {
+        self.visible && self.scope().orchestrator.watches(name)
+    }
+
+    /// Tells observers and the log.
+    pub(super) fn show(&self, transition: &Transition, began: Option<Timestamp>, error: Option<&TaskError>) {
+        let name = self.name();
+        let terminal = transition.name.kind().is_terminal();
+        let event = Observed {
+            run: &self.info,
+            name: &name,
+            named: self.is_named(),
+            transition,
+            run_count: self.run_count(),
+            duration: began.filter(|_| terminal).map(|began| transition.at.since(began)),
+            error,
+        };
+        panics::shield(|| crate::narrate::tell(self, &event));
+        self.observe_by(&event, |observer| observer.on_transition(&event));
+    }
+
+    fn observe_by(&self, event: &Observed<'_>, show: impl Fn(&dyn Observer)) {
+        for observer in &self.scope().orchestrator.observers {
+            if panics::shield(|| show(&**observer)).is_none() {
+                panics::shield(|| {
+                    tracing::error!(target: "orchestrator", "an observer panicked over '{}'; the run goes on", event.name);
+                });
+            }
+        }
+    }
+
+    /// Whether the program chose the run's name.
+    fn is_named(&self) -> bool {
+        self.flag(RENAMED) || self.overrides.get().is_some_and(|options| options.run_name.is_some())
+    }
+
+    /// Gives the journal what happened since it was last given something.
+    pub(crate) fn flush(&self) {
+        if !self.visible {
+            return;
+        }
+        let journal = &self.scope().orchestrator.journal;
+        let enqueued = {
+            let mut cell = lock(&self.cell);
+            if !cell.track.has_staged() {
+                return;
+            }
+            // Under the lock: whoever finds that the journal knows the run finds it there.
+            journal.enqueue(self.take_staged(&mut cell, None))
+        };
+        enqueued.see_to_it(journal);
+    }
+
+    /// Lets the journal learn what happened so far: a run of which it was given nothing is looked at when there is
+    /// something to be stored, or somebody looks. By then it may have ended, and one event tells all.
+    pub(crate) fn flush_later(self: &Arc<Self>) {
+        // A store in the process is not looked at but by questions, which go through the active runs first.
+        if !self.visible || self.scope().orchestrator.journal.is_immediate() {
+            return;
+        }
+        if !lock(&self.cell).track.is_unknown() {
+            self.flush();
+        } else if !self.raise(LISTED) {
+            self.scope().orchestrator.journal.push_untold(self);
+        }
+    }
+
+    /// What happened so far, if the journal was not given anything: what comes later is the driver's to give.
+    pub(crate) fn take_first_event(&self) -> Option<Event> {
+        let mut cell = lock(&self.cell);
+        cell.track.is_unknown().then(|| self.take_staged(&mut cell, None))
+    }
+
+    pub(super) fn take_staged(&self, cell: &mut Cell, further: Option<Transition>) -> Event {
+        let (first_seq, transitions) = cell.track.take_staged(further);
+        let cache = cell.looked();
+        let run_count = self.run_count();
+        Event::Run(RunEvent { run: self.info.clone(), first_seq, transitions, run_count, cache })
+    }
+
+    /// Gives the journal the result of the run, and the event that says that it completed, while the run itself does not
+    /// say so before that is [`reveal`](Self::reveal)ed.
+    pub(crate) fn send_completed(&self, result: Event) -> (Awaited, Transition) {
+        let Inner { clock, journal, .. } = &*self.scope().orchestrator;
+        let at = clock.now();
+        let mut cell = lock(&self.cell);
+        let at = at.max(cell.track.since().after(Duration::from_micros(1)));
+        let transition = Transition { name: StateName::Completed, at, message: None };
+        let completed = self.take_staged(&mut cell, Some(transition.clone()));
+        // Under the lock: whoever finds that the journal knows the run finds it there.
+        let enqueued = journal.enqueue_awaited([result, completed]);
+        drop(cell);
+        (enqueued.see_to_it(journal), transition)
+    }
+
+    /// Enters a state that the journal knows already.
+    pub(crate) fn reveal(&self, transition: Transition) {
+        let mut cell = lock(&self.cell);
+        debug_assert!(may_follow(cell.track.name(), transition.name), "only its driver writes the states of a run");
+        cell.track.reveal(transition.clone());
+        let began = cell.track.started();
+        drop(cell);
+        if self.visible && self.scope().orchestrator.watches(transition.name) {
+            self.show(&transition, began, None);
+        }
+    }
+
+    /// The run as the history would show it.
+    pub(crate) fn to_task_run(&self) -> TaskRun {
+        let (state, times) = self.state_and_times();
+        let name = self.name().to_string();
+        let run = TaskRun::of(&self.info, name, &self.info.upstream, state, self.run_count(), times);
+        let looked = lock(&self.cell).looked();
+        TaskRun { cache: looked.map(|look| CacheLook::clone(&look)), ..run }
+    }
+
+    /// The run as the history would show it.
+    pub(crate) fn to_flow_run(&self) -> FlowRun {
+        let (state, times) = self.state_and_times();
+        let parameters = self.scope().parameters.get().cloned().unwrap_or_default();
+        let times = Times { started: self.scope().first_started.get().copied().or(times.started), ..times };
+        let name = self.name().to_string();
+        FlowRun::of(&self.info, name, &self.info.upstream, state, self.run_count(), times, parameters)
+    }
+}
