@@ -188,3 +188,60 @@ fn a_program_that_panics_is_not_taken_for_the_engine() {
     assert_eq!(state.name, "Crashed");
     assert_eq!(state.message.unwrap(), "the tokio runtime was shut down while the run was active");
 }
+
+/// A clock that panics once, when it is asked next.
+#[derive(Debug, Clone, Default)]
+struct Breaks(Arc<AtomicBool>);
+
+impl orchestrator::Clock for Breaks {
+    fn now(&self) -> orchestrator::Timestamp {
+        assert!(!self.0.swap(false, Ordering::SeqCst), "the clock breaks");
+        orchestrator::SystemClock.now()
+    }
+}
+
+/// Lets a body go, at the latest when the test has failed.
+struct LetsGo(&'static std::sync::OnceLock<()>);
+
+impl Drop for LetsGo {
+    fn drop(&mut self) {
+        let _ = self.0.set(());
+    }
+}
+
+/// The flow run ends before what it called: its driver is gone.
+#[tokio::test]
+async fn what_a_run_leaves_behind_when_the_engine_panics_is_found_and_waited_for() {
+    static LET_GO: std::sync::OnceLock<()> = std::sync::OnceLock::new();
+    #[task]
+    fn stubborn() {
+        LET_GO.wait();
+    }
+    #[flow]
+    async fn calls() -> Result<(), TaskError> {
+        stubborn().await
+    }
+    let lets_go = LetsGo(&LET_GO);
+    let clock = Breaks::default();
+    let orchestrator = Orchestrator::builder().database_url("memory").clock(clock.clone()).build().await.unwrap();
+    let run = orchestrator.scope(async { calls() }).await;
+    let child = loop {
+        match &orchestrator.task_runs(run.run_id()).await.unwrap()[..] {
+            [task] if task.state.name == "Running" => break task.id,
+            _ => tokio::task::yield_now().await,
+        }
+    };
+    let mut cancelled = std::pin::pin!(orchestrator.cancel(run.run_id()));
+    assert!(futures::poll!(&mut cancelled).is_pending());
+    // The flow run's driver is the first to ask.
+    clock.0.store(true, Ordering::SeqCst);
+    cancelled.await.unwrap();
+    assert!((&run).await.unwrap_err().is_crashed());
+    assert_eq!(orchestrator.task_run(child).await.unwrap().state.name, "Cancelling");
+    assert!(matches!(orchestrator.explain(child).await.unwrap().why, orchestrator::Why::Cancelling));
+    let mut shut_down = std::pin::pin!(orchestrator.shutdown());
+    assert!(futures::poll!(&mut shut_down).is_pending());
+    drop(lets_go);
+    tokio::time::timeout(Duration::from_secs(20), shut_down).await.unwrap().unwrap();
+    assert_eq!(orchestrator.task_run(child).await.unwrap().state.name, "Cancelled");
+}

@@ -212,6 +212,7 @@ impl Drop for Watch {
             }
             Err(error)
         });
+        run.leave_behind();
         let orchestrator = Arc::clone(&run.scope().orchestrator);
         let last = Arc::clone(&run);
         run.end(outcome).wake();

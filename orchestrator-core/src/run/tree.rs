@@ -51,10 +51,8 @@ impl Run {
         }
         match &self.parent {
             Some(parent) if parent.flags.load(Ordering::SeqCst) & CLOSED != 0 => {
-                // A cancellation may have ended it already.
-                if !self.raise(LEFT) {
-                    siblings.went();
-                }
+                // A cancellation may have ended it already, and a parent that crashed have made it a root.
+                let _ = self.leave(false);
                 parent.signal();
                 false
             }
@@ -97,14 +95,34 @@ impl Run {
         let orchestrator = &self.scope().orchestrator;
         let Some(shut_down) = Children::hand_over(self, &orchestrator.roots) else { return };
         self.leave_transaction();
-        orchestrator.limits.detached(self);
+        self.left_for_the_roots(&parent);
+        if shut_down {
+            self.cancel_tree(Stop::ShutDown);
+        }
+    }
+
+    /// Sees to what follows when the run has become a root.
+    fn left_for_the_roots(self: &Arc<Self>, parent: &Self) {
+        self.scope().orchestrator.limits.detached(self);
         // It may wait for something that only concerns runs of the flow.
         self.signal();
         if parent.children().went() {
             parent.signal();
         }
-        if shut_down {
-            self.cancel_tree(Stop::ShutDown);
+    }
+
+    /// Lets no more runs in, and makes those roots that this one leaves behind, as it ends before them: they are asked to end,
+    /// which may take them a while. In this table nobody would find them, nor wait for them.
+    pub(crate) fn leave_behind(&self) {
+        // Who enters a run afterwards takes it out again.
+        let _ = self.close();
+        for child in self.active_children() {
+            child.cancel_tree(Stop::Crashed);
+            if Children::hand_over(&child, &self.scope().orchestrator.roots).is_some() {
+                child.left_for_the_roots(self);
+            }
+            // It may have ended meanwhile, and this be the last of its result.
+            panics::let_go(child);
         }
     }
 
