@@ -39,6 +39,12 @@ async fn soon<F: IntoFuture>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("it happens at some time")
 }
 
+/// An orchestrator over a file, and one that only looks at it.
+async fn looked_at(folder: &Path) -> (Orchestrator, Orchestrator) {
+    let one = open(folder).await;
+    (one, Orchestrator::builder().home(folder).look_only(true).build().await.unwrap())
+}
+
 async fn until_in(orchestrator: &Orchestrator, run: FlowRunId, state: &str) {
     soon(async {
         while !orchestrator.flow_run(run).await.is_ok_and(|run| run.state.name == state) {
@@ -75,8 +81,7 @@ async fn fails() -> Result<(), String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_another_orchestrator_tries_again_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    let one = open(folder.path()).await;
-    let looker = Orchestrator::builder().home(folder.path()).look_only(true).build().await.unwrap();
+    let (one, looker) = looked_at(folder.path()).await;
     let run = one.scope(async { fails() }).await;
     let waits = until_explained(&looker, run.run_id(), |why| matches!(why, Why::RetryAt { .. })).await;
     let Why::RetryAt { at, attempt: 2 } = waits.why else { panic!("{waits:?}") };
@@ -92,9 +97,9 @@ async fn when_another_orchestrator_tries_again_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_run_of_another_orchestrator_waits_for_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    let (one, other) = (open(folder.path()).await, open(folder.path()).await);
+    let (one, looker) = looked_at(folder.path()).await;
+    let other = open(folder.path()).await;
     one.limit("press", 1).await.unwrap();
-    let looker = Orchestrator::builder().home(folder.path()).look_only(true).build().await.unwrap();
     let holder = other.scope(async { presses::configure().run_name("the-holder").submit() }).await;
     until_explained(&looker, holder.run_id(), |why| matches!(why, Why::Running { slots, .. } if slots.is_empty()))
         .await;
@@ -192,8 +197,7 @@ async fn a_run_of_another_orchestrator_is_cancelled() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_only_looks_may_cancel_a_task_run() {
     let folder = tempfile::tempdir().unwrap();
-    let one = open(folder.path()).await;
-    let looks = Orchestrator::builder().home(folder.path()).look_only(true).build().await.unwrap();
+    let (one, looks) = looked_at(folder.path()).await;
     let run = one.scope(async { forever() }).await;
     soon(async {
         while looks.task_run(run.run_id()).await.is_err() {
