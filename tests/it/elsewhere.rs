@@ -276,6 +276,40 @@ async fn a_pause_of_another_orchestrator_is_answered() {
     soon(one.shutdown()).await.unwrap();
 }
 
+/// A request may meet with one pause, with the next, or with none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_pause_is_ended_by_one_request_however_they_meet() {
+    #[flow]
+    async fn asks_again() -> Result<usize, Error> {
+        for _ in 0..PAUSES {
+            pause_flow_run().await?;
+        }
+        Ok(PAUSES)
+    }
+    const PAUSES: usize = 6;
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (open(folder.path()).await, open(folder.path()).await);
+    let run = one.scope(async { asks_again() }).await;
+    let id = run.run_id();
+    until_in(&other, id, "Paused").await;
+    let asking = (0..3).map(|_| {
+        let other = other.clone();
+        tokio::spawn(async move {
+            let mut accepted = 0;
+            loop {
+                match other.resume_paused(id, ()).await {
+                    Ok(()) => accepted += 1,
+                    Err(error) if error.to_string().contains("has ended as Completed") => return accepted,
+                    Err(error) => assert!(error.is_not_paused(), "{error}"),
+                }
+            }
+        })
+    });
+    let accepted: Vec<usize> = soon(futures::future::try_join_all(asking)).await.unwrap();
+    assert_eq!(accepted.iter().sum::<usize>(), soon(run).await.unwrap(), "{accepted:?}");
+    assert_eq!(requests(folder.path()), 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_are_gone_with_their_owner_and_their_run() {
     let folder = tempfile::tempdir().unwrap();

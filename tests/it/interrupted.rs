@@ -105,3 +105,33 @@ fn a_program_that_survives_a_signal_loses_nothing_later() {
     assert_eq!(child.says("lost "), "0");
     child.rest();
 }
+
+#[tokio::test]
+async fn child_that_does_other_things_after_it_was_told_to_end() {
+    if !is_child() {
+        return;
+    }
+    #[flow]
+    async fn waits() -> Result<(), TaskError> {
+        endless().await
+    }
+    waits().await.unwrap_err();
+    println!("ended");
+    std::future::pending().await
+}
+
+/// Whatever is left of the end of its runs: the second signal finds none to cancel.
+#[cfg(unix)]
+#[test]
+fn a_program_that_survived_a_signal_is_ended_by_the_next() {
+    for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
+        let folder = tempfile::tempdir().unwrap();
+        let test = "interrupted::child_that_does_other_things_after_it_was_told_to_end";
+        let mut child = Process::start(&mut command(test, folder.path()));
+        child.says("began");
+        child.signal("-INT");
+        child.says("ended");
+        child.signal(signal);
+        assert_eq!(child.status(), Some(status));
+    }
+}

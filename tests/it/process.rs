@@ -54,6 +54,12 @@ impl Process {
         lines
     }
 
+    /// The status that it ends with by itself; `None` if a signal ended it.
+    pub(crate) fn status(mut self) -> Option<i32> {
+        self.lines.by_ref().for_each(|line| drop(line.unwrap()));
+        self.child.wait().unwrap().code()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
     }

@@ -141,3 +141,30 @@ fn a_file_that_stays_unusable_is_told_of_after_so_many_looks_as_are_meant() {
     assert_eq!(backend.task_run(new_task()).expect("read"), None);
     assert_eq!(reader::LOOKS.take(), 1, "what can be used is looked at once");
 }
+
+#[test]
+fn an_owner_that_renews_its_lease_is_not_gone_to_those_who_look() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let id = new_task();
+    let Event::Run(mut begun) = run(id.into()) else { unreachable!() };
+    begun.transitions =
+        begun.transitions.iter().map(|first| Transition { name: StateName::Running, ..first }).collect();
+    let writer = open(&path);
+    let no = writer.join(begun.run.process, Timestamp::from_micros(1_000)).expect("join");
+    writer.append_as(no, &[Event::Run(begun)]).expect("append");
+    let looker = SqliteBackend::open_with(&path, SqliteOptions::new().look_only(true)).expect("open");
+    let state = || looker.task_run(id).expect("read").expect("it is known").state.name;
+    let owner = || looker.owner_of(id.into()).expect("read").expect("it is somebody's");
+    let is_gone = |owner| looker.show_as_gone(&owner, Timestamp::from_micros(2_000), "it went away").expect("read");
+    let before = owner();
+    is_gone(owner());
+    assert_eq!((state().as_str(), owner().ended.is_some()), ("Crashed", true));
+    writer.renew(no, Timestamp::from_micros(3_000)).expect("renew");
+    assert_eq!((state().as_str(), owner().ended), ("Running", None), "it was suspended, and is there again");
+    // Another thread found it to be gone before it renewed its lease, and says so now.
+    is_gone(before);
+    assert_eq!((state().as_str(), owner().ended), ("Running", None));
+    is_gone(owner());
+    assert_eq!((state().as_str(), owner().ended.is_some()), ("Crashed", true));
+}
