@@ -18,9 +18,12 @@ use crate::backend::record::EncodedValue;
 use crate::cache::canonical::{self, EncodeError};
 use crate::def::Def;
 use crate::error::BodyError;
+use crate::future::{FlowFuture, MapFuture, TaskFuture};
 use crate::hook::ResultHook;
-use crate::input::Args;
+use crate::input::{Args, Passed, PassedToMap};
+use crate::options::Overrides;
 use crate::registry::ParamReader;
+use crate::submit;
 
 /// A result of any type, shared by its readers.
 pub type Erased = Arc<dyn Any + Send + Sync>;
@@ -52,12 +55,12 @@ impl<A: Args, O: 'static> std::fmt::Debug for Callable<A, O> {
 
 impl<A: Args, O: Send + Sync + 'static> Callable<A, O> {
     /// A function with what its attribute says, its body, ready to be executed once, how its arguments are written into the
-    /// cache key (of a task) or the record (of a flow), and how its results are stored.
+    /// cache key (of a task) or the record (of a flow), and what their type is.
     pub const fn new(
         def: &'static Def,
         call: fn(A) -> Attempt,
         arguments: A::Encodings,
-        codec: Option<&'static Codec>,
+        result: &'static ResultType,
     ) -> Self {
         let function = Function {
             def,
@@ -65,10 +68,9 @@ impl<A: Args, O: Send + Sync + 'static> Callable<A, O> {
             arguments,
             run_name: None,
             cache_key: None,
-            codec,
+            result,
             on_commit: None,
             on_rollback: None,
-            gives: is::<O>,
         };
         Self { function, read: None, output: Encoding::LeftOut }
     }
@@ -110,6 +112,65 @@ impl<A: Args, O: Send + Sync + 'static> Callable<A, O> {
     }
 }
 
+// What is compiled of these for each function is as good as nothing: all goes on in code for the types.
+
+/// Submits one run of a task.
+#[inline]
+pub fn call_task<A: Args, O: 'static>(
+    callable: &'static Callable<A, O>,
+    args: impl Passed<A::Pending>,
+) -> TaskFuture<O> {
+    submit_task(callable, Overrides::PLAIN, args)
+}
+
+/// Submits one run of a task with options of the call.
+#[inline]
+pub fn submit_task<A: Args, O: 'static>(
+    callable: &'static Callable<A, O>,
+    overrides: &Overrides,
+    args: impl Passed<A::Pending>,
+) -> TaskFuture<O> {
+    TaskFuture::new(submit::submit_call(&callable.function, overrides, args))
+}
+
+/// Submits one run of a flow.
+#[inline]
+pub fn call_flow<A: Args, O: 'static>(
+    callable: &'static Callable<A, O>,
+    args: impl Passed<A::Pending>,
+) -> FlowFuture<O> {
+    submit_flow(callable, Overrides::PLAIN, args)
+}
+
+/// Submits one run of a flow with options of the call.
+#[inline]
+pub fn submit_flow<A: Args, O: 'static>(
+    callable: &'static Callable<A, O>,
+    overrides: &Overrides,
+    args: impl Passed<A::Pending>,
+) -> FlowFuture<O> {
+    FlowFuture::new(submit::submit_call(&callable.function, overrides, args))
+}
+
+/// Submits one run of a task for each element.
+#[inline]
+pub fn call_map<A: Args, O: Send + Sync + 'static>(
+    callable: &'static Callable<A, O>,
+    args: impl PassedToMap<A::Mapped>,
+) -> MapFuture<O> {
+    submit_map(callable, Overrides::PLAIN, args)
+}
+
+/// Submits one run of a task for each element, with options of the call.
+#[inline]
+pub fn submit_map<A: Args, O: Send + Sync + 'static>(
+    callable: &'static Callable<A, O>,
+    overrides: &Overrides,
+    args: impl PassedToMap<A::Mapped>,
+) -> MapFuture<O> {
+    submit::map_call(&callable.function, overrides, args)
+}
+
 /// What the runtime calls of a function with arguments `A`: the runtime's code is compiled once for each list of
 /// parameter types, and not once for each function.
 pub(crate) struct Function<A: Args> {
@@ -118,16 +179,33 @@ pub(crate) struct Function<A: Args> {
     pub(crate) arguments: A::Encodings,
     pub(crate) run_name: Option<fn(&A) -> String>,
     pub(crate) cache_key: Option<CacheKeyOf<A>>,
-    pub(crate) codec: Option<&'static Codec>,
+    pub(crate) result: &'static ResultType,
     pub(crate) on_commit: Option<fn() -> Vec<ResultHook>>,
     pub(crate) on_rollback: Option<fn() -> Vec<ResultHook>>,
-    /// Whether a value is of the type of its results.
-    pub(crate) gives: fn(&Erased) -> bool,
 }
 
 impl<A: Args> std::fmt::Debug for Function<A> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Function").field(&self.def.key).finish()
+    }
+}
+
+/// What the runtime knows of the type of results: there is one for all functions that give that type.
+#[derive(Debug)]
+pub struct ResultType {
+    is: fn(&Erased) -> bool,
+    /// How they are stored, if they can be.
+    codec: Option<Codec>,
+}
+
+impl ResultType {
+    pub(crate) const fn codec(&'static self) -> Option<&'static Codec> {
+        self.codec.as_ref()
+    }
+
+    /// Whether a value is of this type.
+    pub(crate) fn has(&self, value: &Erased) -> bool {
+        (self.is)(value)
     }
 }
 
@@ -280,8 +358,10 @@ impl<T, E> Probe<Result<T, E>> {
     pub const IS_RESULT: bool = true;
 }
 
-/// How one argument is written into a cache key or a record.
-pub struct Encoders<T> {
+/// How values of a type are written into a cache key or a record; `None`: the type is not `Serialize`.
+pub struct Encoders<T>(Option<Writers<T>>);
+
+struct Writers<T> {
     canonical: fn(&T, &mut Vec<u8>) -> Result<(), EncodeError>,
     json: fn(&T) -> Result<serde_json::Value, serde_json::Error>,
 }
@@ -293,33 +373,27 @@ impl<T> std::fmt::Debug for Encoders<T> {
 }
 
 impl<T> Encoders<T> {
-    pub(crate) fn to_json(self, value: &T) -> Result<serde_json::Value, serde_json::Error> {
-        (self.json)(value)
+    const NONE: Self = Self(None);
+
+    pub(crate) fn to_json(&self, value: &T) -> Option<Result<serde_json::Value, serde_json::Error>> {
+        Some((self.0.as_ref()?.json)(value))
     }
 }
 
 impl<T: Serialize> Encoders<T> {
-    const SERDE: Self =
-        Self { canonical: |value, out| canonical::encode(value, out), json: |value| serde_json::to_value(value) };
+    const SERDE: Self = Self(Some(Writers {
+        canonical: |value, out| canonical::encode(value, out),
+        json: |value| serde_json::to_value(value),
+    }));
 }
 
 /// Whether and how values of a type are written.
 pub enum Encoding<T: 'static> {
     /// They are left out.
     LeftOut,
-    /// They would be, but their type is not `Serialize`.
-    Impossible,
-    /// With these.
+    /// With these, if their type is `Serialize`.
     With(&'static Encoders<T>),
 }
-
-impl<T> Clone for Encoders<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Encoders<T> {}
 
 impl<T> Clone for Encoding<T> {
     fn clone(&self) -> Self {
@@ -333,7 +407,6 @@ impl<T> std::fmt::Debug for Encoding<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::LeftOut => "Encoding::LeftOut",
-            Self::Impossible => "Encoding::Impossible",
             Self::With(_) => "Encoding::With",
         })
     }
@@ -347,7 +420,7 @@ impl<T: Serialize + 'static> Probe<T> {
 /// The answer for types that are not `Serialize`.
 pub trait ProbeEncoding<T: 'static> {
     /// How values are written.
-    const ENCODING: Encoding<T> = Encoding::Impossible;
+    const ENCODING: Encoding<T> = Encoding::With(&Encoders::NONE);
 }
 
 impl<T: 'static> ProbeEncoding<T> for Probe<T> {}
@@ -387,8 +460,7 @@ impl<'a> ArgEncoder<'a> {
     pub(crate) fn arg<T>(&mut self, name: &str, encoding: Encoding<T>, value: &T) {
         let encoders = match encoding {
             Encoding::LeftOut => return,
-            Encoding::Impossible => None,
-            Encoding::With(encoders) => Some(encoders),
+            Encoding::With(encoders) => encoders.0.as_ref(),
         };
         if self.error.is_some() && !self.goes_on {
             return;
@@ -549,6 +621,8 @@ impl std::io::Write for Bounded {
 struct Stored<T>(PhantomData<T>);
 
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Stored<T> {
+    const TYPE: ResultType = ResultType { is: is::<T>, codec: Some(Self::CODEC) };
+
     const CODEC: Codec = Codec {
         type_name: std::any::type_name::<T>,
         encode: |value, most| {
@@ -571,16 +645,27 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Stored<T> {
 
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Probe<T> {
     /// A type that serde can write and read is stored so: this constant shadows the trait's.
-    pub const CODEC: Option<&'static Codec> = Some(&Stored::<T>::CODEC);
+    pub const RESULT: &'static ResultType = &Stored::<T>::TYPE;
 }
 
 /// The answer for any other type.
-pub trait ProbeCodec {
-    /// How to store the type: not at all.
-    const CODEC: Option<&'static Codec> = None;
+pub trait ProbeResult {
+    /// How the type is stored: not at all.
+    const RESULT: &'static ResultType;
 }
 
-impl<T: ?Sized> ProbeCodec for Probe<T> {}
+impl<T: 'static> ProbeResult for Probe<T> {
+    const RESULT: &'static ResultType = Unstored::<T>::RESULT;
+}
+
+/// A type of results of which it is known that they cannot be stored.
+#[derive(Debug)]
+pub struct Unstored<T>(PhantomData<fn(&T)>);
+
+impl<T: 'static> Unstored<T> {
+    /// What is known of it.
+    pub const RESULT: &'static ResultType = &ResultType { is: is::<T>, codec: None };
+}
 
 /// A type that can be part of a cache key.
 #[diagnostic::on_unimplemented(

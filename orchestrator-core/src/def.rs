@@ -7,7 +7,8 @@ use crate::hook::Hooks;
 
 /// A task or flow as declared: everything here is known at compile time.
 ///
-/// An option that is `None` takes the orchestrator's default.
+/// What is said of few functions stands in [`Rare`], which those of which nothing of it is said share: a program has one of
+/// these for each task, and 24 bytes for each reference in it besides. It is read as if it stood here.
 #[derive(Debug, Clone, Copy)]
 #[allow(missing_docs, reason = "the fields are the options of the attributes, documented there")]
 pub struct Def {
@@ -15,11 +16,29 @@ pub struct Def {
     pub name: &'static str,
     pub key: &'static str,
     pub description: &'static str,
-    pub version: Option<&'static str>,
     pub tags: &'static [&'static str],
     pub parameters: &'static [&'static str],
     pub fingerprint: u128,
     pub retries: Option<u32>,
+    pub is_async: bool,
+    pub rare: &'static Rare,
+}
+
+impl std::ops::Deref for Def {
+    type Target = Rare;
+
+    fn deref(&self) -> &'static Rare {
+        self.rare
+    }
+}
+
+/// What is said of few tasks and flows.
+///
+/// An option that is `None` takes the orchestrator's default.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs, reason = "the fields are the options of the attributes, documented there")]
+pub struct Rare {
+    pub version: Option<&'static str>,
     pub retry_delay: Option<RetryDelay>,
     pub retry_jitter: Option<f64>,
     pub timeout: Option<Duration>,
@@ -30,10 +49,38 @@ pub struct Def {
     pub persist: Option<bool>,
     pub concurrency: &'static [Want],
     pub max_concurrent_tasks: Option<usize>,
-    pub hooks: &'static Hooks,
+    pub hooks: Hooks,
     /// How often a flow run may go on by itself after a crash; `None` if it is not to.
     pub crash_budget: Option<u32>,
-    pub is_async: bool,
+}
+
+impl Rare {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        version: None,
+        retry_delay: None,
+        retry_jitter: None,
+        timeout: None,
+        cache_ttl: None,
+        cache_policy: None,
+        has_cache_key: false,
+        refresh_cache: None,
+        persist: None,
+        concurrency: &[],
+        max_concurrent_tasks: None,
+        hooks: Hooks::NONE,
+        crash_budget: None,
+    };
+
+    /// What is to be done if a run crashes with its process.
+    pub(crate) const fn on_crash(&self) -> OnCrash {
+        OnCrash { hooks: !self.hooks.on_crashed.is_empty(), budget: self.crash_budget }
+    }
+
+    /// Whether the attribute itself asks for caching.
+    pub(crate) const fn declares_cache(&self) -> bool {
+        self.cache_ttl.is_some() || self.cache_policy.is_some() || self.has_cache_key
+    }
 }
 
 impl Def {
@@ -55,35 +102,13 @@ impl Def {
             name,
             key,
             description: "",
-            version: None,
             tags: &[],
             parameters: &[],
             fingerprint: 0,
             retries: None,
-            retry_delay: None,
-            retry_jitter: None,
-            timeout: None,
-            cache_ttl: None,
-            cache_policy: None,
-            has_cache_key: false,
-            refresh_cache: None,
-            persist: None,
-            concurrency: &[],
-            max_concurrent_tasks: None,
-            hooks: &Hooks::NONE,
-            crash_budget: None,
             is_async: true,
+            rare: &Rare::NONE,
         }
-    }
-
-    /// What is to be done if a run crashes with its process.
-    pub(crate) const fn on_crash(&self) -> OnCrash {
-        OnCrash { hooks: !self.hooks.on_crashed.is_empty(), budget: self.crash_budget }
-    }
-
-    /// Whether the attribute itself asks for caching.
-    pub(crate) const fn declares_cache(&self) -> bool {
-        self.cache_ttl.is_some() || self.cache_policy.is_some() || self.has_cache_key
     }
 }
 

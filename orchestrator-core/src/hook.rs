@@ -20,7 +20,7 @@ use crate::run::{Run, Stop};
 use crate::state::{State, StateName};
 
 /// The hooks of a task or flow, by the states that they are called for.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 #[allow(missing_docs, reason = "the fields are the options of the attributes, documented there")]
 pub struct Hooks {
     pub on_running: &'static [Hook],

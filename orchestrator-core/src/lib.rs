@@ -93,27 +93,29 @@ pub use schemars;
 /// What the macros expand to. Not for programs: anything here may change at any time.
 #[doc(hidden)]
 pub mod __private {
+    pub use std::convert::Infallible;
+    pub use std::option::Option::{None, Some};
     pub use std::time::Duration;
 
     pub use inventory;
     pub use tokio;
 
     pub use crate::body::{
-        Attempt, Callable, Encoding, Fallible, Probe, assert_by_value, assert_cache_input, assert_cache_output,
-        assert_parameter, assert_persist_output, fallible, plain, retries,
+        Attempt, Callable, Encoding, Fallible, Probe, Unstored, assert_by_value, assert_cache_input,
+        assert_cache_output, assert_parameter, assert_persist_output, call_flow, call_map, call_task, fallible, plain,
+        retries, submit_flow, submit_map, submit_task,
     };
-    pub use crate::def::{CachePolicy, Def, DefKind, RetryDelay, Want};
+    pub use crate::def::{CachePolicy, Def, DefKind, Rare, RetryDelay, Want};
     pub use crate::future::{FlowFuture, MapFuture, TaskFuture};
     pub use crate::hook::{Hook, Hooks, ResultHook, probe_hook, probe_of, probe_result_hook, result_of_type};
-    pub use crate::input::{IntoInput, IntoMapInput, Own, Ref, arg, map_arg};
+    pub use crate::input::{IntoInput, IntoMapInput, Own, Ref};
     pub use crate::options::{Configurable, Configured, Overrides};
     pub use crate::registry::{Decoder, ParamReader, Registered};
-    pub use crate::submit::{submit_flow, submit_map, submit_task};
     pub use crate::testing::{Function, test_scope};
 
     /// Traits that an expansion asks; `use probes::*` brings no names.
     pub mod probes {
-        pub use crate::body::{ProbeCodec as _, ProbeDefault as _, ProbeEncoding as _};
+        pub use crate::body::{ProbeDefault as _, ProbeEncoding as _, ProbeResult as _};
         pub use crate::hook::{HookKindAsync as _, HookKindSync as _};
         pub use crate::options::Configurable as _;
         pub use crate::registry::{ProbeDecode as _, ProbeDecodeFallback as _, ProbeSchema as _};

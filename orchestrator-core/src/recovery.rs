@@ -263,9 +263,9 @@ fn candidates(inner: &Inner, shared: &dyn Shared) -> Result<Vec<(FlowRunId, u32)
         return Ok(found);
     }
     let mut budgets: BTreeMap<&str, Option<u32>> = BTreeMap::new();
-    for Def { key, crash_budget, .. } in Flow::resuming().map(|flow| flow.def) {
-        let budget = budgets.entry(key).or_default();
-        *budget = (*budget).max(*crash_budget);
+    for def in Flow::resuming().map(|flow| flow.def) {
+        let budget = budgets.entry(def.key).or_default();
+        *budget = (*budget).max(def.crash_budget);
     }
     if let Scope::Only(only) = inner.recovery.scope {
         budgets.retain(|key, _| only == Some(*key));

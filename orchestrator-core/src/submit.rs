@@ -9,17 +9,17 @@ use smallvec::SmallVec;
 use tokio::runtime::Handle;
 
 use crate::backend::record::{Event, FlowRun, RunIds, RunInfo, SharedList};
-use crate::body::{ArgEncoder, ArgError, Attempt, BodyFailure, Callable, Codec, Erased, Function};
+use crate::body::{ArgEncoder, ArgError, Attempt, BodyFailure, Codec, Erased, Function};
 use crate::clock::Timestamp;
 use crate::context::{Part, Place};
 use crate::def::{Def, DefKind};
 use crate::engine::{self, Call, panics};
 use crate::error::{BodyError, Cause, FailureKind, TaskError};
-use crate::future::{FlowFuture, MapFuture, TaskFuture};
+use crate::future::{MapFuture, TaskFuture};
 use crate::future::{Upstream, cycle};
 use crate::hook::{ResultHook, ResultHooks};
 use crate::id::{FlowRunId, RunId, TaskRunId};
-use crate::input::Args;
+use crate::input::{Args, Passed, PassedToMap};
 use crate::options::Overrides;
 use crate::orchestrator::{Inner, Orchestrator};
 use crate::persist::{self, Identified, KeptBefore};
@@ -30,30 +30,14 @@ use crate::state::StateName;
 use crate::testing::Fakes;
 use crate::transaction;
 
-/// Submits one run of a task.
-#[inline]
-pub fn submit_task<A: Args, O: 'static>(
-    callable: &'static Callable<A, O>,
-    overrides: &Overrides,
-    args: A::Pending,
-) -> TaskFuture<O> {
-    TaskFuture::new(submit_call(&callable.function, overrides, args))
-}
-
-/// Submits one run of a flow.
-#[inline]
-pub fn submit_flow<A: Args, O: 'static>(
-    callable: &'static Callable<A, O>,
-    overrides: &Overrides,
-    args: A::Pending,
-) -> FlowFuture<O> {
-    FlowFuture::new(submit_call(&callable.function, overrides, args))
-}
-
 /// A call by a body. Not inlined: there are many calls, and few lists of parameter types.
 #[inline(never)]
-fn submit_call<A: Args>(function: &'static Function<A>, overrides: &Overrides, args: A::Pending) -> Arc<Run> {
-    submit(function.def, overrides.clone(), Typed::pending(function, args), Manner::Call)
+pub(crate) fn submit_call<A: Args>(
+    function: &'static Function<A>,
+    overrides: &Overrides,
+    args: impl Passed<A::Pending>,
+) -> Arc<Run> {
+    submit(function.def, overrides.clone(), Typed::pending(function, args.into_pending()), Manner::Call)
 }
 
 /// A call whose arguments are there.
@@ -61,22 +45,14 @@ pub(crate) fn with_args<A: Args>(function: &'static Function<A>, args: A) -> Box
     Box::new(Typed { function, args: Arguments::Ready(args) })
 }
 
-/// Submits one run of a task for each element.
-#[inline]
-pub fn submit_map<A: Args, O: Send + Sync + 'static>(
-    callable: &'static Callable<A, O>,
-    overrides: &Overrides,
-    args: A::Mapped,
-) -> MapFuture<O> {
-    map_call(&callable.function, overrides, args)
-}
-
+/// One run of a task for each element.
 #[inline(never)]
-fn map_call<A: Args, T: Send + Sync + 'static>(
+pub(crate) fn map_call<A: Args, T: Send + Sync + 'static>(
     function: &'static Function<A>,
     overrides: &Overrides,
-    mut args: A::Mapped,
+    args: impl PassedToMap<A::Mapped>,
 ) -> MapFuture<T> {
+    let mut args = args.into_mapped();
     let mut ready = true;
     A::visit_mapped(&args, &mut |run| ready &= matches!(run.outcome(), Some(Ok(_))));
     if ready && let Ok(length) = mapped_length::<A>(function.def, &mut args) {
@@ -213,7 +189,7 @@ impl<A: Args> Call for Typed<A> {
     }
 
     fn codec(&self) -> Option<&'static Codec> {
-        self.function.codec
+        self.function.result.codec()
     }
 
     fn result_hooks(&self) -> ResultHooks {
@@ -222,7 +198,7 @@ impl<A: Args> Call for Typed<A> {
     }
 
     fn gives(&self, value: &Erased) -> bool {
-        (self.function.gives)(value)
+        self.function.result.has(value)
     }
 }
 

@@ -47,7 +47,9 @@ fn stored(expansion: &Expansion<'_>) -> TokenStream {
         return TokenStream::new();
     };
     let span = expansion.function.output.span;
-    let (p, succeeds) = (expansion.root.at(span), expansion.success());
+    // As it was written, so that the message is at the user's own words.
+    let succeeds = expansion.written_success(&expansion.root, &expansion.function.output.declared);
+    let p = expansion.root.at(span);
     quote_spanned!(generated(span)=> #p::#assert::<#succeeds>();)
 }
 
@@ -63,7 +65,7 @@ pub(crate) fn hidden_result(expansion: &Expansion<'_>) -> Option<TokenStream> {
     if output.is_result || expansion.function.is_generic() {
         return None;
     }
-    let (p, declared) = (expansion.root.at(output.span), &output.declared);
+    let (p, declared) = (expansion.outer.at(output.span), &output.declared);
     let message =
         "this return type is a Result behind an alias: end the alias's name in Result, or write Result<..> here";
     Some(quote_spanned! {generated(output.span)=>

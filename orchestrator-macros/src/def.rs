@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::{ToTokens, quote};
 use syn::LitStr;
 use syn::ext::IdentExt;
@@ -27,46 +27,49 @@ pub(crate) fn def(root: &Root, options: &Options, function: &Function) -> TokenS
         Kind::Flow => quote!(flow),
     };
     let key = format!("::{ident}");
-    let mut fields = Fields::default();
+    let (mut fields, mut rare) = (Fields::new(p), Fields::new(p));
     let description = options.description.as_ref().map_or_else(|| function.attrs.description(), LitStr::value);
     if !description.is_empty() {
-        fields.set(quote!(description), description);
+        fields.set("description", description);
     }
-    fields.some(quote!(version), options.version.as_ref());
     let tags = &options.tags;
     if !tags.is_empty() {
-        fields.set(quote!(tags), quote!(&[#(#tags),*]));
+        fields.set("tags", quote!(&[#(#tags),*]));
     }
     let parameters: Vec<_> = function.params.iter().map(|param| &param.name).collect();
     if !parameters.is_empty() {
-        fields.set(quote!(parameters), quote!(&[#(#parameters),*]));
+        fields.set("parameters", quote!(&[#(#parameters),*]));
     }
-    fields.set(quote!(fingerprint), fingerprint_of(function));
-    fields.some(quote!(retries), options.retries);
-    fields.some(quote!(retry_delay), options.retry_delay.as_ref().map(|value| delay(p, value)));
-    fields.some(quote!(retry_jitter), options.retry_jitter);
-    fields.some(quote!(timeout), options.timeout.map(|value| duration(p, value)));
-    fields.some(quote!(cache_ttl), options.cache_ttl.map(|value| duration(p, value)));
-    fields.some(quote!(cache_policy), options.cache_policy.as_ref().map(|value| policy(p, value)));
+    fields.set("fingerprint", Literal::u128_unsuffixed(fingerprint_of(function)));
+    fields.some("retries", options.retries);
+    if function.item.sig.asyncness.is_none() {
+        fields.set("is_async", false);
+    }
+    rare.some("version", options.version.as_ref());
+    rare.some("retry_delay", options.retry_delay.as_ref().map(|value| delay(p, value)));
+    rare.some("retry_jitter", options.retry_jitter);
+    rare.some("timeout", options.timeout.map(|value| duration(p, value)));
+    rare.some("cache_ttl", options.cache_ttl.map(|value| duration(p, value)));
+    rare.some("cache_policy", options.cache_policy.as_ref().map(|value| policy(p, value)));
     if options.cache_key.is_some() {
-        fields.set(quote!(has_cache_key), true);
+        rare.set("has_cache_key", true);
     }
-    fields.some(quote!(refresh_cache), options.refresh_cache);
-    fields.some(quote!(persist), options.persist);
+    rare.some("refresh_cache", options.refresh_cache);
+    rare.some("persist", options.persist);
     let wants: Vec<_> = options.concurrency.iter().map(|value| want(p, value)).collect();
     if !wants.is_empty() {
-        fields.set(quote!(concurrency), quote!(&[#(#wants),*]));
+        rare.set("concurrency", quote!(&[#(#wants),*]));
     }
-    fields.some(quote!(max_concurrent_tasks), options.max_concurrent_tasks.map(|value| value as usize));
+    rare.some("max_concurrent_tasks", options.max_concurrent_tasks.map(|value| value as usize));
     let budget = options.crash_budget.map_or(CRASH_BUDGET, |(_, times)| times);
-    fields.some(quote!(crash_budget), options.on_crash.as_ref().map(|_| budget));
+    rare.some("crash_budget", options.on_crash.as_ref().map(|_| budget));
     if let Some(hooks) = hooks::of_states(root, options, function.kind) {
-        fields.set(quote!(hooks), hooks);
+        rare.set("hooks", hooks);
     }
-    if function.item.sig.asyncness.is_none() {
-        fields.set(quote!(is_async), false);
+    if let Some(rare) = rare.written() {
+        fields.set("rare", quote!(&#p::Rare { #rare ..#p::Rare::NONE }));
     }
-    let fields = fields.0;
+    let fields = fields.written();
     quote! {
         #p::Def { #fields ..#p::Def::#new(#name, ::core::concat!(::core::module_path!(), #key)) }
     }
@@ -86,18 +89,30 @@ fn fingerprint_of(function: &Function) -> u128 {
 }
 
 /// The fields that differ from their defaults.
-#[derive(Default)]
-struct Fields(TokenStream);
+struct Fields<'a> {
+    p: &'a Tokens,
+    written: TokenStream,
+}
 
-impl Fields {
-    fn set(&mut self, name: TokenStream, value: impl ToTokens) {
-        self.0.extend(quote!(#name: #value,));
+impl<'a> Fields<'a> {
+    fn new(p: &'a Tokens) -> Self {
+        Self { p, written: TokenStream::new() }
     }
 
-    fn some(&mut self, name: TokenStream, value: Option<impl ToTokens>) {
+    fn set(&mut self, name: &str, value: impl ToTokens) {
+        let name = Ident::new(name, Span::call_site());
+        self.written.extend(quote!(#name: #value,));
+    }
+
+    fn some(&mut self, name: &str, value: Option<impl ToTokens>) {
         if let Some(value) = value {
-            self.set(name, quote!(::core::option::Option::Some(#value)));
+            let p = self.p;
+            self.set(name, quote!(#p::Some(#value)));
         }
+    }
+
+    fn written(self) -> Option<TokenStream> {
+        (!self.written.is_empty()).then_some(self.written)
     }
 }
 
@@ -136,8 +151,8 @@ fn policy(p: &Tokens, value: &Policy) -> TokenStream {
 
 fn want(p: &Tokens, Want { limit, slots, declare }: &Want) -> TokenStream {
     let declare = match declare {
-        Some(slots) => quote!(::core::option::Option::Some(#slots)),
-        None => quote!(::core::option::Option::None),
+        Some(slots) => quote!(#p::Some(#slots)),
+        None => quote!(#p::None),
     };
     quote!(#p::Want { limit: #limit, slots: #slots, declare: #declare })
 }

@@ -1,11 +1,12 @@
 //! What `#[task]` and `#[flow]` put in the place of a function.
 //!
-//! The expansion names only the runtime's private module, by absolute paths, and has no branch of its own: everything
-//! that happens in a run is in the runtime. Tokens that can fail to compile because of the user's types carry the span
-//! of those types.
+//! The expansion names only the runtime's private module, and has no branch of its own: everything that happens in a run is
+//! in the runtime. What nobody but the runtime names stands in one block, in which a short name means that module and others
+//! mean the types of the arguments and of the result: each token and each path that is written costs time in each build.
+//! Tokens that can fail to compile because of the user's types carry the span of those types.
 
 use proc_macro2::{Delimiter, Group, Span, TokenStream};
-use quote::{quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::{Ident, Index, LitStr, TypeGenerics};
 
 use crate::args;
@@ -37,13 +38,16 @@ pub(crate) fn expand(kind: Kind, attr: TokenStream, item: TokenStream) -> TokenS
     let function = Function::new(kind, parsed, &skipped);
     validate::options(&mut options, &function, &mut mistakes);
     let errors = mistakes.into_tokens();
-    let expansion =
-        Expansion { root: Root::new(options.krate.as_ref()), options: &options, function: &function }.items();
+    let (outer, root) = (Root::new(options.krate.as_ref()), Root::in_block());
+    let expansion = Expansion { outer, root, options: &options, function: &function }.items();
     quote!(#expansion #errors)
 }
 
 /// A function on its way to becoming a task or flow.
 pub(crate) struct Expansion<'a> {
+    /// The runtime's module for what stands beside the user's items.
+    pub(crate) outer: Root,
+    /// The same in the block.
     pub(crate) root: Root,
     pub(crate) options: &'a Options,
     pub(crate) function: &'a Function,
@@ -56,20 +60,57 @@ impl Expansion<'_> {
             Some(self.handle()),
             Some(self.call_function()),
             Some(self.as_written()),
-            Some(self.methods()),
-            Some(self.configurable()),
-            self.replaceable(),
-            self.registered(),
+            Some(self.block()),
             checks::hidden_result(self),
         ];
         items.into_iter().flatten().map(|item| quote!(#(#cfg)* #item)).collect()
+    }
+
+    /// What is reached by way of the struct, or not at all.
+    fn block(&self) -> TokenStream {
+        let (outer, def) = (self.outer.path(), def::def(&self.root, self.options, self.function));
+        let (types, methods, configurable) = (self.types(), self.methods(), self.configurable());
+        let (replaceable, registered) = (self.replaceable(), self.registered());
+        quote! {
+            #[allow(
+                dead_code, unreachable_pub, unused_qualifications, private_interfaces, private_bounds,
+                clippy::all, clippy::pedantic, clippy::nursery
+            )]
+            const _: () = {
+                use #outer as __p;
+                use __p::probes::*;
+                #types
+                // Two functions are two addresses, which a constant does not have.
+                static __DEF: __p::Def = #def;
+                #methods
+                #configurable
+                #replaceable
+                #registered
+            };
+        }
+    }
+
+    /// Names for the types that are written most often, where they are the same for all calls.
+    fn types(&self) -> Option<TokenStream> {
+        if self.function.is_generic() {
+            return None;
+        }
+        let (output, args) = (&self.function.output, self.written_args());
+        let declared = &output.declared;
+        let results = if output.is_result {
+            let succeeds = self.written_success(&self.root, &quote!(__Declared));
+            quote!(type __Declared = #declared; type __Output = #succeeds;)
+        } else {
+            quote!(type __Output = #declared;)
+        };
+        Some(quote!(#results type __Args = #args;))
     }
 
     /// The struct of the function's name: what `configure()` makes.
     fn handle(&self) -> TokenStream {
         let Function { attrs, item, .. } = self.function;
         let (docs, vis, ident) = (&attrs.docs, &item.vis, &item.sig.ident);
-        let p = self.root.path();
+        let p = self.outer.path();
         let fallback = docs.is_empty().then(|| {
             let text = format!("The {} `{ident}`.", self.function.kind.attribute());
             quote!(#[doc = #text])
@@ -88,18 +129,20 @@ impl Expansion<'_> {
         let (fn_token, ident) = (&item.sig.fn_token, &item.sig.ident);
         let (impl_generics, types, clause) = generics.split_for_impl();
         let function = self.constant(&quote!(#ident), &types);
-        let (future, inputs) = (self.future(), self.inputs("IntoInput"));
-        let (p, submit, args) = (self.root.path(), self.submit(), self.converted("arg"));
+        let succeeds = self.written_success(&self.outer, &self.function.output.declared);
+        let (future, inputs) = (self.future(&self.outer, &succeeds), self.inputs(&self.outer, "IntoInput"));
+        let (p, call, args) = (self.outer.path(), self.way_in("call"), self.args());
         // Not at the future's type: `notify(x).tolerate();` is a statement, and gives the future back.
         let said_so = outer.iter().any(|attr| attr.path().is_ident("must_use"));
         let must_use = (!said_so).then(|| must_use(ONE));
         // The keyword and the braces are the user's: without them the compiler takes the function for ours and does not
         // say that nobody calls it.
-        let mut block = Group::new(Delimiter::Brace, quote!(#p::#submit(#function, #p::Overrides::PLAIN, #args)));
+        let mut block = Group::new(Delimiter::Brace, quote!(#p::#call(#function, #args)));
         block.set_span(item.body.span());
         quote! {
             #(#docs)* #(#outer)* #must_use
-            // A call is a call: flows that call hundreds of tasks stay small, and so does what is linked.
+            // A call is a call: flows that call hundreds of tasks stay small, and what the constant refers to is compiled once
+            // and not in each part of the program in which there is a call.
             #[inline(never)]
             #[allow(dead_code, clippy::all, clippy::pedantic, clippy::nursery)]
             #vis #fn_token #ident #impl_generics (#inputs) -> #future #clause #block
@@ -117,11 +160,11 @@ impl Expansion<'_> {
             let at = self.root.at(*span);
             if *skipped { quote!(#p::Encoding::LeftOut) } else { quote!(#at::Probe::<#ty>::ENCODING) }
         });
-        let codec = if self.function.output.has_references {
-            quote!(::core::option::Option::None)
+        let at = self.root.at(self.function.output.span);
+        let result = if self.function.output.has_references {
+            quote!(#at::Unstored::<#succeeds>::RESULT)
         } else {
-            let at = self.root.at(self.function.output.span);
-            quote!(#at::Probe::<#succeeds>::CODEC)
+            quote!(#at::Probe::<#succeeds>::RESULT)
         };
         let run_name = self.options.run_name.as_ref().map(|template| self.run_name(template));
         let (cache_key, entry, hooks) = (self.cache_key(), self.entry(), hooks::of_results(self));
@@ -130,9 +173,8 @@ impl Expansion<'_> {
         let types = (!more.is_empty()).then(|| quote!(::<#args, #succeeds>));
         let value = quote! {
             {
-                use #p::probes::*;
                 #checks
-                &#p::Callable #types ::new(Self::DEF, |(#(#names,)*)| #attempt, (#(#encodings,)*), #codec) #more
+                &#p::Callable #types ::new(&__DEF, |(#(#names,)*)| #attempt, (#(#encodings,)*), #result) #more
             }
         };
         // What is wrong with the parameters as a whole is said at the function's name.
@@ -181,8 +223,8 @@ impl Expansion<'_> {
         let span_output = generated(output.span);
         let p = self.root.at(ident.span());
         let retry_if = output.is_result.then(|| match &self.options.retry_if {
-            Some(path) => quote!(, ::core::option::Option::Some(#path)),
-            None => quote!(, ::core::option::Option::None),
+            Some(path) => quote!(, #p::Some(#path)),
+            None => quote!(, #p::None),
         });
         if is_async && !borrows {
             let from = Ident::new(if output.is_result { "from_fallible" } else { "from_plain" }, span);
@@ -241,20 +283,21 @@ impl Expansion<'_> {
         let (vis, ident) = (&item.vis, &item.sig.ident);
         let p = self.root.path();
         let (impl_generics, types, clause) = generics.split_for_impl();
-        let (inputs, args, future) = (self.inputs("IntoInput"), self.converted("arg"), self.future());
-        let (function, constant, submit) = (self.function(), self.constant(&quote!(Self), &types), self.submit());
+        let (inputs, args) = (self.inputs(&self.root, "IntoInput"), self.args());
+        let future = self.future(&self.root, &self.success());
+        let (function, constant, submit) =
+            (self.function(), self.constant(&quote!(Self), &types), self.way_in("submit"));
         let must_use_one = must_use(ONE);
         // A task without parameters has nothing to map over.
         let maps = (*kind == Kind::Task && !params.is_empty()).then(|| {
             let succeeds = self.success();
-            let inputs = self.inputs("IntoMapInput");
-            let args = self.converted("map_arg");
+            let inputs = self.inputs(&self.root, "IntoMapInput");
             let must_use_all = must_use(MANY);
             quote! {
                 /// Submits one run for each element of the arguments that are collections.
                 #must_use_all
                 #vis fn map #impl_generics (#inputs) -> #p::MapFuture<#succeeds> #clause {
-                    #p::submit_map(#constant, #p::Overrides::PLAIN, #args)
+                    #p::call_map(#constant, #args)
                 }
 
                 /// Like `map`, with the options of this handle.
@@ -266,10 +309,6 @@ impl Expansion<'_> {
             }
         });
         quote! {
-            #[allow(
-                dead_code, unreachable_pub, unused_qualifications, private_interfaces, private_bounds,
-                clippy::all, clippy::pedantic, clippy::nursery
-            )]
             impl #ident {
                 #function
 
@@ -293,25 +332,17 @@ impl Expansion<'_> {
     /// What is the same for all calls.
     fn configurable(&self) -> TokenStream {
         let (p, ident) = (self.root.path(), &self.function.item.sig.ident);
-        let def = def::def(&self.root, self.options, self.function);
         quote! {
             impl #p::Configurable for #ident {
-                // Two functions are two addresses, which a constant does not have.
-                const DEF: &'static #p::Def = {
-                    static DEF: #p::Def = #def;
-                    &DEF
-                };
+                const DEF: &'static #p::Def = &__DEF;
                 fn overrides(&mut self) -> &mut #p::Overrides { &mut self.__overrides }
             }
         }
     }
 
-    fn submit(&self) -> Ident {
-        let submit = match self.function.kind {
-            Kind::Task => "submit_task",
-            Kind::Flow => "submit_flow",
-        };
-        Ident::new(submit, Span::call_site())
+    /// The runtime's function for such a call.
+    fn way_in(&self, how: &str) -> Ident {
+        Ident::new(&format!("{how}_{}", self.function.kind.attribute()), Span::call_site())
     }
 
     /// What lets tests put a fake in the function's place, and what says whether an error that it gives is retried.
@@ -321,11 +352,11 @@ impl Expansion<'_> {
         }
         let (p, ident) = (self.root.path(), &self.function.item.sig.ident);
         let (args, succeeds) = (self.types_of_args(), self.success());
-        let declared = &self.function.output.declared;
         let fails = if self.function.output.is_result {
-            quote!(<#declared as #p::Fallible>::Error)
+            let (span, p) = (self.function.output.span, self.root.at(self.function.output.span));
+            quote_spanned!(generated(span)=> <__Declared as #p::Fallible>::Error)
         } else {
-            quote!(::core::convert::Infallible)
+            quote!(#p::Infallible)
         };
         let retries = self.options.retry_if.as_ref().filter(|_| self.function.output.is_result).map(|path| {
             quote! {
@@ -357,15 +388,15 @@ impl Expansion<'_> {
         let indices = (0..params.len()).map(Index::from);
         // With all of them gone over before the first that is missing is noticed.
         let body = if params.is_empty() {
-            quote!(::core::option::Option::Some(()))
+            quote!(#p::Some(()))
         } else {
             quote! {
                 let args = (#(#read,)*);
-                ::core::option::Option::Some((#(args.#indices?,)*))
+                #p::Some((#(args.#indices?,)*))
             }
         };
         let output = if output.has_references {
-            quote!(#p::Encoding::Impossible)
+            quote!(#p::Encoding::LeftOut)
         } else {
             quote!(#at::Probe::<#succeeds>::ENCODING)
         };
@@ -378,7 +409,7 @@ impl Expansion<'_> {
         }
         let (p, ident) = (self.root.path(), self.function.ident());
         let registered = match self.function.kind {
-            Kind::Task => quote!(task(<#ident as #p::Configurable>::DEF)),
+            Kind::Task => quote!(task(&__DEF)),
             Kind::Flow => quote!(flow(#ident::__FUNCTION)),
         };
         Some(quote!(#p::inventory::submit! { #p::Registered::#registered }))
@@ -390,21 +421,31 @@ impl Expansion<'_> {
         params.filter(|(_, param)| !param.skipped).map(|(index, param)| (Index::from(index), param))
     }
 
-    /// The type of the result on success.
+    /// The type of the result on success, in the block.
     pub(crate) fn success(&self) -> Tokens {
         let output = &self.function.output;
-        let declared = &output.declared;
-        if output.is_result {
-            let p = self.root.at(output.span);
-            quote_spanned!(generated(output.span)=> <#declared as #p::Fallible>::Ok).into()
+        if self.function.is_generic() {
+            self.written_success(&self.root, &output.declared)
         } else {
-            declared.clone()
+            let name = Ident::new("__Output", generated(output.span));
+            quote!(#name).into()
         }
     }
 
-    fn future(&self) -> TokenStream {
+    /// The same, where it has no name.
+    pub(crate) fn written_success(&self, root: &Root, declared: &impl ToTokens) -> Tokens {
+        let output = &self.function.output;
+        if output.is_result {
+            let p = root.at(output.span);
+            quote_spanned!(generated(output.span)=> <#declared as #p::Fallible>::Ok).into()
+        } else {
+            declared.to_token_stream().into()
+        }
+    }
+
+    fn future(&self, root: &Root, succeeds: &Tokens) -> TokenStream {
         let span = self.function.output.span;
-        let (p, succeeds) = (self.root.at(span), self.success());
+        let p = root.at(span);
         match self.function.kind {
             Kind::Task => quote_spanned!(generated(span)=> #p::TaskFuture<#succeeds>),
             Kind::Flow => quote_spanned!(generated(span)=> #p::FlowFuture<#succeeds>),
@@ -412,26 +453,32 @@ impl Expansion<'_> {
     }
 
     /// The parameters, each of a type that the trait `accepts` describes.
-    fn inputs(&self, accepts: &str) -> TokenStream {
+    fn inputs(&self, root: &Root, accepts: &str) -> TokenStream {
         let inputs = self.function.params.iter().map(|Param { ident, ty, span, .. }| {
-            let (p, accepts) = (self.root.at(*span), Ident::new(accepts, generated(*span)));
+            let (p, accepts) = (root.at(*span), Ident::new(accepts, generated(*span)));
             quote_spanned!(generated(*span)=> #ident: impl #p::#accepts<#ty>)
         });
         quote!(#(#inputs),*)
     }
 
-    /// The arguments in the runtime's form, as a tuple.
-    fn converted(&self, function: &str) -> TokenStream {
-        let args = self.function.params.iter().map(|param| {
-            let (p, ident) = (self.root.at(param.span), &param.ident);
-            let function = Ident::new(function, generated(param.span));
-            quote_spanned!(generated(param.span)=> #p::#function(#ident))
-        });
+    /// The arguments as passed, as a tuple.
+    fn args(&self) -> TokenStream {
+        let args = self.function.params.iter().map(|param| &param.ident);
         quote!((#(#args,)*))
     }
 
-    /// The arguments in the form in which runs hold them.
+    /// The arguments in the form in which runs hold them, in the block.
     fn types_of_args(&self) -> TokenStream {
+        if self.function.is_generic() {
+            self.written_args()
+        } else {
+            let name = Ident::new("__Args", generated(self.function.ident().span()));
+            quote!(#name)
+        }
+    }
+
+    /// The same, where they have no name.
+    fn written_args(&self) -> TokenStream {
         let carriers = self.function.params.iter().map(|param| self.carrier(param));
         quote_spanned!(generated(self.function.ident().span())=> (#(#carriers,)*))
     }

@@ -32,7 +32,7 @@ pub(crate) fn of_states(root: &Root, options: &Options, kind: Kind) -> Option<To
         .collect();
     let p = root.path();
     let rest = (fields.len() < lists.len()).then(|| quote!(..#p::Hooks::NONE));
-    (!fields.is_empty()).then(|| quote!(&#p::Hooks { #(#fields,)* #rest }))
+    (!fields.is_empty()).then(|| quote!(#p::Hooks { #(#fields,)* #rest }))
 }
 
 fn of_state(root: &Root, path: &Path, kind: Kind) -> TokenStream {

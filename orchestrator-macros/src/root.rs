@@ -33,6 +33,11 @@ impl Root {
         Self(quote!(#krate::__private).into())
     }
 
+    /// In a block that has a name of its own for it.
+    pub(crate) fn in_block() -> Self {
+        Self(quote!(__p).into())
+    }
+
     pub(crate) fn path(&self) -> &Tokens {
         &self.0
     }

@@ -9,7 +9,9 @@ use super::world::{World, fetch, flow, flow_id, went};
 fn crashed(world: &World, n: u128, name: &str, budget: u32) -> RunInfo {
     // Of a flow of its own: what a crash may cost is known of flows, not of runs.
     let key = if budget == 1 { "etl::once" } else { "etl::often" };
-    let run = flow(n, name).declared(|def| (def.name, def.key, def.crash_budget) = ("etl", key, Some(budget)));
+    let run = flow(n, name)
+        .declared(|def| (def.name, def.key) = ("etl", key))
+        .with_options(|more| more.crash_budget = Some(budget));
     let states = [(Pending, 0), (Running, 10), (Crashed, 1_000), (Running, 2_000), (Crashed, 3_000)];
     world.give(&[went(&run, &states, Some("its process 4711 on machine went away"), 2)]);
     let by_hand = rusqlite::Connection::open(world.database()).expect("open");

@@ -127,7 +127,7 @@ fn cached(key: u8, task_key: &'static str, expires: Option<i64>, bytes: usize) -
 pub(crate) fn events() -> Vec<Event> {
     use StateName::{AwaitingRetry, Completed, Failed, NotReady, Pending, Retrying, Running};
     let otter = RunInfo { tags: ["nightly".into(), "stars".into()].into(), ..flow(1, "brave-otter") };
-    let otter = otter.declared(|def| def.version = Some("2"));
+    let otter = otter.with_options(|more| more.version = Some("2"));
     let (good, bad) = (fetch(2, &otter, 0), fetch(3, &otter, 1));
     let total = RunInfo { upstream: [good.id, bad.id].into(), ..fetch(4, &otter, 0) };
     let total = total.declared(|def| (def.name, def.key) = ("total", "repo_stars::total"));

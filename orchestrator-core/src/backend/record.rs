@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::def::Def;
+use crate::def::{Def, Rare};
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::{State, StateFilter, Transition};
 use bytes::Bytes;
@@ -109,6 +109,14 @@ impl RunInfo {
         Self { def: Box::leak(Box::new(def)), ..self }
     }
 
+    /// The same run of a function of which more is said. As with [`declared`](Self::declared).
+    #[must_use]
+    pub fn with_options(self, change: impl FnOnce(&mut Rare)) -> Self {
+        let mut rare = *self.def.rare;
+        change(&mut rare);
+        self.declared(|def| def.rare = Box::leak(Box::new(rare)))
+    }
+
     /// Where the function stands: its module path and name.
     #[must_use]
     pub const fn key(&self) -> &'static str {
@@ -124,13 +132,13 @@ impl RunInfo {
     /// The version that the function declares.
     #[must_use]
     pub const fn version(&self) -> Option<&'static str> {
-        self.def.version
+        self.def.rare.version
     }
 
     /// What is to be done if the run crashes with its process.
     #[must_use]
     pub const fn on_crash(&self) -> OnCrash {
-        self.def.on_crash()
+        self.def.rare.on_crash()
     }
 }
 

@@ -162,19 +162,9 @@ impl<T: std::fmt::Display> std::fmt::Display for Borrowed<T> {
     }
 }
 
-/// Turns what a caller passed into an argument of a parameter that holds a `T`.
-pub fn arg<T>(input: impl IntoInput<T>) -> Input<T> {
-    input.into_input()
-}
-
 /// A value that is there as the argument for the parameter `P`.
 pub(crate) fn held<P: Param>(value: P::Value) -> P {
     P::hold(HeldValue(Held::Owned(value)))
-}
-
-/// Turns what a caller passed to `map` into one argument per run of a parameter that holds a `T`.
-pub fn map_arg<T>(input: impl IntoMapInput<T>) -> MapArg<T> {
-    input.into_map_input()
 }
 
 /// All parameters of a function.
@@ -210,8 +200,21 @@ pub trait Args: Sized + Send + 'static {
     fn give(self) -> Self::Given;
 }
 
+/// What a caller passed for all parameters, as a tuple, where `P` are the arguments that are made of it. That is done here and
+/// not in the function that is called, so that it is compiled once for the types, and not once for each function.
+pub trait Passed<P> {
+    #[doc(hidden)]
+    fn into_pending(self) -> P;
+}
+
+/// The same for `map`.
+pub trait PassedToMap<M> {
+    #[doc(hidden)]
+    fn into_mapped(self) -> M;
+}
+
 macro_rules! args {
-    ($($param:ident $index:tt),*) => {
+    ($($param:ident $passed:ident $index:tt),*) => {
         #[allow(unused_variables, clippy::unused_unit, reason = "the tuple without elements uses none of its arguments")]
         #[allow(unused_parens, reason = "one parameter is given as it is, not as a tuple of one")]
         impl<$($param: Param),*> Args for ($($param,)*) {
@@ -252,23 +255,37 @@ macro_rules! args {
                 ($(self.$index.give()),*)
             }
         }
+
+        #[allow(clippy::unused_unit, reason = "the tuple without elements has none")]
+        impl<$($param, $passed: IntoInput<$param>),*> Passed<($(Input<$param>,)*)> for ($($passed,)*) {
+            fn into_pending(self) -> ($(Input<$param>,)*) {
+                ($(self.$index.into_input(),)*)
+            }
+        }
+
+        #[allow(clippy::unused_unit, reason = "the tuple without elements has none")]
+        impl<$($param, $passed: IntoMapInput<$param>),*> PassedToMap<($(MapArg<$param>,)*)> for ($($passed,)*) {
+            fn into_mapped(self) -> ($(MapArg<$param>,)*) {
+                ($(self.$index.into_map_input(),)*)
+            }
+        }
     };
 }
 
 args!();
-args!(A 0);
-args!(A 0, B 1);
-args!(A 0, B 1, C 2);
-args!(A 0, B 1, C 2, D 3);
-args!(A 0, B 1, C 2, D 3, E 4);
-args!(A 0, B 1, C 2, D 3, E 4, F 5);
-args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
-args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
-args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8);
-args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9);
-args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10);
-args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);
-args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12);
-args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12, N 13);
-args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12, N 13, O 14);
-args!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12, N 13, O 14, P 15);
+args!(A AA 0);
+args!(A AA 0, B BB 1);
+args!(A AA 0, B BB 1, C CC 2);
+args!(A AA 0, B BB 1, C CC 2, D DD 3);
+args!(A AA 0, B BB 1, C CC 2, D DD 3, E EE 4);
+args!(A AA 0, B BB 1, C CC 2, D DD 3, E EE 4, F FF 5);
+args!(A AA 0, B BB 1, C CC 2, D DD 3, E EE 4, F FF 5, G GG 6);
+args!(A AA 0, B BB 1, C CC 2, D DD 3, E EE 4, F FF 5, G GG 6, H HH 7);
+args!(A AA 0, B BB 1, C CC 2, D DD 3, E EE 4, F FF 5, G GG 6, H HH 7, I II 8);
+args!(A AA 0, B BB 1, C CC 2, D DD 3, E EE 4, F FF 5, G GG 6, H HH 7, I II 8, J JJ 9);
+args!(A AA 0, B BB 1, C CC 2, D DD 3, E EE 4, F FF 5, G GG 6, H HH 7, I II 8, J JJ 9, K KK 10);
+args!(A AA 0, B BB 1, C CC 2, D DD 3, E EE 4, F FF 5, G GG 6, H HH 7, I II 8, J JJ 9, K KK 10, L LL 11);
+args!(A AA 0, B BB 1, C CC 2, D DD 3, E EE 4, F FF 5, G GG 6, H HH 7, I II 8, J JJ 9, K KK 10, L LL 11, M MM 12);
+args!(A AA 0, B BB 1, C CC 2, D DD 3, E EE 4, F FF 5, G GG 6, H HH 7, I II 8, J JJ 9, K KK 10, L LL 11, M MM 12, N NN 13);
+args!(A AA 0, B BB 1, C CC 2, D DD 3, E EE 4, F FF 5, G GG 6, H HH 7, I II 8, J JJ 9, K KK 10, L LL 11, M MM 12, N NN 13, O OO 14);
+args!(A AA 0, B BB 1, C CC 2, D DD 3, E EE 4, F FF 5, G GG 6, H HH 7, I II 8, J JJ 9, K KK 10, L LL 11, M MM 12, N NN 13, O OO 14, P PP 15);

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::error::TaskError;
 use crate::run::Run;
 
-pub(crate) use args::Args;
-pub use args::{Borrowed, Own, Ref, arg, map_arg};
+pub(crate) use args::{Args, Passed, PassedToMap};
+pub use args::{Borrowed, Own, Ref};
 pub use gather::{Gather, Gathered, Ready, gather, ready};
 pub use map::{IntoMapInput, Unmapped, unmapped};
 

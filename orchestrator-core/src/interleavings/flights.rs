@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Inside, call, explore_runs, pass};
 use crate::TaskFuture;
-use crate::def::Def;
+use crate::def::{Def, Rare};
 
-static CACHED: Def = Def { has_cache_key: true, ..Def::task("cached", "interleavings::cached") };
+static CACHED: Def =
+    Def { rare: &Rare { has_cache_key: true, ..Rare::NONE }, ..Def::task("cached", "interleavings::cached") };
 
 /// What the bodies that computed the key did.
 #[derive(Clone, Default)]

@@ -4,7 +4,7 @@ use shuttle::future::{JoinHandle, spawn};
 
 use super::{Inside, call, explore_runs, pass};
 use crate::concurrency::concurrency;
-use crate::def::{Def, Want};
+use crate::def::{Def, Rare, Want};
 use crate::orchestrator::Orchestrator;
 
 type Wanted = (&'static [&'static str], u32);
@@ -87,7 +87,13 @@ fn a_limit_that_grows_lets_the_next_ones_in() {
 }
 
 static LIMITED: Def = Def {
-    concurrency: &[Want { limit: "a", slots: 1, declare: Some(1) }, Want { limit: "b", slots: 1, declare: Some(2) }],
+    rare: &Rare {
+        concurrency: &[
+            Want { limit: "a", slots: 1, declare: Some(1) },
+            Want { limit: "b", slots: 1, declare: Some(2) },
+        ],
+        ..Rare::NONE
+    },
     ..Def::task("limited", "interleavings::limited")
 };
 

@@ -51,7 +51,7 @@ impl<A: Args, O: 'static> Untyped for Callable<A, O> {
     fn to_json(&self, result: &Erased) -> Option<Value> {
         let Encoding::With(encoders) = self.output else { return None };
         let result = result.downcast_ref::<O>()?;
-        panics::catch(|| encoders.to_json(result)).ok()?.ok()
+        panics::catch(|| encoders.to_json(result)).ok()??.ok()
     }
 }
 
@@ -154,8 +154,9 @@ impl Flow {
     pub(crate) fn info(self) -> FlowInfo {
         let mut reader = ParamReader::describe();
         self.entry.read(&mut reader);
-        let Def { name, key, description, version, .. } = *self.def;
-        FlowInfo { name, function: self.function(), key, description, version, parameters: reader.described() }
+        let Def { name, key, description, .. } = *self.def;
+        let (version, parameters) = (self.def.version, reader.described());
+        FlowInfo { name, function: self.function(), key, description, version, parameters }
     }
 
     /// The flow that a person means: by the name of its function, its display name, or its key.

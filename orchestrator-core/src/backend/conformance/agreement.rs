@@ -63,8 +63,8 @@ fn runs() -> Vec<RunInfo> {
     let outer = flow(0);
     let inner = RunInfo { parent: Some(outer.id), flow_run: outer.id.as_flow(), ..flow(1) };
     let tagged = RunInfo { tags: ["x".into()].into(), upstream: [inner.id].into(), ..task_of(&outer, 2) };
-    let named =
-        RunInfo { given_name: Some("named".into()), ..task_of(&inner, 3) }.declared(|def| def.version = Some("1"));
+    let named = RunInfo { given_name: Some("named".into()), ..task_of(&inner, 3) }
+        .with_options(|more| more.version = Some("1"));
     vec![tagged, named, task_of(&inner, 4), task_of(&outer, 5), task(6), outer, inner]
 }
 

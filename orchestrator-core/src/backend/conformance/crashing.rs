@@ -22,11 +22,11 @@ static HOOKED: Hooks =
     Hooks { on_crashed: &[Hook::of_task("tells", |_, _| HookReturn::Done(Ok(())), || false)], ..Hooks::NONE };
 
 fn with_hooks(run: RunInfo) -> RunInfo {
-    run.declared(|def| def.hooks = &HOOKED)
+    run.with_options(|more| more.hooks = HOOKED)
 }
 
 fn goes_on_by_itself(run: RunInfo) -> RunInfo {
-    run.declared(|def| def.crash_budget = Some(3))
+    run.with_options(|more| more.crash_budget = Some(3))
 }
 
 fn begun(run: &RunInfo) -> Event {

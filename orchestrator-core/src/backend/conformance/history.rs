@@ -40,7 +40,7 @@ fn a_task_run_comes_back(backend: &Arc<dyn StateBackend>) {
         upstream: [other.id, outer.id].into(),
         ..task_of(&outer, 10)
     };
-    let run = run.declared(|def| def.version = Some("2.1"));
+    let run = run.with_options(|more| more.version = Some("2.1"));
     backend.give(&[success(&run, 10)]);
     let read = backend.task(&run);
     assert_eq!(RunId::Task(read.id), run.id);
@@ -70,7 +70,7 @@ fn a_flow_run_comes_back(backend: &Arc<dyn StateBackend>) {
         upstream: [caller.id].into(),
         ..flow(10)
     };
-    let run = run.declared(|def| def.version = Some("1"));
+    let run = run.with_options(|more| more.version = Some("1"));
     backend.give(&[event(&run, 0, &[(StateName::Pending, 10), (StateName::Running, 15)])]);
     let read = backend.flow(&run);
     assert_eq!(RunId::Flow(read.id), run.id);
@@ -271,8 +271,8 @@ fn functions_and_processes(backend: &Arc<dyn StateBackend>) {
         task(0),
         task(1).declared(|def| def.key = "other::load"),
         task(2).declared(|def| def.name = "LOAD"),
-        task(3).declared(|def| def.version = Some("")),
-        task(4).declared(|def| def.version = Some("2")),
+        task(3).with_options(|more| more.version = Some("")),
+        task(4).with_options(|more| more.version = Some("2")),
         RunInfo { process: elsewhere, ..task(5) },
     ];
     backend.give(&runs.clone().map(|run| success(&run, 0)));

@@ -42,7 +42,7 @@ fn newest_first(backend: &Arc<dyn StateBackend>) {
 
 fn filters(backend: &Arc<dyn StateBackend>) {
     let weekly = |created| flow(created).declared(|def| def.name = "weekly");
-    let elsewhere = flow(400).declared(|def| (def.key, def.version) = ("other::nightly", Some("2")));
+    let elsewhere = flow(400).declared(|def| def.key = "other::nightly").with_options(|more| more.version = Some("2"));
     let (done, failed, running, other) = (flow(100), flow(200), flow(300), weekly(250));
     let retrying = weekly(260);
     backend.give(&[success(&done, 100), event(&failed, 0, &[(StateName::TimedOut, 200)]), success(&other, 250)]);
@@ -125,8 +125,8 @@ fn nested_flows(backend: &Arc<dyn StateBackend>) {
 fn listed_as_read(backend: &Arc<dyn StateBackend>) {
     let outer = RunInfo { tags: ["a".into()].into(), ..flow(0) };
     let first = task_of(&outer, 1);
-    let second =
-        RunInfo { upstream: [first.id].into(), index: 1, ..task_of(&outer, 2) }.declared(|def| def.version = Some("3"));
+    let second = RunInfo { upstream: [first.id].into(), index: 1, ..task_of(&outer, 2) }
+        .with_options(|more| more.version = Some("3"));
     backend.give(&[success(&first, 1), success(&second, 2), success(&outer, 0)]);
     backend.give(&[Event::Renamed { run: second.id, name: "last".into() }]);
     let flow_id: FlowRunId = outer.id.as_flow().expect("the id of a flow run");
