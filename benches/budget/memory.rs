@@ -99,10 +99,19 @@ async fn until_started(tasks: u64) {
 
 /// Waits until the process has stopped growing.
 async fn settle() {
-    let mut last = 0;
-    while std::mem::replace(&mut last, resident()) != last {
+    settled(resident).await;
+}
+
+/// What that function counts when it has hardly changed for a while.
+async fn settled(count: fn() -> u64) -> u64 {
+    let (mut last, mut looks) = (0, 0);
+    while looks < 5 {
+        let now: u64 = count();
+        looks = if now.abs_diff(last) < 1 << 16 { looks + 1 } else { 0 };
+        last = now;
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+    last
 }
 
 async fn bare(gate: Gate, tasks: u64) -> f64 {
@@ -127,7 +136,10 @@ async fn bare(gate: Gate, tasks: u64) -> f64 {
 /// Measures in this process: prints bytes for each task, and the most that the process ever took.
 pub(crate) fn child(kind: &str, tasks: u64) {
     if let Some(store) = kind.strip_prefix("back-") {
-        return back_in_child(store, tasks);
+        return back_in_child(store, tasks, resident);
+    }
+    if let Some(store) = kind.strip_prefix("in-use-") {
+        return back_in_child(store, tasks, in_use);
     }
     let Some((kind, _)) = KINDS.into_iter().find(|(_, name)| *name == kind) else { return };
     let runtime = runtime();
@@ -149,13 +161,10 @@ pub(crate) fn child(kind: &str, tasks: u64) {
 
 /// Measures in this process: prints its memory before a flow with that many waiting tasks, and after all of it has gone:
 /// where the history is in memory, the orchestrator as well.
-fn back_in_child(store: &str, tasks: u64) {
+fn back_in_child(store: &str, tasks: u64, memory: fn() -> u64) {
     let runtime = runtime();
     let gate = || Gate::new(Semaphore::new(0));
-    let now = || {
-        runtime.block_on(settle());
-        resident()
-    };
+    let now = || runtime.block_on(settled(memory));
     let (before, after) = if store == "bare" {
         // What a process sets up once is not the tasks'.
         runtime.block_on(runtime.spawn(bare(gate(), 1_000))).expect("nothing panics");
@@ -224,13 +233,18 @@ pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
         rows.push(Row::absolute("1M tasks in one flow that run at once", Unit::Bytes, None, most, rounds, budget));
     }
     let name = Effort::name(tasks);
-    for (store, what) in
-        [("memory", "and the orchestrator is gone"), ("sqlite", "their history is in SQLite"), ("bare", "bare spawn")]
-    {
-        let (before, after) = ask(&format!("back-{store}"));
+    let stores =
+        [("memory", "and the orchestrator is gone"), ("sqlite", "their history is in SQLite"), ("bare", "bare spawn")];
+    for (store, what) in stores.into_iter().filter(|_| in_use() > 0) {
+        let (before, after) = ask(&format!("in-use-{store}"));
         let budget = if store == "bare" { Budget::None } else { Budget::Ratio { allowed: 1.5, aim: 1.1 } };
-        let name = format!("memory after {name} waiting tasks have ended, beside before: {what}");
+        let name = format!("memory in use after {name} waiting tasks have ended, beside before: {what}");
         rows.push(Row::absolute(name, Unit::Bytes, Some(before), after, rounds, budget));
+    }
+    for (store, what) in stores {
+        let (before, after) = ask(&format!("back-{store}"));
+        let name = format!("resident memory then, most of it free pages that the allocator keeps: {what}");
+        rows.push(Row::absolute(name, Unit::Bytes, Some(before), after, rounds, Budget::None));
     }
     rows
 }
@@ -238,6 +252,22 @@ pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
 #[expect(clippy::cast_precision_loss, reason = "less memory than a float counts exactly")]
 fn per_task(before: u64, tasks: u64) -> f64 {
     resident().saturating_sub(before) as f64 / tasks as f64
+}
+
+/// Bytes of memory that are in use: what was allocated and not freed, and what the allocator adds to each piece; 0 where it
+/// does not tell.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn in_use() -> u64 {
+    use malloc_info::info::{SystemType, TotalType};
+    let Ok(info) = malloc_info::malloc_info() else { return 0 };
+    let total = |kind| info.total.iter().filter(|total| total.r#type == kind).map(|total| total.size).sum::<usize>();
+    let system = info.system.iter().filter(|system| system.r#type == SystemType::Current).map(|system| system.size);
+    (system.sum::<usize>() + total(TotalType::Mmap) - total(TotalType::Fast) - total(TotalType::Rest)) as u64
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn in_use() -> u64 {
+    0
 }
 
 /// Bytes of memory that this process has now; 0 where the system does not tell.

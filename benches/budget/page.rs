@@ -22,10 +22,7 @@ const WOULD_TAKE: &[(&str, &str)] = &[
     ("the same, each layer", "see below"),
     ("dearest beside cheapest", "less memory for a run: bare spawn itself is not flat either"),
     ("the same with history in SQLite", "a smaller row, and the log folded into the file by another thread"),
-    (
-        "an uncontended slot",
-        "one table for each limit in place of one lock for all, and a holder that needs no weak reference",
-    ),
+    ("an uncontended slot", "one table for each limit in place of one lock for all, and a name that is looked up once"),
     (
         "from an upstream's end",
         "see below: less code between the two bodies, which the processor has forgotten meanwhile",
@@ -43,7 +40,7 @@ const WOULD_TAKE: &[(&str, &str)] = &[
         "memory of a task that waits for a slot",
         "the same; and requests and queue in one piece of memory, in place of half-empty nodes of trees",
     ),
-    ("memory after", "an allocator that gives back pages in the middle of its heap"),
+    ("memory in use after", "whatever is still allocated, by a heap profile"),
     ("1M tasks in one flow", "the same as for one that waits for its upstream"),
     ("fan-out of 100k with history", "several rows for a statement; the engine shares the two cores with the writer"),
     ("the same while somebody lists", "the same; the reader takes its part of the two cores"),
