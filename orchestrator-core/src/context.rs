@@ -10,7 +10,6 @@ use std::sync::{Arc, Weak};
 use std::task::{Context as Polling, Poll};
 
 use crate::backend::record::{Event, LogRecord};
-use crate::concurrency::Limits;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::orchestrator::{Inner, Orchestrator};
 use crate::run::Run;
@@ -41,36 +40,6 @@ pub(crate) enum Part {
 crate::sync::thread_local! {
     static PLACE: RefCell<Place> =
         const { RefCell::new(Place { part: Part::Nothing, transaction: None }) };
-}
-
-crate::sync::thread_local! {
-    static SPARE: RefCell<Option<Ties>> = const { RefCell::new(None) };
-}
-
-/// What a slot keeps of the run in whose body it was asked for. A body that takes one slot after the other is left them in
-/// between: to count them up and down costs nearly as much as the slot.
-pub(crate) struct Ties {
-    pub(crate) limits: Arc<Limits>,
-    pub(crate) run: Weak<Run>,
-}
-
-impl Ties {
-    /// Those of the run whose body the present code belongs to.
-    pub(crate) fn current() -> Option<Self> {
-        with_run(|run| {
-            let run = run?;
-            let spare = SPARE.with_borrow_mut(Option::take).filter(|spare| spare.run.as_ptr() == Arc::as_ptr(run));
-            Some(spare.unwrap_or_else(|| Self {
-                limits: Arc::clone(&run.scope().orchestrator.limits),
-                run: Arc::downgrade(run),
-            }))
-        })
-    }
-
-    /// Leaves them to the present code, which belongs to that run.
-    pub(crate) fn leave(self) {
-        let _ = SPARE.try_with(|spare| spare.replace(Some(self)));
-    }
 }
 
 impl Place {
@@ -108,7 +77,6 @@ impl Place {
         impl Drop for Restore<'_> {
             fn drop(&mut self) {
                 swap(self.0);
-                let _ = SPARE.try_with(RefCell::take);
             }
         }
         fn swap(place: &mut Place) {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::{Acquire, Limits, SlotGuard, Waiting, Wants};
-use crate::context::{self, Ties};
+use crate::context;
 use crate::error::{Error, ErrorKind};
 use crate::explain::{LimitWait, joined};
 use crate::options::IntoNames;
@@ -117,8 +117,10 @@ enum Stage {
 impl Acquiring {
     fn new(wants: Wants) -> Self {
         // A run that is gone by the time when the slots are taken holds them no more than code outside of any run.
-        let (limits, run) = match Ties::current() {
-            Some(Ties { limits, run }) => (limits, Some(run)),
+        let run =
+            context::with_run(|run| run.map(|run| (Arc::clone(&run.scope().orchestrator.limits), Arc::downgrade(run))));
+        let (limits, run) = match run {
+            Some((limits, run)) => (limits, Some(run)),
             None => (Arc::clone(&Orchestrator::current().inner().limits), None),
         };
         Self { stage: Stage::New { wants, limits, run }, by_time: false, timeout: None, deadline: None }
@@ -246,7 +248,7 @@ impl Stage {
             }
         }?;
         let Self::New { limits, .. } = std::mem::replace(self, Self::Over) else { unreachable!("it was new just now") };
-        Some(SlotGuard::new(limits, parts, None))
+        Some(SlotGuard { limits, parts, ticket: None })
     }
 }
 

@@ -23,7 +23,6 @@ use smol_str::SmolStr;
 
 use crate::backend::{BackendError, LimitRecord, LimitSetting, OwnerNo, SlotPlace, SlotStanding};
 use crate::clock::Clock;
-use crate::context::Ties;
 use crate::error::{Error, ErrorKind};
 use crate::explain::{LimitWait, SlotHolder};
 use crate::orchestrator::Orchestrator;
@@ -246,7 +245,7 @@ impl Limits {
     /// Serves a request, or gives it a place in the queues. It is refused if it could never be served.
     pub(crate) fn acquire(self: &Arc<Self>, wants: &Wants, run: Option<&Arc<Run>>) -> Acquire {
         if let Some(parts) = self.take_alone(wants, run, || run.map(Arc::downgrade)) {
-            return Acquire::Held(SlotGuard::new(Arc::clone(self), parts, None));
+            return Acquire::Held(SlotGuard { limits: Arc::clone(self), parts, ticket: None });
         }
         let now = self.shared.clock.now();
         let mut table = self.shared.lock();
@@ -260,7 +259,7 @@ impl Limits {
         {
             drop(table);
             outside.settle();
-            return Acquire::Held(SlotGuard::new(Arc::clone(self), parts, None));
+            return Acquire::Held(SlotGuard { limits: Arc::clone(self), parts, ticket: None });
         }
         let ticket = table.enqueue(wants, run, class, now);
         let (looked, outside) = table.look_at(ticket);
@@ -443,7 +442,7 @@ impl Future for Waiting {
             match grant {
                 Grant::Slots(parts) => {
                     let ticket = this.ticket.take();
-                    return Poll::Ready(Ok(SlotGuard::new(Arc::clone(&this.limits), parts, ticket)));
+                    return Poll::Ready(Ok(SlotGuard { limits: Arc::clone(&this.limits), parts, ticket }));
                 }
                 Grant::Never(error) => {
                     this.ticket = None;
@@ -477,18 +476,13 @@ impl Drop for Waiting {
 /// Slots of a limit with decay come back by time instead.
 #[must_use = "the slots are given back as soon as the guard is dropped"]
 pub struct SlotGuard {
-    /// Until it is dropped.
-    limits: Option<Arc<Limits>>,
+    limits: Arc<Limits>,
     parts: Parts,
     /// Under which number a store has it, if one does.
     ticket: Option<Ticket>,
 }
 
 impl SlotGuard {
-    const fn new(limits: Arc<Limits>, parts: Parts, ticket: Option<Ticket>) -> Self {
-        Self { limits: Some(limits), parts, ticket }
-    }
-
     /// The names of the limits of which slots are held.
     pub fn limits(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().map(|part| &*part.name)
@@ -503,26 +497,22 @@ impl std::fmt::Debug for SlotGuard {
 
 impl Drop for SlotGuard {
     fn drop(&mut self) {
-        let Some(limits) = self.limits.take() else { return };
-        let mut table = limits.shared.lock();
+        let mut table = self.limits.shared.lock();
         if let (Some(desk), Some(ticket)) = (&table.desk, self.ticket) {
             desk.give_back(ticket.get());
         }
         // As a rule it is one limit, and nobody waits.
         if let [part] = &*self.parts {
-            let (here, outside) = table.release(part);
+            let outside = table.release(part);
             drop(table);
             if let Some(outside) = outside {
                 outside.settle();
             }
-            if let Some(run) = here {
-                Ties { limits, run }.leave();
-            }
             return;
         }
-        let released: Vec<_> = self.parts.iter().map(|part| table.release(part)).collect();
+        let outside: Vec<Outside> = self.parts.iter().filter_map(|part| table.release(part)).collect();
         drop(table);
-        released.into_iter().filter_map(|(_, outside)| outside).for_each(Outside::settle);
+        outside.into_iter().for_each(Outside::settle);
     }
 }
 

@@ -143,7 +143,7 @@ mod tests {
         let [a, b] = tickets.map(|ticket| table.reason(ticket));
         assert_eq!(&*a, "waits for a slot of limit 'db' (2 of 2 taken)");
         assert!(Arc::ptr_eq(&a, &b));
-        assert!(table.release(&second).1.is_some_and(|outside| outside.wake.is_empty()));
+        assert!(table.release(&second).is_some_and(|outside| outside.wake.is_empty()));
         assert_eq!(&*table.reason(tickets[1]), "waits for a slot of limit 'db' (1 of 2 taken)");
         let wide = asked(&table, 2);
         let wide = table.enqueue(wide, None, SlotClass::Ordinary, now);

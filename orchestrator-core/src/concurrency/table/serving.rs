@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::limits::{Asked, Holder, LimitNo, Part, Parts};
+use super::limits::{Asked, LimitNo, Part, Parts};
 use super::{Outside, Table};
 use crate::backend::SlotClass;
 use crate::clock::Timestamp;
@@ -166,23 +166,25 @@ impl Table {
         })
     }
 
-    /// Gives slots back; whoever is first in the queue for them is to be woken. Also gives the reference to the run that held
-    /// them, if the present code belongs to it.
+    /// Gives slots back; whoever is first in the queue for them is to be woken.
     #[inline]
-    pub(in crate::concurrency) fn release(&mut self, part: &Part) -> (Option<Weak<Run>>, Option<Outside>) {
+    pub(in crate::concurrency) fn release(&mut self, part: &Part) -> Option<Outside> {
         let entry = &mut self.limits[part.limit];
-        let Holder { run: mut holder, .. } = entry.give_back(part);
-        let count = |run: &Arc<Run>| run.count_slots(false);
-        // In the run's own body there is no need to keep the run for that.
-        let here = holder.take_if(|run| context::if_run_is(run, count).is_some());
-        let run = holder.and_then(|run| run.upgrade()).inspect(count);
+        let holder = entry.give_back(part);
+        let run = holder.run.as_ref().and_then(|run| {
+            let count = |run: &Arc<Run>| run.count_slots(false);
+            // In the run's own body there is no need to keep the run for that.
+            if context::if_run_is(run, count).is_some() {
+                return None;
+            }
+            run.upgrade().inspect(count)
+        });
         if run.is_none() && (entry.queue.is_empty() || self.desk.is_some()) {
-            return (here, None);
+            return None;
         }
         let first = entry.queue.first().filter(|_| self.desk.is_none());
         let waker = first.and_then(|(_, first)| self.requests.get_mut(first)?.waker.take());
-        let wake = waker.into_iter().collect();
-        (here, Some(Outside { wake, gone: None, runs: run.into_iter().collect() }))
+        Some(Outside { wake: waker.into_iter().collect(), gone: None, runs: run.into_iter().collect() })
     }
 }
 
