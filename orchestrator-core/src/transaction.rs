@@ -365,9 +365,9 @@ impl Shared {
     }
 
     /// Lets go of a run that was detached, and of what is beneath it.
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn let_go(&self, detached: &Arc<Run>) {
         let mut state = self.lock();
-        let gone: Vec<_> = state.active.extract_if(|_, run| !self.reaches(Some(run))).collect();
+        let gone: Vec<_> = state.active.extract_if(|_, run| run.is_part_of(detached)).collect();
         drop(state);
         drop(gone);
         self.idle.notify_waiters();

@@ -1,6 +1,7 @@
 //! The backend that keeps everything in this process.
 //!
-//! It is on the hot path: events are kept as they come, and are sorted by run only when someone asks for a run. Whoever asks first pays for all that came before, less than a microsecond for each run.
+//! It is on the hot path: events are kept as they come, and are sorted by run only when someone asks for a run. Whoever asks
+//! first pays for all that came before, less than a microsecond for each run.
 
 mod history;
 mod recent;
@@ -149,15 +150,11 @@ impl EventStore for MemoryBackend {
     }
 
     fn take(&self, batch: &mut Vec<Event>) -> Result<(), BackendError> {
-        {
-            let mut recent = self.recent();
-            batch.retain(|event| !recent.takes(event));
-        }
         // Results, and what they replace, are of others: they are dropped outside of the lock.
         batch.retain(|event| self.take_up(event).is_some());
-        if !batch.is_empty() {
-            self.recent().take_others(batch);
-        }
+        let mut recent = self.recent();
+        batch.retain(|event| !recent.takes(event));
+        recent.take_others(batch);
         Ok(())
     }
 

@@ -11,14 +11,14 @@ pub(super) enum Few<T> {
 
 impl<T> Few<T> {
     pub(super) fn push(&mut self, element: T) {
-        *self = match std::mem::take(self) {
-            Self::Other(none) if none.is_empty() => Self::One(element),
-            Self::Other(mut all) => {
-                all.push(element);
-                Self::Other(all)
+        match self {
+            Self::Other(none) if none.is_empty() => *self = Self::One(element),
+            Self::Other(all) => all.push(element),
+            Self::One(_) => {
+                let Self::One(first) = std::mem::take(self) else { unreachable!("it was one just now") };
+                *self = Self::Other(vec![first, element]);
             }
-            Self::One(first) => Self::Other(vec![first, element]),
-        };
+        }
     }
 }
 

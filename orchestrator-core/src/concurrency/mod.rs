@@ -324,9 +324,9 @@ impl Limits {
         }
     }
 
-    /// The run, which may wait for slots, or beneath which others may, is part of nothing any more.
-    pub(crate) fn detached(&self, run: &Arc<Run>) {
-        self.shared.lock().recount(run);
+    /// Runs that stood beneath that one do no more, and they or others beneath them may wait for slots.
+    pub(crate) fn left(&self, above: &Run) {
+        self.shared.lock().recount(above);
     }
 
     /// Every limit, by name.

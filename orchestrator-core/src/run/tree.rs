@@ -73,9 +73,9 @@ impl Run {
     }
 
     /// Takes the run, and what is beneath it, out of its transaction.
-    fn leave_transaction(&self) {
+    fn leave_transaction(self: &Arc<Self>) {
         if let Some(transaction) = self.transaction() {
-            transaction.let_go();
+            transaction.let_go(self);
         }
     }
 
@@ -95,6 +95,7 @@ impl Run {
         let orchestrator = &self.scope().orchestrator;
         let Some(shut_down) = Children::hand_over(self, &orchestrator.roots) else { return };
         self.leave_transaction();
+        orchestrator.limits.left(&parent);
         self.left_for_the_roots(&parent);
         if shut_down {
             self.cancel_tree(Stop::ShutDown);
@@ -102,8 +103,7 @@ impl Run {
     }
 
     /// Sees to what follows when the run has become a root.
-    fn left_for_the_roots(self: &Arc<Self>, parent: &Self) {
-        self.scope().orchestrator.limits.detached(self);
+    fn left_for_the_roots(&self, parent: &Self) {
         // It may wait for something that only concerns runs of the flow.
         self.signal();
         if parent.children().went() {
@@ -116,14 +116,19 @@ impl Run {
     pub(crate) fn leave_behind(&self) {
         // Who enters a run afterwards takes it out again.
         let _ = self.close();
-        for child in self.active_children() {
+        let orchestrator = &self.scope().orchestrator;
+        let (mut moved, others): (Vec<_>, Vec<_>) = self.active_children().into_iter().partition(|child| {
             child.cancel_tree(Stop::Crashed);
-            if Children::hand_over(&child, &self.scope().orchestrator.roots).is_some() {
-                child.left_for_the_roots(self);
-            }
-            // It may have ended meanwhile, and this be the last of its result.
-            panics::let_go(child);
+            Children::hand_over(child, &orchestrator.roots).is_some()
+        });
+        // Once for all of them: many may wait for slots.
+        if !moved.is_empty() {
+            orchestrator.limits.left(self);
         }
+        moved.iter().for_each(|child| child.left_for_the_roots(self));
+        // They may have ended meanwhile, and these be the last of their results.
+        moved.extend(others);
+        panics::let_go(moved);
     }
 
     /// Makes a run that stands in the table of what started it a root; `false` if it does not stand there.

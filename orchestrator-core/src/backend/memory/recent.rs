@@ -15,7 +15,8 @@ use crate::state::StateName;
 pub(super) struct Recent {
     /// Those that are short. All pieces but the last are full.
     pieces: Vec<Piece>,
-    others: Vec<Event>,
+    /// The others, so many together as well.
+    others: Vec<Vec<Event>>,
 }
 
 /// So many short events together.
@@ -29,7 +30,7 @@ struct Piece {
     upstreams: Vec<RunId>,
 }
 
-/// How many rows there are in a piece at most.
+/// How many events are kept together.
 const PIECE: usize = 1024;
 /// So many families are looked at for one that fits: tasks that are called in turns have one each.
 const LOOKED_AT: usize = 8;
@@ -90,7 +91,11 @@ impl Recent {
 
     /// Takes others, in their order; the list is left its room.
     pub(super) fn take_others(&mut self, others: &mut Vec<Event>) {
-        self.others.append(others);
+        match self.others.last_mut() {
+            _ if others.is_empty() => {}
+            Some(last) if last.len() + others.len() <= PIECE => last.append(others),
+            Some(_) | None => self.others.push(others.drain(..).collect()),
+        }
     }
 
     #[cold]
@@ -102,7 +107,7 @@ impl Recent {
 
     /// All events; those of one run in their order.
     pub(super) fn into_events(self) -> impl Iterator<Item = Event> {
-        self.pieces.into_iter().flat_map(Piece::into_events).chain(self.others)
+        self.pieces.into_iter().flat_map(Piece::into_events).chain(self.others.into_iter().flatten())
     }
 }
 

@@ -173,8 +173,13 @@ impl Reader {
         // A database of its own that goes with the connection.
         let mut connection = Connection::open("")?;
         let step = Backup::new(&self.connection, &mut connection)?.step(-1)?;
-        if step != StepResult::Done || self.is_outdated() {
-            return Err(changed_meanwhile());
+        let busy =
+            |said: &str| rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), Some(said.to_owned()));
+        if step != StepResult::Done {
+            return Err(busy("another process holds it"));
+        }
+        if self.is_outdated() {
+            return Err(busy("it was changed while it was read"));
         }
         // The number stays that of the file.
         schema::bring_on(&connection, format)?;

@@ -21,10 +21,12 @@ use crate::run::Run;
 pub(in crate::concurrency) struct Entries {
     all: Vec<Entry>,
     numbers: HashMap<SmolStr, LimitNo, RandomState>,
+    /// What was looked up last: a body that takes one slot after the other mostly asks for the same limit.
+    last: LimitNo,
 }
 
 /// Where the entry of a limit is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::concurrency) struct LimitNo(u32);
 
 /// What a request asks for that was checked: each limit once.
@@ -33,6 +35,15 @@ pub(in crate::concurrency) type Asked = Few<(LimitNo, u32)>;
 impl Entries {
     pub(in crate::concurrency) fn number(&self, name: &str) -> Option<LimitNo> {
         self.numbers.get(name).copied()
+    }
+
+    /// The same, for those who ask again and again.
+    #[inline]
+    pub(super) fn number_again(&mut self, name: &str) -> Option<LimitNo> {
+        if self.all.get(self.last.0 as usize).is_none_or(|last| last.name != name) {
+            self.last = self.number(name)?;
+        }
+        Some(self.last)
     }
 
     pub(super) fn named(&self, name: &str) -> Option<&Entry> {

@@ -44,6 +44,10 @@ impl Beneath {
         self.0.contains_key(&run.as_ptr().addr())
     }
 
+    fn any_of(&self, run: &Run) -> bool {
+        self.0.contains_key(&std::ptr::from_ref(run).addr())
+    }
+
     fn add(&mut self, run: &Arc<Run>) {
         for ancestor in run.lineage() {
             *self.0.entry(Arc::as_ptr(ancestor).addr()).or_insert(0) += 1;
@@ -158,9 +162,10 @@ impl Table {
         self.requests.iter().filter(|(_, request)| own(request)).map(|(ticket, _)| *ticket).collect()
     }
 
-    /// Counts anew who waits beneath whom, if anybody waits beneath that run, which was detached.
-    pub(in crate::concurrency) fn recount(&mut self, detached: &Arc<Run>) {
-        if !self.beneath.any(&Arc::downgrade(detached)) {
+    /// Counts anew who waits beneath whom, if anybody is counted beneath that run, from which others were moved away: of those
+    /// who have left the queue meanwhile it may not know.
+    pub(in crate::concurrency) fn recount(&mut self, above: &Run) {
+        if !self.beneath.any_of(above) {
             return;
         }
         let mut beneath = Beneath::default();
@@ -170,7 +175,7 @@ impl Table {
 
     /// Puts those who wait beneath a run, which held nothing so far, before those that keep nobody waiting.
     pub(super) fn promote(&mut self, run: &Arc<Run>) -> Vec<Waker> {
-        if !self.beneath.any(&Arc::downgrade(run)) {
+        if !self.beneath.any_of(run) {
             return Vec::new();
         }
         let ordinary = self.requests.values_mut().filter(|request| request.place.0 == SlotClass::Ordinary);

@@ -36,7 +36,7 @@ impl Table {
         holder: impl FnOnce() -> Option<Weak<Run>>,
         about: Timestamp,
     ) -> Option<Part> {
-        let limit = self.limits.number(name)?;
+        let limit = self.limits.number_again(name)?;
         let entry = &mut self.limits[limit];
         let is_plain = !entry.removed && entry.setting.decay.is_none() && self.desk.is_none();
         let is_free = self.beneath.is_empty() && entry.queue.is_empty();
