@@ -89,12 +89,12 @@ impl Recent {
         self.pieces.last_mut().is_some_and(|last| last.takes(event).is_some())
     }
 
-    /// Takes others, in their order; the list is left its room.
+    /// Takes others, in their order.
     pub(super) fn take_others(&mut self, others: &mut Vec<Event>) {
         match self.others.last_mut() {
             _ if others.is_empty() => {}
             Some(last) if last.len() + others.len() <= PIECE => last.append(others),
-            Some(_) | None => self.others.push(others.drain(..).collect()),
+            Some(_) | None => self.others.push(std::mem::take(others)),
         }
     }
 
