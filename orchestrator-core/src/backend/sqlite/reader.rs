@@ -189,8 +189,11 @@ impl Reader {
 
 /// The file was read under no lock, and was another one afterwards.
 pub(super) fn changed_meanwhile() -> rusqlite::Error {
-    let said = "it was changed each time while it was read".to_owned();
-    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), Some(said))
+    busy("it was changed each time while it was read")
+}
+
+fn busy(said: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), Some(said.to_owned()))
 }
 
 /// Whether the file beside the database cannot be made or used.

@@ -95,14 +95,20 @@ fn values_that_we_did_not_write_are_reported() {
     assert_eq!(backend.flow_run(flow).expect_err("no JSON").kind(), BackendErrorKind::Corrupt);
 }
 
+/// A run that is in its body.
+fn begun(id: RunId) -> RunEvent {
+    let Event::Run(mut begun) = run(id) else { unreachable!() };
+    begun.transitions =
+        begun.transitions.iter().map(|first| Transition { name: StateName::Running, ..first }).collect();
+    begun
+}
+
 #[test]
 fn whoever_reads_while_somebody_is_found_to_be_gone_sees_it_afterwards() {
     let folder = folder();
     let path = folder.path().join("history.db");
     let id = new_task();
-    let Event::Run(mut begun) = run(id.into()) else { unreachable!() };
-    begun.transitions =
-        begun.transitions.iter().map(|first| Transition { name: StateName::Running, ..first }).collect();
+    let begun = begun(id.into());
     open(&path).append(&[Event::Run(begun)]).expect("append");
     let backend = SqliteBackend::open_with(&path, SqliteOptions::new().look_only(true)).expect("open");
     let state = || backend.task_run(id).expect("read").expect("it is known").state.name;
@@ -147,9 +153,7 @@ fn an_owner_that_renews_its_lease_is_not_gone_to_those_who_look() {
     let folder = folder();
     let path = folder.path().join("history.db");
     let id = new_task();
-    let Event::Run(mut begun) = run(id.into()) else { unreachable!() };
-    begun.transitions =
-        begun.transitions.iter().map(|first| Transition { name: StateName::Running, ..first }).collect();
+    let begun = begun(id.into());
     let writer = open(&path);
     let no = writer.join(begun.run.process, Timestamp::from_micros(1_000)).expect("join");
     writer.append_as(no, &[Event::Run(begun)]).expect("append");
