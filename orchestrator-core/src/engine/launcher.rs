@@ -51,8 +51,6 @@ const SLICE: usize = 256;
 const SLICE_TIME: Duration = Duration::from_micros(200);
 /// As long as so many others wait for a worker, a starter that makes room need not come again.
 const SPARE: usize = 2;
-/// For how many runs a queue that is empty keeps room.
-const ROOM: usize = 1 << 14;
 /// How often a starter looks for another run before it ends: a few microseconds.
 const LINGER: usize = 128;
 /// How many runs a starter polls before those are woken who waited for them.
@@ -260,9 +258,6 @@ impl Launcher {
     fn take(&self) -> Option<(Launched, bool)> {
         let mut queue = lock(&self.next);
         if queue.is_empty() {
-            if queue.capacity() > ROOM {
-                *queue = VecDeque::new();
-            }
             self.launched.empty_into(&mut queue);
         }
         let next = queue.pop_front()?;
