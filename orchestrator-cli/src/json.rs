@@ -42,6 +42,8 @@ pub(crate) struct RunJson {
     state_type: &'static str,
     state_message: Option<String>,
     state_at: DateTime<Utc>,
+    /// When the next attempt begins of a run that waits for it.
+    state_scheduled_time: Option<DateTime<Utc>>,
     run_count: u32,
     tags: Vec<String>,
     parent: Option<Reference>,
@@ -156,6 +158,7 @@ macro_rules! run_json {
             state: $run.state.name,
             state_message: $run.state.message,
             state_at: $run.state.timestamp,
+            state_scheduled_time: $run.state.scheduled_time,
             run_count: $run.run_count,
             tags: $run.tags,
             parent: $run.parent.map(Reference::from),
@@ -204,11 +207,14 @@ pub(crate) struct StateJson {
     state_type: &'static str,
     message: Option<String>,
     timestamp: DateTime<Utc>,
+    /// Of AwaitingRetry: when the next attempt was to begin.
+    scheduled_time: Option<DateTime<Utc>>,
 }
 
 impl From<State> for StateJson {
     fn from(state: State) -> Self {
-        Self { state_type: state.kind.as_str(), state: state.name, message: state.message, timestamp: state.timestamp }
+        let State { kind, name, message, timestamp, scheduled_time, .. } = state;
+        Self { state_type: kind.as_str(), state: name, message, timestamp, scheduled_time }
     }
 }
 

@@ -96,8 +96,7 @@ pub enum Why {
     Slots(Vec<LimitWait>),
     /// It waits before another attempt.
     RetryAt {
-        /// When the attempt begins, unless it has to wait for something else then. Of a run that another process drives
-        /// about then: to the precision with which its state says how long it waits.
+        /// When the attempt begins, unless it has to wait for something else then.
         at: DateTime<Utc>,
         /// The number of the attempt, counted from 1.
         attempt: u32,
@@ -292,7 +291,6 @@ fn why(run: &Arc<Run>, state: &State) -> Why {
     match run.waits() {
         Waits::Nothing => {}
         Waits::Pause => return run.parent.as_ref().and_then(paused).unwrap_or(Why::Starting),
-        Waits::Retry(at) => return Why::RetryAt { at: at.to_datetime(), attempt: run.run_count() + 1 },
         Waits::FlowCapacity => {
             if let (Some((_, at_most)), Some(flow)) = (&run.scope().capacity, &run.parent) {
                 return Why::FlowCapacity { flow: RunRef::of(flow), at_most: *at_most };
@@ -313,6 +311,9 @@ fn why(run: &Arc<Run>, state: &State) -> Why {
     match state.kind {
         StateType::Running => Why::Running { since: state.timestamp, attempt: run.run_count(), slots },
         _ if !slots.is_empty() => Why::Slots(slots),
+        StateType::Scheduled if let Some(at) = state.scheduled_time => {
+            Why::RetryAt { at, attempt: run.run_count() + 1 }
+        }
         StateType::Paused => paused(run).unwrap_or(Why::Starting),
         StateType::Pending if !run.scope().orchestrator.journal.has_room() => Why::Journal,
         StateType::Scheduled

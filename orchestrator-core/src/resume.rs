@@ -271,7 +271,7 @@ fn going_on(ended: &State, clock: &dyn Clock, itself: Option<(u32, u32)>) -> Tra
     if let Some((times, budget)) = itself {
         message.push_str(&format!(", by itself: {times} of {budget} times"));
     }
-    Transition { name: StateName::Running, at: clock.now().max(after), message: Some(message.into()) }
+    Transition { message: Some(message.into()), ..Transition::new(StateName::Running, clock.now().max(after)) }
 }
 
 /// What the store knows of a run that is to be resumed.

@@ -192,7 +192,7 @@ impl Run {
         let has_upstream = call.is_some() && resumed.is_none();
         let flags = if resumed.is_some() { RESUMED } else { 0 } | if call.is_none() { LAUNCHED } else { 0 };
         let (track, run_count) = match resumed {
-            None => (Track::new(Transition { name: StateName::Pending, at: created, message: None }, 0), 0),
+            None => (Track::new(Transition::new(StateName::Pending, created), 0), 0),
             // Whoever took it over has written its state.
             Some(Resumed { seq, running, run_count }) => (Track::new(running, seq), run_count),
         };

@@ -232,6 +232,21 @@ pub struct Transition {
     pub at: Timestamp,
     /// Why, where there is something to say.
     pub message: Option<Arc<str>>,
+    /// Of AwaitingRetry: when the next attempt begins.
+    pub scheduled: Option<Timestamp>,
+}
+
+impl Transition {
+    /// A state with nothing to say.
+    #[must_use]
+    pub const fn new(name: StateName, at: Timestamp) -> Self {
+        Self { name, at, message: None, scheduled: None }
+    }
+
+    /// Whether its name and its time are all there is to it.
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.message.is_none() && self.scheduled.is_none()
+    }
 }
 
 /// A state of a run, as programs read it.
@@ -246,6 +261,8 @@ pub struct State {
     pub message: Option<String>,
     /// When the state was entered; strictly increasing within a run.
     pub timestamp: DateTime<Utc>,
+    /// Of AwaitingRetry: when the next attempt begins, unless it has to wait for something else then.
+    pub scheduled_time: Option<DateTime<Utc>>,
 }
 
 impl State {
@@ -269,6 +286,7 @@ impl From<&Transition> for State {
             name: transition.name.as_str().to_owned(),
             message: transition.message.as_deref().map(str::to_owned),
             timestamp: transition.at.to_datetime(),
+            scheduled_time: transition.scheduled.map(Timestamp::to_datetime),
         }
     }
 }

@@ -60,6 +60,11 @@ async fn a_retry_and_who_waits_for_its_result() {
     let retry = explain(first.run_id()).await;
     let due = first.state().timestamp + TimeDelta::seconds(60);
     let Why::RetryAt { at, attempt: 2 } = retry.why else { panic!("{retry:?}") };
+    let history = Orchestrator::current().states(first.run_id()).await.unwrap();
+    let scheduled: Vec<_> = history.iter().map(|state| state.scheduled_time).collect();
+    assert_eq!(scheduled, [None, None, Some(at)]);
+    let record = Orchestrator::current().task_run(first.run_id()).await.unwrap();
+    assert_eq!((record.state.scheduled_time, first.state().scheduled_time), (Some(at), Some(at)));
     assert!((at - due).abs() < TimeDelta::milliseconds(2), "{at} {due}");
     assert_eq!(retry.to_string(), format!("task run 'measure-1' waits until {} before attempt 2", clock(at)));
 

@@ -174,6 +174,9 @@ fn state_facts(state: &State, run_count: u32, facts: &mut Facts) {
         facts.add("message", print::lines(message));
     }
     facts.add("attempts", run_count.to_string());
+    if let Some(next) = state.scheduled_time {
+        facts.add("next attempt", time::exact(next));
+    }
 }
 
 struct Times {

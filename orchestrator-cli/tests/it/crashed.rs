@@ -1,9 +1,12 @@
-//! Flow runs that crashed: whether they go on by themselves, and what their attempts called.
+//! Runs that are to begin again: when those do that wait for another attempt, whether flow runs that crashed go on by
+//! themselves, and what their attempts called.
 
 use orchestrator_core::StateName::{AwaitingRetry, Cached, Completed, Crashed, Pending, Retrying, Running};
-use orchestrator_core::backend::record::RunInfo;
+use orchestrator_core::Transition;
+use orchestrator_core::backend::record::{Event, RunEvent, RunInfo};
+use serde_json::json;
 
-use super::world::{World, fetch, flow, flow_id, went};
+use super::world::{World, at, fetch, flow, flow_id, went};
 
 /// A run of a flow that goes on by itself `budget` times in a row, did so once, and has crashed again.
 fn crashed(world: &World, n: u128, name: &str, budget: u32) -> RunInfo {
@@ -36,6 +39,32 @@ fn it_is_told_whether_a_run_goes_on_by_itself() {
         assert_eq!(world.json(&["runs", "show", run])["on_crash"], json);
         assert_eq!(world.json(&["runs", "explain", run])["on_crash"], json);
     }
+}
+
+#[test]
+fn it_is_told_when_the_next_attempt_begins() {
+    let world = World::empty();
+    let run = fetch(2, &flow(1, "merry-wren"), 0);
+    world.give(&[went(&run, &[(Pending, 0), (Running, 10)], None, 1)]);
+    let waits = Transition {
+        message: Some("attempt 1 of 2 failed: no route; the next starts in 1h 30m".into()),
+        scheduled: Some(at(5_400_470)),
+        ..Transition::new(AwaitingRetry, at(400))
+    };
+    let transitions = [waits].into_iter().collect();
+    world.give(&[Event::Run(RunEvent { run, first_seq: 2, transitions, run_count: 1, cache: None })]);
+    let next = "2026-01-31T13:30:00.470Z";
+    let shown = world.tell(&["runs", "show", "fetch-0"]);
+    assert!(shown.contains("\n  next attempt  2026-01-31 13:30:00.470\n"), "{shown}");
+    assert_eq!(world.json(&["runs", "show", "fetch-0"])["state_scheduled_time"], next);
+    assert_eq!(world.json(&["tasks", "ls"])[0]["state_scheduled_time"], next);
+    let states = world.json(&["runs", "states", "fetch-0"]);
+    assert_eq!([0, 1, 2].map(|n| states[n]["scheduled_time"].as_str()), [None, None, Some(next)]);
+    let why = world.json(&["runs", "explain", "fetch-0"]);
+    assert_eq!((&why["why"], &why["at"], &why["attempt"]), (&json!("retry_at"), &json!(next), &json!(2)));
+    let sentence =
+        "task run 'fetch-0' waits until 2026-01-31 13:30:00 before attempt 2; it belongs to process 4711 on machine";
+    assert_eq!(why["sentence"], sentence);
 }
 
 #[test]

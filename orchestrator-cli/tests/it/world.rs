@@ -98,9 +98,8 @@ pub(crate) fn fetch(n: u128, flow: &RunInfo, index: u32) -> RunInfo {
 pub(crate) fn went(run: &RunInfo, states: &[(StateName, i64)], message: Option<&str>, run_count: u32) -> Event {
     let last = states.len() - 1;
     let transitions = states.iter().enumerate().map(|(n, (name, millis))| Transition {
-        name: *name,
-        at: at(*millis),
         message: message.filter(|_| n == last).map(Into::into),
+        ..Transition::new(*name, at(*millis))
     });
     let transitions = transitions.collect();
     Event::Run(RunEvent { run: run.clone(), first_seq: 0, transitions, run_count, cache: None })

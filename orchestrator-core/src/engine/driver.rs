@@ -25,11 +25,8 @@ use crate::error::{Cause, FailureKind, TaskError};
 use crate::hook::{self, Hook, ResultHooks};
 use crate::pause;
 use crate::persist::{self, Resolved};
-use crate::run::{Run, Stop, Waits};
+use crate::run::{Run, Stop};
 use crate::state::StateName;
-
-/// Between why an attempt failed and how long it is until the next one, in what AwaitingRetry says.
-pub(crate) const NEXT_STARTS_IN: &str = "; the next starts in ";
 
 /// Drives a run from the moment when its upstream runs have ended, and sees to it that it has an end.
 pub(super) struct Driver {
@@ -369,13 +366,10 @@ impl Course {
                 let ended = attempt::settle(&run, outcome).await;
                 self.ended(&run, ended)
             }
-            Wait::Delay(delay) => {
-                let _noted = run.waits_for(Waits::Retry(run.scope().orchestrator.clock.now().after(delay)));
-                match Box::pin(unless_cancelled(&run, tokio::time::sleep(delay))).await {
-                    Some(()) => Next::At(Event::DelayOver),
-                    None => Next::At(Event::CancelRequested),
-                }
-            }
+            Wait::Delay(delay) => match Box::pin(unless_cancelled(&run, tokio::time::sleep(delay))).await {
+                Some(()) => Next::At(Event::DelayOver),
+                None => Next::At(Event::CancelRequested),
+            },
             Wait::Cancelled => {
                 children_ended(&run).await;
                 self.wind_up(&run, StateName::Cancelled)
@@ -506,8 +500,8 @@ impl Course {
     fn delay(&mut self, run: &Run, delay: Duration) -> Next {
         self.give_back();
         let wait = crate::terminal::short(delay);
-        let message = format!("{}{NEXT_STARTS_IN}{wait}", self.after_failure());
-        run.enter(StateName::AwaitingRetry, Some(message.into()));
+        let message = format!("{}; the next starts in {wait}", self.after_failure());
+        run.await_retry(message.into(), delay);
         Next::Wait(Wait::Delay(delay))
     }
 

@@ -12,7 +12,6 @@ pub(crate) mod plain;
 pub(crate) mod rules;
 mod wind_down;
 
-pub(crate) use driver::NEXT_STARTS_IN;
 pub(crate) use inputs::{record_parameters, resolve};
 pub(crate) use launcher::Launcher;
 pub(crate) use wind_down::{End, Watch};

@@ -1,16 +1,12 @@
 //! Why a run that another orchestrator drives is where it is, as far as the store tells.
 
-use chrono::{DateTime, TimeDelta, Utc};
-
 use super::{LimitWait, RunRef, SlotHolder, Why};
 use crate::backend::record::{FlowRun, Pause, TaskRun};
 use crate::backend::{BackendError, LimitRecord, Shared, SlotClass, SlotPlace, SlotStanding, SlotWait, StateBackend};
 use crate::clock::Timestamp;
 use crate::concurrency::{of_limit, waits_for};
-use crate::engine::NEXT_STARTS_IN;
 use crate::id::RunId;
 use crate::state::{State, StateName, StateType};
-use crate::terminal;
 
 /// What the store says of a run, of either kind.
 pub(super) struct Recorded {
@@ -58,7 +54,7 @@ pub(super) fn why(backend: &dyn StateBackend, run: &Recorded, now: Timestamp) ->
             }
         }
         StateType::Scheduled => {
-            if let Some(at) = next_attempt(&run.state) {
+            if let Some(at) = run.state.scheduled_time {
                 return Ok(Why::RetryAt { at, attempt: run.run_count + 1 });
             }
         }
@@ -79,14 +75,6 @@ pub(super) fn why(backend: &dyn StateBackend, run: &Recorded, now: Timestamp) ->
         }
     }
     Ok(Why::Elsewhere)
-}
-
-/// When the next attempt starts of a run that waits for that, as far as its state tells: to the precision with which it
-/// says how long that is.
-fn next_attempt(state: &State) -> Option<DateTime<Utc>> {
-    let said = state.message.as_deref().filter(|_| state.name == StateName::AwaitingRetry.as_str())?;
-    let delay = terminal::read(said.rsplit_once(NEXT_STARTS_IN)?.1)?;
-    state.timestamp.checked_add_signed(TimeDelta::from_std(delay).ok()?)
 }
 
 fn find(backend: &dyn StateBackend, id: RunId) -> Result<Option<Recorded>, BackendError> {

@@ -45,7 +45,7 @@ impl Run {
         let now = clock.now();
         let failed = outcome.is_err();
         let mut cell = lock(&self.cell);
-        let at = cell.enter(Transition { name, at: now, message: None });
+        let at = cell.enter(Transition::new(name, now));
         let enqueued = journal.enqueue(self.take_staged(&mut cell, None));
         let waiters = self.set_outcome(&mut cell, outcome);
         drop(cell);

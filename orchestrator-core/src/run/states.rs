@@ -63,6 +63,14 @@ impl Run {
         self.record(name, message, at, None);
     }
 
+    /// Enters AwaitingRetry, for so long.
+    pub(crate) fn await_retry(&self, message: Arc<str>, delay: Duration) {
+        let now = self.scope().orchestrator.clock.now();
+        let (message, scheduled) = (Some(message), Some(now.after(delay)));
+        let transition = Transition { message, scheduled, ..Transition::new(StateName::AwaitingRetry, now) };
+        self.record_transition(transition, None);
+    }
+
     /// Enters Cancelling, unless the run is there already.
     pub(crate) fn enter_cancelling(&self) {
         if lock(&self.cell).track.name() != StateName::Cancelling {
@@ -104,7 +112,8 @@ impl Run {
         at: Timestamp,
     ) -> Option<Entered> {
         let cell = lock(&self.cell);
-        from.contains(&cell.track.name()).then(|| self.set_state(cell, name, message, at))
+        let transition = Transition { message, ..Transition::new(name, at) };
+        from.contains(&cell.track.name()).then(|| self.set_state(cell, transition))
     }
 
     /// Tells of a state that was entered with [`enter_from`](Self::enter_from), and lets the driver hand it on.
@@ -116,21 +125,19 @@ impl Run {
     }
 
     pub(super) fn record(&self, name: StateName, message: Option<Arc<str>>, at: Timestamp, error: Option<&TaskError>) {
-        let entered = self.set_state(lock(&self.cell), name, message, at);
+        self.record_transition(Transition { message, ..Transition::new(name, at) }, error);
+    }
+
+    fn record_transition(&self, transition: Transition, error: Option<&TaskError>) {
+        let entered = self.set_state(lock(&self.cell), transition);
         if let Some(transition) = entered.shown {
             self.show(&transition, entered.began, error);
         }
     }
 
-    fn set_state(
-        &self,
-        mut cell: MutexGuard<'_, Cell>,
-        name: StateName,
-        message: Option<Arc<str>>,
-        at: Timestamp,
-    ) -> Entered {
-        let seen = self.is_watched(name);
-        cell.enter(Transition { name, at, message });
+    fn set_state(&self, mut cell: MutexGuard<'_, Cell>, transition: Transition) -> Entered {
+        let seen = self.is_watched(transition.name);
+        cell.enter(transition);
         Entered { shown: seen.then(|| cell.track.current()), began: cell.track.started() }
     }
 

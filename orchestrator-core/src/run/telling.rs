@@ -121,7 +121,7 @@ impl Run {
         let at = clock.now();
         let mut cell = lock(&self.cell);
         let at = at.max(cell.track.since().after(Duration::from_micros(1)));
-        let transition = Transition { name: StateName::Completed, at, message: None };
+        let transition = Transition::new(StateName::Completed, at);
         let completed = self.take_staged(&mut cell, Some(transition.clone()));
         // Under the lock: whoever finds that the journal knows the run finds it there.
         let enqueued = journal.enqueue_awaited([result, completed]);

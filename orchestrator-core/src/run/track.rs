@@ -56,6 +56,8 @@ enum More {
 struct Long {
     /// What the present one has to say.
     said: Option<Arc<str>>,
+    /// Of AwaitingRetry: when the next attempt begins.
+    scheduled: Option<Timestamp>,
     /// What the journal has not been given: the present one is the last of them.
     staged: Vec<Transition>,
 }
@@ -71,7 +73,7 @@ impl Track {
             names: [current.name; 3],
             places: Places::new(1, given > 0),
             next_seq: given,
-            more: More::of(current.message),
+            more: More::of(current.message, current.scheduled),
         }
     }
 
@@ -90,11 +92,12 @@ impl Track {
             More::Long(None) => None,
             More::Long(Some(long)) => long.said.clone(),
         };
-        Transition { message, ..self.plain(self.places.last()) }
+        let scheduled = if let More::Long(Some(long)) = &self.more { long.scheduled } else { None };
+        Transition { message, scheduled, ..self.plain(self.places.last()) }
     }
 
     fn plain(&self, place: usize) -> Transition {
-        Transition { name: self.names[place], at: self.at[place], message: None }
+        Transition::new(self.names[place], self.at[place])
     }
 
     pub(super) fn started(&self) -> Option<Timestamp> {
@@ -114,7 +117,8 @@ impl Track {
         }
         if let More::Long(Some(long)) = &mut self.more {
             (self.at[0], self.names[0]) = (transition.at, transition.name);
-            long.said.clone_from(&transition.message);
+            self.places = Places::new(1, false);
+            (long.said, long.scheduled) = (transition.message.clone(), transition.scheduled);
             long.staged.push(transition);
             return;
         }
@@ -122,13 +126,13 @@ impl Track {
         let is_full = count == 3 && first_new == 0;
         // What the present state has to say is still to be told.
         let would_forget = matches!(self.more, More::Said(_)) && first_new < count;
-        if is_full || would_forget {
-            let current = self.current();
+        if is_full || would_forget || transition.scheduled.is_some() {
+            let current = self.has_staged().then(|| self.current());
             let before = (first_new..self.places.last()).map(|place| self.plain(place));
-            let said = transition.message.clone();
+            let (said, scheduled) = (transition.message.clone(), transition.scheduled);
             let (at, name) = (transition.at, transition.name);
-            let staged = before.chain([current, transition]).collect();
-            self.stand(at, name, false, More::Long(Some(Box::new(Long { said, staged }))));
+            let staged = before.chain(current).chain([transition]).collect();
+            self.stand(at, name, false, More::Long(Some(Box::new(Long { said, scheduled, staged }))));
             return;
         }
         let place = if count == 3 {
@@ -141,7 +145,7 @@ impl Track {
             count
         };
         (self.at[place], self.names[place]) = (transition.at, transition.name);
-        self.more = More::of(transition.message);
+        self.more = More::of(transition.message, None);
     }
 
     /// From now on this is the only state that is kept.
@@ -153,7 +157,7 @@ impl Track {
 
     /// Enters a state that the journal knows already.
     pub(super) fn reveal(&mut self, transition: Transition) {
-        self.stand(transition.at, transition.name, true, More::of(transition.message));
+        self.stand(transition.at, transition.name, true, More::of(transition.message, transition.scheduled));
     }
 
     /// Whether the journal has been given nothing.
@@ -181,7 +185,8 @@ impl Track {
             }
             More::Long(Some(long)) => {
                 let (said, staged) = (long.said.take(), std::mem::take(&mut long.staged));
-                self.stand(at, name, true, More::of(said));
+                let scheduled = long.scheduled;
+                self.stand(at, name, true, More::of(said, scheduled));
                 staged.into_iter().chain(further).collect()
             }
             More::Said(said) => {
@@ -200,8 +205,12 @@ impl Track {
 }
 
 impl More {
-    fn of(message: Option<Arc<str>>) -> Self {
-        message.map_or(Self::Long(None), Self::Said)
+    fn of(said: Option<Arc<str>>, scheduled: Option<Timestamp>) -> Self {
+        match (said, scheduled) {
+            (None, None) => Self::Long(None),
+            (Some(said), None) => Self::Said(said),
+            (said, Some(_)) => Self::Long(Some(Box::new(Long { said, scheduled, staged: Vec::new() }))),
+        }
     }
 }
 
@@ -213,7 +222,7 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        Enter(StateName, bool),
+        Enter(StateName, bool, bool),
         Take,
         Propose(StateName),
     }
@@ -221,7 +230,8 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         let name = prop::sample::select(&StateName::ALL[..]);
         prop_oneof![
-            4 => (name.clone(), prop::bool::weighted(0.2)).prop_map(|(name, says)| Step::Enter(name, says)),
+            4 => (name.clone(), prop::bool::weighted(0.2), prop::bool::weighted(0.2))
+                .prop_map(|(name, says, is_due)| Step::Enter(name, says, is_due)),
             2 => Just(Step::Take),
             1 => name.prop_map(Step::Propose),
         ]
@@ -238,17 +248,17 @@ mod tests {
         #[test]
         fn nothing_is_lost_and_nothing_is_told_twice(steps in prop::collection::vec(step(), 0..24), says in any::<bool>()) {
             let transition = |name, at, says: bool| Transition {
-                name,
-                at: Timestamp::from_micros(at),
                 message: says.then(|| "said".into()),
+                ..Transition::new(name, Timestamp::from_micros(at))
             };
             let first = transition(StateName::Pending, 0, says);
             let mut track = Track::new(first.clone(), 0);
             let (mut expected, mut given, mut started) = (vec![first], Vec::new(), None);
             for (at, step) in (1..).zip(steps) {
                 match step {
-                    Step::Enter(name, says) => {
-                        let entered = transition(name, at, says);
+                    Step::Enter(name, says, is_due) => {
+                        let scheduled = is_due.then(|| Timestamp::from_micros(at + 60));
+                        let entered = Transition { scheduled, ..transition(name, at, says) };
                         if name.kind() == StateType::Running {
                             started.get_or_insert(entered.at);
                         }

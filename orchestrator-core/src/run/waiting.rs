@@ -6,7 +6,6 @@ use std::task::Waker;
 
 use super::{LAUNCHED, Run, SIGNAL, Waiter, lock};
 use crate::cache::Elsewhere;
-use crate::clock::Timestamp;
 use crate::engine::Call;
 use crate::engine::launcher;
 
@@ -153,8 +152,6 @@ impl Run {
 #[derive(Debug, Clone)]
 pub(crate) enum Waits {
     Nothing,
-    /// The moment of the next attempt.
-    Retry(Timestamp),
     /// The end of a pause of the flow run that called it.
     Pause,
     /// Its turn among the tasks of its flow.

@@ -36,26 +36,6 @@ impl fmt::Display for Short {
     }
 }
 
-/// The duration that was displayed so, to the precision of that.
-pub(crate) fn read(text: &str) -> Option<Duration> {
-    text.split(' ').try_fold(Duration::ZERO, |sum, part| {
-        let unit = part.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-        let number = &part[..part.len() - unit.len()];
-        let (whole, hundredths) = number.split_once('.').unwrap_or((number, "0"));
-        let micros: u64 = match unit {
-            "us" => 1,
-            "ms" => 1_000,
-            "s" => 1_000_000,
-            "m" => 60_000_000,
-            "h" => 3_600_000_000,
-            _ => return None,
-        };
-        let hundredths = hundredths.parse::<u64>().ok()?.checked_mul(micros / 100)?;
-        let micros = whole.parse::<u64>().ok()?.checked_mul(micros)?.checked_add(hundredths)?;
-        sum.checked_add(Duration::from_micros(micros))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,16 +61,6 @@ mod tests {
             (93_600_000_000, "26h 00m"),
         ] {
             assert_eq!(short(Duration::from_micros(micros)).to_string(), expected, "{micros}");
-            let read = read(expected).expect("it is a duration");
-            assert_eq!(short(read).to_string(), expected);
-            assert!(read.abs_diff(Duration::from_micros(micros)) <= Duration::from_millis(501), "{read:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_duration_is_not_read_as_one() {
-        for text in ["", " ", "s", "3", "3 s", "1.5.0s", "3d", "99999999999999999999h", "18446744073709551615h 01m"] {
-            assert_eq!(read(text), None, "{text}");
         }
     }
 

@@ -22,7 +22,6 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 
 pub use self::capture::capture_layer;
-pub(crate) use self::duration::read;
 pub use self::duration::{Short, short};
 use self::filter::{Filters, Reported};
 use self::format::PrintLayer;

@@ -85,7 +85,7 @@ impl Actor {
     }
 
     pub(super) fn ends(&self, observer: &impl Observer, end: &End<'_>) {
-        let transition = Transition { name: end.name, at: Timestamp::from_micros(1), message: None };
+        let transition = Transition::new(end.name, Timestamp::from_micros(1));
         observer.on_transition(&Observed {
             run: &self.info,
             name: &self.name,

@@ -81,9 +81,9 @@ fn events(runs: &[RunInfo], steps: Vec<(usize, Step)>) -> Vec<Event> {
                     .into_iter()
                     .zip(now..)
                     .map(|((name, message), micros)| Transition {
-                        name,
-                        at: at(micros),
                         message: message.map(Into::into),
+                        scheduled: (name == StateName::AwaitingRetry).then(|| at(micros + 5)),
+                        ..Transition::new(name, at(micros))
                     })
                     .collect();
                 next_seq[index] += transitions.len() as u32;

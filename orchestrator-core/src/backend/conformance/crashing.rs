@@ -78,7 +78,7 @@ fn hooks_are_given_once(backend: &Arc<dyn StateBackend>) {
 /// Lets the run go on in another process.
 fn take_over(backend: &dyn StateBackend, run: &RunInfo, process: &'static Process, by: Resumer) -> bool {
     let seq = u32::try_from(backend.states(run.id).expect("read states").len()).expect("a small number");
-    let running = Transition { name: StateName::Running, at: at(200 + i64::from(seq)), message: None };
+    let running = Transition::new(StateName::Running, at(200 + i64::from(seq)));
     let run = run.id.as_flow().expect("the id of a flow run");
     backend.take_over(&TakeOver { run, seq, process, running, by }).expect("take it over")
 }

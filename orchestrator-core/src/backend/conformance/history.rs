@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Case;
 use super::sample::{Ask, at, counted, event, flow, log, outline, success, task, task_of};
 use crate::backend::StateBackend;
-use crate::backend::record::{Event, LogRecord, Pause, Process, RunInfo};
+use crate::backend::record::{Event, FlowRunQuery, LogRecord, Pause, Process, RunInfo};
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::{State, StateName, StateType, Transition};
 
@@ -16,6 +16,7 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("a flow run comes back as it was sent", a_flow_run_comes_back),
     ("states come back in order, with their times and messages", states_come_back),
     ("a long history keeps its order", a_long_history_keeps_its_order),
+    ("it is known when the next attempt begins", retries_are_scheduled),
     ("times follow the states", times_follow_the_states),
     ("a resumed run has not ended", a_resumed_run_has_not_ended),
     ("a run's name is the last one it was given", names),
@@ -95,9 +96,9 @@ fn states_come_back(backend: &Arc<dyn StateBackend>) {
             .into_iter()
             .zip(1..)
             .map(|(name, later)| Transition {
-                name,
-                at: at(later * later),
                 message: (later % 2 == 0).then(|| format!("reason {later}").into()),
+                scheduled: (name == StateName::AwaitingRetry).then(|| at(1_000)),
+                ..Transition::new(name, at(later * later))
             })
             .collect();
         let (first, later) = transitions.split_at(5);
@@ -119,24 +120,69 @@ fn a_long_history_keeps_its_order(backend: &Arc<dyn StateBackend>) {
     assert_eq!(backend.task(&run).state.timestamp, at(299).to_datetime());
 }
 
+/// Fails, waits 50 microseconds for another attempt, and so on.
+fn failing(first_seq: u32) -> [Transition; 2] {
+    let micros = i64::from(first_seq) * 100;
+    let waits = Transition {
+        message: first_seq.is_multiple_of(4).then(|| "no route".into()),
+        scheduled: Some(at(micros + 51)),
+        ..Transition::new(StateName::AwaitingRetry, at(micros + 1))
+    };
+    [Transition::new(StateName::Retrying, at(micros)), waits]
+}
+
+fn retries_are_scheduled(backend: &Arc<dyn StateBackend>) {
+    let outer = flow(0);
+    let runs = [outer.clone(), task_of(&outer, 1)];
+    let states = |run: &RunInfo| match run.id {
+        RunId::Task(_) => {
+            let listed = outer.id.as_flow().map(|id| backend.task_runs(id).expect("read task runs").remove(0));
+            vec![backend.task(run).state, listed.expect("it is a flow run").state]
+        }
+        RunId::Flow(_) => {
+            let listed =
+                |query: &FlowRunQuery| backend.flow_runs(query, at(0)).expect("read flow runs").remove(0).state;
+            let query = FlowRunQuery::new();
+            vec![backend.flow(run).state, listed(&query), listed(&query.state(StateName::AwaitingRetry))]
+        }
+    };
+    for run in &runs {
+        backend.give(&[event(run, 0, &[(StateName::Pending, 0), (StateName::Running, 1)])]);
+    }
+    for first_seq in (2..80).step_by(2) {
+        let expected: Vec<State> = failing(first_seq).iter().map(State::from).collect();
+        for run in &runs {
+            backend.give(&[counted(run, first_seq, failing(first_seq), first_seq / 2 + 1)]);
+            let mut found = states(run);
+            found.extend(backend.history(run).pop());
+            found.extend(
+                backend.active_among(&[run.id]).expect("read active runs").into_iter().map(|(_, _, state)| state),
+            );
+            assert!(found.iter().all(|state| *state == expected[1]), "{expected:?}: {found:?}");
+        }
+    }
+    let scheduled: Vec<_> = backend.history(&outer).into_iter().map(|state| state.scheduled_time).collect();
+    let expected = |seq: i64| (seq % 2 == 1 && seq > 1).then(|| at((seq - 1) * 100 + 51).to_datetime());
+    assert_eq!(scheduled, (0..80).map(expected).collect::<Vec<_>>(), "what was scheduled is history, too");
+    backend.give(&[event(&outer, 80, &[(StateName::Retrying, 100_000)])]);
+    assert_eq!(backend.flow(&outer).state.scheduled_time, None);
+}
+
 fn times_follow_the_states(backend: &Arc<dyn StateBackend>) {
     let retried = task(0);
     backend.give(&[event(&retried, 0, &[(StateName::Pending, 0)])]);
     let read = backend.task(&retried);
     assert_eq!((read.start_time, read.end_time), (None, None), "it is only pending");
 
-    let failing = [(StateName::Running, 5), (StateName::AwaitingRetry, 6)].map(|(name, micros)| Transition {
-        name,
-        at: at(micros),
-        message: Some("no route".into()),
-    });
+    let failing = [(StateName::Running, 5), (StateName::AwaitingRetry, 6)]
+        .map(|(name, micros)| Transition { message: Some("no route".into()), ..Transition::new(name, at(micros)) });
     backend.give(&[counted(&retried, 1, failing, 1)]);
     let read = backend.task(&retried);
     assert_eq!((read.start_time, read.end_time), (Some(at(5).to_datetime()), None), "it will be retried");
     assert_eq!(read.state.message.as_deref(), Some("no route"));
 
     let ending = [(StateName::Retrying, 20), (StateName::Completed, 30), (StateName::RolledBack, 40)];
-    let ending = ending.map(|(name, micros)| Transition { name, at: at(micros), message: None });
+    let ending = ending.map(|(name, micros)| Transition::new(name, at(micros)));
     backend.give(&[counted(&retried, 3, ending, 2)]);
     let read = backend.task(&retried);
     assert_eq!(read.run_count, 2);
@@ -243,7 +289,8 @@ fn texts(backend: &Arc<dyn StateBackend>) {
     {
         let run = RunInfo { given_name: Some(text.into()), tags: [text.into(), "x".into()].into(), ..task(0) };
         let states = [StateName::Pending, StateName::Failed];
-        let states = states.map(|name| Transition { name, at: at(name as i64), message: Some(text.into()) });
+        let states =
+            states.map(|name| Transition { message: Some(text.into()), ..Transition::new(name, at(name as i64)) });
         let line =
             LogRecord { run: run.id, at: at(1), level: "ERROR", target: text.to_owned(), message: text.to_owned() };
         backend.give(&[counted(&run, 0, states, 0), Event::Log(line)]);

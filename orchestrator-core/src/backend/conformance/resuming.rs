@@ -21,7 +21,7 @@ static OTHER: LazyLock<Process> =
     LazyLock::new(|| Process { host: "another".to_owned(), pid: 12, namespace: 2, started: 7, session: 0 });
 
 fn take_over(run: &RunInfo, seq: u32, micros: i64) -> TakeOver {
-    let running = Transition { name: StateName::Running, at: at(micros), message: Some("resumed".into()) };
+    let running = Transition { message: Some("resumed".into()), ..Transition::new(StateName::Running, at(micros)) };
     TakeOver {
         run: run.id.as_flow().expect("the id of a flow run"),
         seq,
@@ -50,7 +50,7 @@ fn goes_on(store: &Arc<dyn StateBackend>) {
         assert_eq!(owner.process, *OTHER);
     }
 
-    let completed = Transition { name: StateName::Completed, at: at(20), message: None };
+    let completed = Transition::new(StateName::Completed, at(20));
     store.give(&[counted(&RunInfo { process: &OTHER, ..run.clone() }, 4, [completed], 2)]);
     let ended = store.flow(&run);
     assert_eq!(ended.end_time, Some(at(20).to_datetime()));

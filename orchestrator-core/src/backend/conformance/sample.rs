@@ -59,7 +59,7 @@ pub(super) fn success(run: &RunInfo, created: i64) -> Event {
 }
 
 pub(super) fn event(run: &RunInfo, first_seq: u32, states: &[(StateName, i64)]) -> Event {
-    let transitions = states.iter().map(|(name, micros)| Transition { name: *name, at: at(*micros), message: None });
+    let transitions = states.iter().map(|(name, micros)| Transition::new(*name, at(*micros)));
     counted(run, first_seq, transitions, u32::from(first_seq + states.len() as u32 > 1))
 }
 

@@ -256,7 +256,7 @@ mod tests {
     fn transition() -> impl Strategy<Value = Transition> {
         let at = prop_oneof![0..1_000_000_i64, any::<i64>()];
         (prop::sample::select(&StateName::ALL[..]), at, prop::bool::weighted(0.05)).prop_map(|(name, at, says)| {
-            Transition { name, at: Timestamp::from_micros(at), message: says.then(|| "said".into()) }
+            Transition { message: says.then(|| "said".into()), ..Transition::new(name, Timestamp::from_micros(at)) }
         })
     }
 

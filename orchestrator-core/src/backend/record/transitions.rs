@@ -45,7 +45,7 @@ impl Transitions {
     /// Adds one that is younger than all others.
     pub fn push(&mut self, transition: Transition) {
         match &mut self.0 {
-            Form::Plain { names, count, at } if transition.message.is_none() && usize::from(*count) < MOST => {
+            Form::Plain { names, count, at } if transition.is_plain() && usize::from(*count) < MOST => {
                 let place = usize::from(*count);
                 (names[place], at[place]) = (transition.name, transition.at);
                 *count += 1;
@@ -82,7 +82,7 @@ impl Transitions {
     pub fn get(&self, place: usize) -> Option<Transition> {
         match &self.0 {
             Form::Plain { names, count, at } => {
-                (place < usize::from(*count)).then(|| Transition { name: names[place], at: at[place], message: None })
+                (place < usize::from(*count)).then(|| Transition::new(names[place], at[place]))
             }
             Form::Long(all) => all.get(place).cloned(),
         }
@@ -125,7 +125,7 @@ impl Extend<Transition> for Transitions {
 impl FromIterator<Transition> for Transitions {
     fn from_iter<I: IntoIterator<Item = Transition>>(transitions: I) -> Self {
         let all: SmallVec<[Transition; MOST]> = transitions.into_iter().collect();
-        if all.len() > MOST || all.iter().any(|transition| transition.message.is_some()) {
+        if all.len() > MOST || !all.iter().all(Transition::is_plain) {
             return Self(Form::Long(all.into_vec().into()));
         }
         let mut plain = Self::default();
@@ -148,10 +148,11 @@ mod tests {
 
     fn transition() -> impl Strategy<Value = Transition> {
         let name = prop::sample::select(&StateName::ALL[..]);
-        (name, any::<i32>(), prop::bool::weighted(0.2)).prop_map(|(name, at, says)| Transition {
-            name,
-            at: Timestamp::from_micros(at.into()),
+        let rarely = || prop::bool::weighted(0.2);
+        (name, any::<i32>(), rarely(), rarely()).prop_map(|(name, at, says, is_scheduled)| Transition {
             message: says.then(|| "said".into()),
+            scheduled: is_scheduled.then(|| Timestamp::from_micros(60)),
+            ..Transition::new(name, Timestamp::from_micros(at.into()))
         })
     }
 

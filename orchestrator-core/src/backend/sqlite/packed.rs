@@ -1,7 +1,7 @@
 //! How values without a column type of their own are written into one column.
 //!
-//! States are lines of JSON, such as `["Failed",1763690000000002,"no route"]`: a history can be read in any SQLite
-//! shell, and grows by appending. References to runs are bytes.
+//! States are lines of JSON, such as `["Failed",1763690000000002,"no route"]`, AwaitingRetry with the beginning of the next
+//! attempt at the end: a history can be read in any SQLite shell, and grows by appending. References to runs are bytes.
 
 use std::fmt::Write as _;
 
@@ -20,13 +20,20 @@ const REFERENCE: usize = 17;
 /// Writes states in place of what `text` was.
 pub(super) fn pack(transitions: impl IntoIterator<Item = Transition>, text: &mut String) {
     text.clear();
-    for Transition { name, at, message } in transitions {
+    for Transition { name, at, message, scheduled } in transitions {
         text.push_str("[\"");
         text.push_str(name.as_str());
         // Writing to a string cannot fail.
         let _ = write!(text, "\",{}", at.as_micros());
-        if let Some(message) = message {
-            let _ = write!(text, ",{}", serde_json::Value::from(&*message));
+        match message {
+            Some(message) => {
+                let _ = write!(text, ",{}", serde_json::Value::from(&*message));
+            }
+            None if scheduled.is_some() => text.push_str(",null"),
+            None => {}
+        }
+        if let Some(scheduled) = scheduled {
+            let _ = write!(text, ",{}", scheduled.as_micros());
         }
         text.push_str("]\n");
     }
@@ -38,13 +45,14 @@ pub(super) struct States(pub(super) Vec<State>);
 impl FromSql for States {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         #[derive(Deserialize)]
-        struct Packed(String, i64, #[serde(default)] Option<String>);
+        struct Packed(String, i64, #[serde(default)] Option<String>, #[serde(default)] Option<i64>);
 
         let lines = serde_json::Deserializer::from_str(value.as_str()?).into_iter();
         let states = lines.map(|line| {
-            let Packed(name, at, message) = line.map_err(unreadable)?;
-            let name = known(&name)?;
-            Ok(State::from(&Transition { name, at: Timestamp::from_micros(at), message: message.map(Into::into) }))
+            let Packed(name, at, message, scheduled) = line.map_err(unreadable)?;
+            let (name, at) = (known(&name)?, Timestamp::from_micros(at));
+            let (message, scheduled) = (message.map(Into::into), scheduled.map(Timestamp::from_micros));
+            Ok(State::from(&Transition { name, at, message, scheduled }))
         });
         states.collect::<FromSqlResult<_>>().map(States)
     }

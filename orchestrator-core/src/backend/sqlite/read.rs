@@ -176,15 +176,15 @@ fn flow_runs(connection: &Connection, filter: &str, values: impl Params) -> rusq
 }
 
 fn on_crash(row: &Row<'_>) -> rusqlite::Result<Option<CrashBudget>> {
-    let counted = row.get::<_, Option<u32>>(21)?.zip(row.get::<_, Option<u32>>(22)?);
+    let counted = row.get::<_, Option<u32>>(22)?.zip(row.get::<_, Option<u32>>(23)?);
     Ok(counted.map(|(used, budget)| CrashBudget { used, budget }))
 }
 
 pub(super) fn task_runs(connection: &Connection, filter: &str, values: impl Params) -> rusqlite::Result<Vec<TaskRun>> {
     runs(connection, "task_run", ", run.cache_key, run.cache_reason", filter, values, |row| {
         let run = RunRow::read(row)?;
-        let key = row.get::<_, Option<[u8; 32]>>(21)?.map(CacheKey);
-        let cache = row.get::<_, Option<Reason>>(22)?.map(|reason| CacheLook::new(key, reason.0));
+        let key = row.get::<_, Option<[u8; 32]>>(22)?.map(CacheKey);
+        let cache = row.get::<_, Option<Reason>>(23)?.map(|reason| CacheLook::new(key, reason.0));
         Ok(TaskRun {
             id: TaskRunId::from_uuid(run.id),
             name: run.name,
@@ -207,6 +207,9 @@ pub(super) fn task_runs(connection: &Connection, filter: &str, values: impl Para
     })
 }
 
+/// The state of which more is known than its message.
+const AWAITING_RETRY: StateName = StateName::AwaitingRetry;
+
 fn runs<T>(
     connection: &Connection,
     table: &str,
@@ -220,7 +223,10 @@ fn runs<T>(
         "SELECT run.id, coalesce(amendment.name, run.given_name), function.name, run.number, run.state, run.state_at,
             run.message, run.run_count, coalesce(amendment.upstream, run.upstream), run.parent, function.version, run.tags, process.host,
             process.pid, run.created, run.start_time, run.end_time, amendment.parameters, function.key, run.flow_run,
-            amendment.pause{more}
+            amendment.pause,
+            iif(run.state = '{AWAITING_RETRY}', run.states || coalesce(
+                (SELECT states FROM history WHERE history.run = run.id ORDER BY first_seq DESC LIMIT 1), ''), NULL)
+            {more}
         FROM {table} AS run
         CROSS JOIN function ON function.no = run.function
         CROSS JOIN process ON process.no = run.process
@@ -267,16 +273,18 @@ impl RunRow {
             None => format!("{function}-{}", row.get::<_, u32>(3)?),
         };
         let message: Option<String> = row.get(6)?;
-        let state = Transition {
-            name: row.get::<_, Name>(4)?.0,
-            at: Timestamp::from_micros(row.get(5)?),
+        let state = State::from(&Transition {
             message: message.map(Into::into),
-        };
+            ..Transition::new(row.get::<_, Name>(4)?.0, Timestamp::from_micros(row.get(5)?))
+        });
+        // What else is known of it stands among the states that the run has gone through.
+        let known = row.get::<_, Option<States>>(21)?.map_or_else(Vec::new, |states| states.0);
+        let known = known.into_iter().rfind(|known| known.timestamp == state.timestamp);
         Ok(Self {
             id: Uuid::from_bytes(row.get(0)?),
             name,
             function,
-            state: State::from(&state),
+            state: known.unwrap_or(state),
             run_count: row.get(7)?,
             upstream: row.get::<_, References>(8)?.0,
             parent: row.get::<_, Option<Reference>>(9)?.map(|parent| parent.0),

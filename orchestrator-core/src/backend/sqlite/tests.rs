@@ -57,7 +57,7 @@ fn run(id: RunId) -> Event {
         upstream: RunIds::default(),
         process,
     };
-    let transitions = [Transition { name: StateName::Completed, at, message: None }].into_iter().collect();
+    let transitions = [Transition::new(StateName::Completed, at)].into_iter().collect();
     Event::Run(RunEvent { run: info, first_seq: 0, transitions, run_count: 1, cache: None })
 }
 

@@ -287,11 +287,18 @@ proptest! {
     }
 
     #[test]
-    fn what_was_packed_is_unpacked(messages in proptest::collection::vec(any::<Option<String>>(), 0..8), at in any::<i32>()) {
-        let transitions: Vec<Transition> = messages
+    fn what_was_packed_is_unpacked(
+        said in proptest::collection::vec(any::<(Option<String>, Option<i32>)>(), 0..8),
+        at in any::<i32>(),
+    ) {
+        let time = |micros: i32| Timestamp::from_micros(micros.into());
+        let transitions: Vec<Transition> = said
             .into_iter()
             .zip(StateName::ALL)
-            .map(|(message, name)| Transition { name, at: Timestamp::from_micros(at.into()), message: message.map(Into::into) })
+            .map(|((message, scheduled), name)| {
+                let (message, scheduled) = (message.map(Into::into), scheduled.map(time));
+                Transition { message, scheduled, ..Transition::new(name, time(at)) }
+            })
             .collect();
         let mut text = String::new();
         packed::pack(transitions.iter().cloned(), &mut text);

@@ -18,8 +18,7 @@ fn made(id: RunId, parent: Option<RunId>, flow_run: Option<FlowRunId>) -> RunInf
 }
 
 fn states(info: &RunInfo, states: &[(StateName, i64)]) -> Event {
-    let transitions =
-        states.iter().map(|(name, micros)| Transition { name: *name, at: at(*micros), message: None }).collect();
+    let transitions = states.iter().map(|(name, micros)| Transition::new(*name, at(*micros))).collect();
     Event::Run(RunEvent { run: info.clone(), first_seq: 0, transitions, run_count: 1, cache: None })
 }
 
