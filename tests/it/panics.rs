@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use orchestrator::prelude::*;
+use tokio::sync::Semaphore;
 
 use crate::door::states;
 
@@ -244,4 +245,54 @@ async fn what_a_run_leaves_behind_when_the_engine_panics_is_found_and_waited_for
     drop(lets_go);
     tokio::time::timeout(Duration::from_secs(20), shut_down).await.unwrap().unwrap();
     assert_eq!(orchestrator.task_run(child).await.unwrap().state.name, "Cancelled");
+}
+
+/// The rollback goes on without the run that opened the transaction, and so does the commit.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_transaction_is_waited_for_though_the_engine_panicked() {
+    static BEGAN: Semaphore = Semaphore::const_new(0);
+    static LET_GO: Semaphore = Semaphore::const_new(0);
+    static DONE: AtomicU32 = AtomicU32::new(0);
+    async fn takes_its_time(_: &u32) {
+        BEGAN.add_permits(1);
+        LET_GO.acquire().await.unwrap().forget();
+        DONE.fetch_add(1, Ordering::SeqCst);
+    }
+    #[task(on_commit = takes_its_time, on_rollback = takes_its_time)]
+    async fn step() -> u32 {
+        1
+    }
+    #[flow]
+    async fn calls(goes_on: bool) -> Result<(), TaskError> {
+        transaction(async {
+            step().await?;
+            BEGAN.add_permits(1);
+            if goes_on {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        })
+        .await
+    }
+    for (goes_on, what, signals) in [(true, "rollback", 1), (false, "commit", 2)] {
+        let clock = Breaks::default();
+        let orchestrator = Orchestrator::builder().database_url("memory").clock(clock.clone()).build().await.unwrap();
+        let run = orchestrator.scope(async { calls(goes_on) }).await;
+        BEGAN.acquire_many(signals).await.unwrap().forget();
+        let mut cancelled = std::pin::pin!(orchestrator.cancel(run.run_id()));
+        assert!(futures::poll!(&mut cancelled).is_pending());
+        // The flow run's driver is the first to ask.
+        clock.0.store(true, Ordering::SeqCst);
+        cancelled.await.unwrap();
+        assert!(run.await.unwrap_err().is_crashed());
+        if goes_on {
+            BEGAN.acquire().await.unwrap().forget();
+        }
+        let mut shut_down = std::pin::pin!(orchestrator.shutdown());
+        let early = tokio::time::timeout(Duration::from_secs(3600), &mut shut_down).await;
+        assert!(early.is_err(), "the {what} is going on");
+        LET_GO.add_permits(1);
+        shut_down.await.unwrap();
+        assert_eq!(DONE.swap(0, Ordering::SeqCst), 1, "the {what} is over");
+    }
 }

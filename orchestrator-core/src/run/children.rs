@@ -71,35 +71,39 @@ impl Table {
     }
 }
 
-/// Keeps a run, or an orchestrator, from ending; dropping it lets go.
-pub(crate) enum Hold {
-    Run(Arc<Run>),
-    Orchestrator(Arc<Inner>),
+/// Keeps an orchestrator, and maybe a run of it, from ending; dropping it lets go.
+pub(crate) struct Hold {
+    run: Option<Arc<Run>>,
+    orchestrator: Arc<Inner>,
 }
 
 impl Hold {
     pub(crate) fn on_run(run: &Arc<Run>) -> Self {
         run.children().comes();
-        Self::Run(Arc::clone(run))
+        // A run whose driver goes away ends all the same.
+        Self::new(Some(Arc::clone(run)), &run.scope().orchestrator)
     }
 
     pub(crate) fn on_orchestrator(orchestrator: &Arc<Inner>) -> Self {
+        Self::new(None, orchestrator)
+    }
+
+    fn new(run: Option<Arc<Run>>, orchestrator: &Arc<Inner>) -> Self {
         orchestrator.roots.comes();
-        Self::Orchestrator(Arc::clone(orchestrator))
+        Self { run, orchestrator: Arc::clone(orchestrator) }
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        match self {
-            Self::Run(run) => {
-                if run.children().went() {
-                    run.signal();
-                }
-            }
-            Self::Orchestrator(orchestrator) => {
-                orchestrator.roots.root_went();
-            }
+        let Self { run, orchestrator } = self;
+        if run.as_ref().is_some_and(|run| run.children().went()) {
+            run.iter().for_each(|run| run.signal());
+        }
+        orchestrator.roots.root_went();
+        // Such a run was not the last to go, so it was not for it to see to what is to be stored.
+        if run.as_ref().is_some_and(|run| run.has_ended()) && orchestrator.roots.is_idle() {
+            orchestrator.journal.commit();
         }
     }
 }
