@@ -5,6 +5,7 @@
 
 mod recorded;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -91,7 +92,7 @@ impl Elsewhere {
 #[non_exhaustive]
 pub enum Why {
     /// It waits for runs whose results it takes, or that it was told to wait for.
-    Upstream(Vec<RunRef>),
+    Upstream(RunRefs),
     /// It waits for slots of these limits.
     Slots(Vec<LimitWait>),
     /// It waits before another attempt.
@@ -131,7 +132,7 @@ pub enum Why {
         process: Process,
     },
     /// Its body has ended, and it waits for the runs that it started.
-    Children(Vec<RunRef>),
+    Children(RunRefs),
     /// It waits for nothing any more, and begins in a moment.
     Starting,
     /// Its body is being executed.
@@ -149,6 +150,20 @@ pub enum Why {
     Ended,
     /// It belongs to another process, or to another orchestrator of this one, which know more than the store.
     Elsewhere,
+}
+
+/// The runs that another one waits for, which may be very many.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RunRefs {
+    /// The first ten.
+    pub first: Vec<RunRef>,
+    /// How many there are in all.
+    pub count: usize,
+}
+
+impl RunRefs {
+    const SHOWN: usize = 10;
 }
 
 /// A run that another one waits for.
@@ -286,7 +301,7 @@ fn why(run: &Arc<Run>, state: &State) -> Why {
     }
     if !run.is_launched() {
         let upstreams = refs(run.active_upstreams());
-        return if upstreams.is_empty() { Why::Starting } else { Why::Upstream(upstreams) };
+        return if upstreams.count == 0 { Why::Starting } else { Why::Upstream(upstreams) };
     }
     match run.waits() {
         Waits::Nothing => {}
@@ -334,17 +349,17 @@ fn paused(run: &Arc<Run>) -> Option<Why> {
 }
 
 /// The runs as people know them: in place of the expansion of a `map`, which nobody sees, what it waits for.
-fn refs(mut runs: Vec<Arc<Run>>) -> Vec<RunRef> {
-    let mut refs: Vec<RunRef> = Vec::new();
+fn refs(mut runs: Vec<Arc<Run>>) -> RunRefs {
+    let (mut known, mut first) = (HashSet::new(), Vec::new());
     runs.reverse();
     while let Some(run) = runs.pop() {
         if !run.visible {
             runs.extend(run.active_upstreams().into_iter().rev());
-        } else if refs.iter().all(|known| known.run_id != run.id()) {
-            refs.push(RunRef::of(&run));
+        } else if known.insert(run.id()) && first.len() < RunRefs::SHOWN {
+            first.push(RunRef::of(&run));
         }
     }
-    refs
+    RunRefs { first, count: known.len() }
 }
 
 impl RunRef {
@@ -509,15 +524,16 @@ fn of(Process { host, pid, .. }: &Process) -> String {
 }
 
 /// The first few of several runs.
-fn several(runs: &[RunRef]) -> String {
+fn several(runs: &RunRefs) -> String {
     const NAMED: usize = 3;
-    match runs {
+    match &*runs.first {
         [] => "runs that are about to end".to_owned(),
-        [run] => run.to_string(),
-        runs => {
-            let named = runs.iter().take(NAMED).map(|run| format!("'{}' ({})", run.name, run.state.name));
-            let rest = (runs.len() > NAMED).then(|| format!("{} more", runs.len() - NAMED));
-            joined(named.chain(rest))
+        [run] if runs.count == 1 => run.to_string(),
+        first => {
+            let named: Vec<_> =
+                first.iter().take(NAMED).map(|run| format!("'{}' ({})", run.name, run.state.name)).collect();
+            let rest = runs.count.saturating_sub(named.len());
+            joined(named.into_iter().chain((rest > 0).then(|| format!("{rest} more"))))
         }
     }
 }

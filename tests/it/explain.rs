@@ -76,7 +76,8 @@ async fn a_retry_and_who_waits_for_its_result() {
     );
     assert_eq!(waits.to_string(), "task run 'mean-0' waits for 'measure-1', which is AwaitingRetry");
     let Why::Upstream(upstream) = waits.why else { panic!("{waits:?}") };
-    assert_eq!((upstream.len(), upstream[0].run_id, &*upstream[0].name), (1, first.run_id().into(), "measure-1"));
+    let [of] = &upstream.first[..] else { panic!("{upstream:?}") };
+    assert_eq!((upstream.count, of.run_id, &*of.name), (1, first.run_id().into(), "measure-1"));
 
     ready.await.unwrap_err();
     mean.await.unwrap();
@@ -98,12 +99,22 @@ async fn several_upstream_runs_are_named_once_each_and_not_all() {
     let all = all(values.clone(), &values[1]);
     let waits = explain(all.run_id()).await;
     let Why::Upstream(upstream) = &waits.why else { panic!("{waits:?}") };
-    let names: Vec<_> = upstream.iter().map(|run| run.name.as_str()).collect();
+    let names: Vec<_> = upstream.first.iter().map(|run| run.name.as_str()).collect();
     assert_eq!(names, ["value-1", "value-2", "value-3", "value-4", "value-5"]);
     assert_eq!(
         waits.to_string(),
         "task run 'all-0' waits for 'value-1' (Running), 'value-2' (Running), 'value-3' (Running) and 2 more"
     );
+
+    let many: Vec<_> = (0..1_000).map(value).collect();
+    (&many[0]).await.unwrap();
+    let last = all::configure().run_name("last").submit(many.clone(), &many[1]);
+    let waits = explain(last.run_id()).await;
+    let Why::Upstream(upstream) = &waits.why else { panic!("{waits:?}") };
+    let ids: Vec<RunId> = upstream.first.iter().map(|run| run.run_id).collect();
+    assert_eq!(ids, many[1..11].iter().map(|run| run.run_id().into()).collect::<Vec<RunId>>());
+    assert_eq!(upstream.count, 999);
+    assert!(waits.to_string().ends_with(" and 996 more"), "{waits}");
 }
 
 #[orchestrator::test]

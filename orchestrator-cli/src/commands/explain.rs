@@ -1,7 +1,7 @@
 //! `runs explain`.
 
 use chrono::{DateTime, Utc};
-use orchestrator_core::{Explanation, LimitWait, Orchestrator, Pause, RunRef, Why};
+use orchestrator_core::{Explanation, LimitWait, Orchestrator, Pause, RunRef, RunRefs, Why};
 use serde::Serialize;
 
 use crate::exit::Trouble;
@@ -36,6 +36,9 @@ struct ExplanationJson {
 struct Details {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     runs: Vec<RunRefJson>,
+    /// How many there are, where only the first few of them are named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runs_count: Option<usize>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     limits: Vec<LimitWaitJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,10 +145,11 @@ impl From<Explanation> for ExplanationJson {
 fn details(why: Why) -> (&'static str, Details) {
     let none = Details::default;
     let runs = |runs: Vec<RunRef>| Details { runs: runs.into_iter().map(RunRefJson::from).collect(), ..none() };
+    let first = |RunRefs { first, count, .. }| Details { runs_count: Some(count), ..runs(first) };
     let limits = |limits: Vec<LimitWait>| limits.into_iter().map(LimitWaitJson::from).collect();
     let pause = |pause: Pause| Some(PauseJson::from(pause));
     match why {
-        Why::Upstream(upstream) => ("upstream", runs(upstream)),
+        Why::Upstream(upstream) => ("upstream", first(upstream)),
         Why::Slots(waits) => ("slots", Details { limits: limits(waits), ..none() }),
         Why::RetryAt { at, attempt } => ("retry_at", Details { at: Some(at), attempt: Some(attempt), ..none() }),
         Why::Paused { flow, pause: asked } => ("paused", Details { pause: pause(asked), ..runs(vec![flow]) }),
@@ -155,7 +159,7 @@ fn details(why: Why) -> (&'static str, Details) {
         Why::Thread => ("thread", none()),
         Why::Journal => ("journal", none()),
         Why::SameKey(run) => ("same_key", runs(vec![run])),
-        Why::Children(children) => ("children", runs(children)),
+        Why::Children(children) => ("children", first(children)),
         Why::Starting => ("starting", none()),
         Why::Running { since, attempt, slots } => {
             ("running", Details { since: Some(since), attempt: Some(attempt), limits: limits(slots), ..none() })

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use orchestrator_core::StateName;
+use orchestrator_core::backend::record::RunInfo;
 use serde_json::json;
 
 use super::program::Answer;
@@ -68,6 +69,29 @@ fn a_run_that_goes_on_has_taken_some_time_already() {
     let run = world.json(&["runs", "show", "calm-heron"]);
     assert!(run["duration_secs"].as_f64().expect("a number") > 1e6, "{run}");
     assert_eq!(run["end_time"], json!(null));
+}
+
+#[test]
+fn of_very_many_runs_that_are_waited_for_the_first_are_named() {
+    let world = World::empty();
+    let pending = [(StateName::Pending, 0)];
+    let outer = flow(1, "merry-wren");
+    let parts: Vec<_> = (0..12).map(|n| fetch(10 + u128::from(n), &outer, n)).collect();
+    let done = [(StateName::Pending, 0), (StateName::Completed, 5)];
+    world.give(
+        &parts.iter().map(|run| went(run, if run.index < 1 { &done } else { &pending }, None, 0)).collect::<Vec<_>>(),
+    );
+    let total =
+        RunInfo { upstream: parts.iter().map(|run| run.id).collect::<Vec<_>>().into(), ..fetch(30, &outer, 12) };
+    world.give(&[went(&total, &pending, None, 0)]);
+    let why = world.json(&["runs", "explain", "fetch-12"]);
+    let names: Vec<_> = why["runs"].as_array().expect("runs").iter().map(|run| run["name"].clone()).collect();
+    assert_eq!(names, (1..=10).map(|n| json!(format!("fetch-{n}"))).collect::<Vec<_>>());
+    assert_eq!((&why["why"], &why["runs_count"]), (&json!("upstream"), &json!(11)));
+    let sentence = why["sentence"].as_str().expect("a sentence");
+    let begins =
+        "task run 'fetch-12' waits for 'fetch-1' (Pending), 'fetch-2' (Pending), 'fetch-3' (Pending) and 8 more";
+    assert!(sentence.starts_with(begins), "{sentence}");
 }
 
 #[test]

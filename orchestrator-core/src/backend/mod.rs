@@ -114,19 +114,19 @@ pub trait RunHistory {
     /// If the store cannot be read.
     fn task_run(&self, id: crate::id::TaskRunId) -> Result<Option<TaskRun>, BackendError>;
 
-    /// Those of these runs that are known and have not ended, with name and state, in the order in which they are named.
+    /// Those of these runs that are known and have not ended, in the order in which they are named. There may be very many.
     ///
     /// # Errors
     ///
     /// If the store cannot be read.
-    fn active_among(&self, ids: &[RunId]) -> Result<Vec<(RunId, String, State)>, BackendError> {
+    fn active_among(&self, ids: &[RunId]) -> Result<Vec<RunId>, BackendError> {
         let mut active = Vec::new();
         for id in ids {
             let found = match *id {
-                RunId::Flow(id) => self.flow_run(id)?.map(|run| (run.name, run.state)),
-                RunId::Task(id) => self.task_run(id)?.map(|run| (run.name, run.state)),
+                RunId::Flow(id) => self.flow_run(id)?.map(|run| run.state),
+                RunId::Task(id) => self.task_run(id)?.map(|run| run.state),
             };
-            active.extend(found.filter(|(_, state)| !state.is_terminal()).map(|(name, state)| (*id, name, state)));
+            active.extend(found.filter(|state| !state.is_terminal()).map(|_| *id));
         }
         Ok(active)
     }

@@ -1,6 +1,6 @@
 //! Why a run that another orchestrator drives is where it is, as far as the store tells.
 
-use super::{LimitWait, RunRef, SlotHolder, Why};
+use super::{LimitWait, RunRef, RunRefs, SlotHolder, Why};
 use crate::backend::record::{FlowRun, Pause, TaskRun};
 use crate::backend::{BackendError, LimitRecord, Shared, SlotClass, SlotPlace, SlotStanding, SlotWait, StateBackend};
 use crate::clock::Timestamp;
@@ -63,8 +63,7 @@ pub(super) fn why(backend: &dyn StateBackend, run: &Recorded, now: Timestamp) ->
     if run.state.kind == StateType::Pending {
         let active = backend.active_among(&run.upstream)?;
         if !active.is_empty() {
-            let refs = active.into_iter().map(|(run_id, name, state)| RunRef { run_id, name, state });
-            return Ok(Why::Upstream(refs.collect()));
+            return Ok(Why::Upstream(refs(backend, &active)?));
         }
         let mut above = run.parent;
         while let Some(flow) = above.map_or(Ok(None), |above| find(backend, above))? {
@@ -75,6 +74,15 @@ pub(super) fn why(backend: &dyn StateBackend, run: &Recorded, now: Timestamp) ->
         }
     }
     Ok(Why::Elsewhere)
+}
+
+/// Some of those that have not ended may have done so meanwhile.
+fn refs(backend: &dyn StateBackend, active: &[RunId]) -> Result<RunRefs, BackendError> {
+    let mut refs = RunRefs { first: Vec::new(), count: active.len() };
+    for id in active.iter().take(RunRefs::SHOWN) {
+        refs.first.extend(find(backend, *id)?.as_ref().map(RunRef::from));
+    }
+    Ok(refs)
 }
 
 fn find(backend: &dyn StateBackend, id: RunId) -> Result<Option<Recorded>, BackendError> {

@@ -74,7 +74,7 @@ impl RunHistory for SqliteBackend {
         )
     }
 
-    fn active_among(&self, ids: &[RunId]) -> Result<Vec<(RunId, String, State)>, BackendError> {
+    fn active_among(&self, ids: &[RunId]) -> Result<Vec<RunId>, BackendError> {
         let is_active = |table| format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE id = ?1 AND end_time IS NULL)");
         let (task, flow) = (is_active("task_run"), is_active("flow_run"));
         let select = |connection: &Connection| {
@@ -83,18 +83,9 @@ impl RunHistory for SqliteBackend {
             for id in ids {
                 let key = id.as_uuid().into_bytes();
                 let statement = if id.as_task().is_some() { &mut task } else { &mut flow };
-                if !statement.query_row([key], |row| row.get(0))? {
-                    continue;
+                if statement.query_row([key], |row| row.get(0))? {
+                    active.push(*id);
                 }
-                let found = match id {
-                    RunId::Task(_) => {
-                        task_runs(connection, "run.id = ?1", [key])?.pop().map(|run| (run.name, run.state))
-                    }
-                    RunId::Flow(_) => {
-                        flow_runs(connection, "run.id = ?1", [key])?.pop().map(|run| (run.name, run.state))
-                    }
-                };
-                active.extend(found.map(|(name, state)| (*id, name, state)));
             }
             Ok(active)
         };
