@@ -17,6 +17,8 @@ use crate::{store, time};
 struct InfoJson {
     location: String,
     format: u32,
+    /// What `db migrate` brings it to.
+    present_format: u32,
     file_bytes: u64,
     wal_bytes: u64,
     free_bytes: u64,
@@ -67,6 +69,7 @@ impl InfoJson {
         Self {
             location: info.location,
             format: info.format,
+            present_format: FORMAT_VERSION,
             file_bytes: info.file_bytes,
             wal_bytes: info.wal_bytes,
             free_bytes: info.free_bytes,

@@ -63,6 +63,9 @@ struct Details {
     /// Since when its lease is over, if its process cannot be seen from here and may be gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     lease_over: Option<DateTime<Utc>>,
+    /// When it is known then whether it is gone, at the latest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    known_at: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     on_crash: Option<CrashBudgetJson>,
 }
@@ -72,12 +75,13 @@ struct RunRefJson {
     id: String,
     kind: &'static str,
     name: String,
-    state: String,
+    /// Null where it is not known.
+    state: Option<String>,
 }
 
 impl From<RunRef> for RunRefJson {
     fn from(run: RunRef) -> Self {
-        Self { id: run.run_id.to_string(), kind: json::kind(run.run_id), name: run.name, state: run.state.name }
+        Self { id: run.run_id.to_string(), kind: json::kind(run.run_id), name: run.name, state: Some(run.state.name) }
     }
 }
 
@@ -87,6 +91,8 @@ struct LimitWaitJson {
     wanted: u32,
     slots: u32,
     held: u32,
+    /// How many slots come back each second, if they come back by time.
+    decay: Option<f64>,
     ahead: usize,
     /// Whether `ahead` is only about right.
     about: bool,
@@ -106,7 +112,7 @@ struct HolderJson {
 
 impl From<LimitWait> for LimitWaitJson {
     fn from(wait: LimitWait) -> Self {
-        let LimitWait { limit, wanted, slots, taken, ahead, is_about, holders, .. } = wait;
+        let LimitWait { limit, wanted, slots, taken, slot_decay, ahead, is_about, holders, .. } = wait;
         let holders = holders.into_iter().map(|holder| HolderJson {
             run_id: holder.run_id.map(|id| id.to_string()),
             name: holder.name,
@@ -115,7 +121,16 @@ impl From<LimitWait> for LimitWaitJson {
             pid: holder.process.as_ref().map(|process| process.pid),
             host: holder.process.map(|process| process.host),
         });
-        Self { limit, wanted, slots, held: taken, ahead, about: is_about, holders: holders.collect() }
+        Self {
+            limit,
+            wanted,
+            slots,
+            held: taken,
+            decay: slot_decay,
+            ahead,
+            about: is_about,
+            holders: holders.collect(),
+        }
     }
 }
 
@@ -126,7 +141,7 @@ impl From<Explanation> for ExplanationJson {
         if let Some(elsewhere) = explanation.elsewhere {
             (details.host, details.pid) = (Some(elsewhere.host), Some(elsewhere.pid));
             (details.heard, details.stopped_until) = (elsewhere.heard, elsewhere.stopped_until);
-            details.lease_over = elsewhere.lease_over;
+            (details.lease_over, details.known_at) = (elsewhere.lease_over, elsewhere.known_at);
         }
         details.on_crash = explanation.on_crash.map(CrashBudgetJson::from);
         Self {
@@ -167,8 +182,10 @@ fn details(why: Why) -> (&'static str, Details) {
         Why::Cancelling => ("cancelling", none()),
         Why::Ended => ("ended", none()),
         Why::Elsewhere => ("elsewhere", none()),
-        Why::SameKeyElsewhere { process, .. } => {
-            ("same_key_elsewhere", Details { host: Some(process.host), pid: Some(process.pid), ..none() })
+        Why::SameKeyElsewhere { run_id, name, process } => {
+            let run = RunRefJson { id: run_id.to_string(), kind: json::kind(run_id), name, state: None };
+            let (host, pid) = (Some(process.host), Some(process.pid));
+            ("same_key_elsewhere", Details { runs: vec![run], host, pid, ..none() })
         }
         _ => ("other", none()),
     }

@@ -24,6 +24,8 @@ struct PrunedJson {
     task_runs: u64,
     cached: u64,
     dry_run: bool,
+    /// What was applied.
+    policy: String,
 }
 
 pub(super) async fn prune(orchestrator: &Orchestrator, wanted: Wanted, json: bool) -> Result<(), Trouble> {
@@ -60,7 +62,7 @@ pub(super) async fn prune(orchestrator: &Orchestrator, wanted: Wanted, json: boo
 fn tell(removed: &Removed, policy: &Retention, dry_run: bool, json: bool) -> Result<(), Trouble> {
     let Removed { flow_runs, task_runs, cached, .. } = *removed;
     if json {
-        return print::json(&PrunedJson { flow_runs, task_runs, cached, dry_run });
+        return print::json(&PrunedJson { flow_runs, task_runs, cached, dry_run, policy: policy.to_string() });
     }
     let doing = if dry_run { "would remove" } else { "removed" };
     print::out(&format!("{doing} {} (policy: {policy})\n", counted(removed)))

@@ -42,13 +42,19 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
     for run in &runs {
         silent.push(silence(orchestrator, run.id.into(), &run.state).await?);
     }
+    if runs.is_empty() {
+        let inside = !wanted.all && wanted.limit > 0 && !orchestrator.flow_runs(&query.limit(1)).await?.is_empty();
+        match inside {
+            true => print::note("no flow runs but those that other runs called: see --all"),
+            false if json => {}
+            false => print::note("no flow runs"),
+        }
+    }
     if json {
         let runs = runs.into_iter().zip(&silent).map(|(run, silent)| RunJson::of(run, silent.as_ref()));
         return print::json(&runs.collect::<Vec<_>>());
     }
     if runs.is_empty() {
-        let inside = !wanted.all && wanted.limit > 0 && !orchestrator.flow_runs(&query.limit(1)).await?.is_empty();
-        print::note(if inside { "no flow runs but those that other runs called: see --all" } else { "no flow runs" });
         return Ok(());
     }
     let mut table = Table::new(&["ID", "NAME", "FLOW", "STATE", "CREATED", "DURATION"]);

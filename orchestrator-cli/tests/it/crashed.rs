@@ -138,5 +138,7 @@ fn runs_that_other_runs_called_are_listed_if_wanted() {
     assert_eq!(names(&["runs", "ls", "--all"]), ["odd\u{1b}[2Jname", "calm-heron", "quiet-crane", "brave-otter"]);
     let none = world.ask(&["runs", "ls", "--state", "completed"]);
     assert_eq!(none.err, "no flow runs but those that other runs called: see --all\n");
+    let as_json = world.ask(&["runs", "ls", "--state", "completed", "--json"]);
+    assert_eq!((as_json.code, as_json.out.as_str(), as_json.err), (Some(0), "[]\n", none.err));
     assert_eq!(names(&["runs", "ls", "--state", "completed", "--all"]), ["quiet-crane"]);
 }

@@ -33,10 +33,10 @@ fn what_is_old_is_removed_on_demand() {
     let ids = |arguments: &[&str]| world.json(arguments).as_array().expect("an array").len();
     assert_eq!((ids(&["runs", "ls", "--all"]), ids(&["tasks", "ls"])), (4, 4));
     let found = world.json(&["db", "prune", "--older-than", "1d", "--dry-run"]);
-    assert_eq!(found, json!({ "flow_runs": 2, "task_runs": 4, "cached": 1, "dry_run": true }));
+    assert_eq!(found, json!({ "flow_runs": 2, "task_runs": 4, "cached": 1, "dry_run": true, "policy": "1d" }));
     assert_eq!((ids(&["runs", "ls", "--all"]), ids(&["tasks", "ls"])), (4, 4), "nothing was removed");
     let removed = world.json(&["db", "prune"]);
-    assert_eq!(removed, json!({ "flow_runs": 2, "task_runs": 4, "cached": 1, "dry_run": false }));
+    assert_eq!(removed, json!({ "flow_runs": 2, "task_runs": 4, "cached": 1, "dry_run": false, "policy": "30d" }));
     assert_eq!((ids(&["runs", "ls", "--all"]), ids(&["tasks", "ls"])), (2, 0), "what has not ended stays");
     assert_eq!(world.tell(&["db", "check"]), "nothing is wrong\n");
     let mut keeps_all = world.command(&["db", "prune"]);

@@ -73,7 +73,8 @@ fn looking_leaves_a_file_of_an_older_format_as_it_is() {
             world.json(command);
         }
         assert_eq!(world.json(&["db", "check"]), serde_json::json!([]));
-        assert_eq!(world.json(&["db", "info"])["format"], format);
+        let info = world.json(&["db", "info"]);
+        assert_eq!((&info["format"], &info["present_format"]), (&serde_json::json!(format), &serde_json::json!(3)));
         let said = world.tell(&["db", "info"]);
         assert!(said.contains(&format!("{format}, which is not the present one, 3: `db migrate` brings it")), "{said}");
         assert!(fs::read(world.database()).expect("read the file") == before, "nothing was written");
