@@ -165,7 +165,7 @@ pub(crate) enum Runs {
         #[arg(long, value_name = "STATE", value_parser = state(), ignore_case = true)]
         state: Option<StateFilter>,
         /// Only runs submitted in this time before now, such as 2h or 30d
-        #[arg(long, value_name = "TIME", value_parser = period)]
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = period)]
         since: Option<Duration>,
         /// Runs that other runs called, too
         #[arg(long, short)]
@@ -267,7 +267,7 @@ pub(crate) enum Runs {
         )]
         runs: Vec<String>,
         /// All runs that were submitted longer ago, such as 30d, and have ended
-        #[arg(long, value_name = "TIME", value_parser = period, conflicts_with = "runs")]
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = period, conflicts_with = "runs")]
         older_than: Option<Duration>,
         /// Of these only the ones in a state of this type or name; running is the type, with its retries, and name:running the name alone
         #[arg(long, value_name = "STATE", value_parser = state(), ignore_case = true, requires = "older_than")]
@@ -295,7 +295,7 @@ pub(crate) enum Tasks {
         #[arg(long, value_name = "STATE", value_parser = state(), ignore_case = true)]
         state: Option<StateFilter>,
         /// Only runs submitted in this time before now, such as 2h or 30d
-        #[arg(long, value_name = "TIME", value_parser = period)]
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = period)]
         since: Option<Duration>,
         /// At most so many runs
         #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = whole::<usize>)]
@@ -323,7 +323,7 @@ pub(crate) enum Limits {
         #[arg(allow_negative_numbers = true, value_parser = whole::<u32>)]
         slots: u32,
         /// Makes it a rate limit: so many slots come back each second; 0 for none
-        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = decay)]
         decay: Option<f64>,
         /// It limits nothing until it is set again
         #[arg(long)]
@@ -357,7 +357,7 @@ pub(crate) enum Db {
   {name} db prune --keep 1000 --yes")]
     Prune {
         /// Runs that ended longer ago, such as 30d
-        #[arg(long, value_name = "TIME", value_parser = period)]
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = period)]
         older_than: Option<Duration>,
         /// All but the newest so many runs
         #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>)]
@@ -419,6 +419,11 @@ pub(crate) enum Cache {
 /// A number that is not negative, with a sentence for what is none.
 fn whole<N: FromStr>(text: &str) -> Result<N, String> {
     text.parse().map_err(|_| "expected a whole number from 0 up".to_owned())
+}
+
+fn decay(text: &str) -> Result<f64, String> {
+    let wanted = "expected the number of slots that come back each second, such as 2.5, or 0 for none";
+    text.parse().ok().filter(|decay: &f64| decay.is_finite() && *decay >= 0.0).ok_or_else(|| wanted.to_owned())
 }
 
 fn period(text: &str) -> Result<Duration, String> {

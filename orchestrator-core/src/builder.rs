@@ -16,6 +16,7 @@ use crate::orchestrator::{Orchestrator, Parts};
 use crate::recovery::Scope;
 use crate::results::{ObjectResults, ResultStore, Results, ResultsAt, Unusable};
 use crate::retention::Retention;
+use crate::suggest::nearest;
 
 /// What is printed where nobody says anything.
 const DEFAULT_LOG: &str = "info";
@@ -50,6 +51,8 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 #[must_use = "an orchestrator is made by `build`"]
 pub struct OrchestratorBuilder {
     database: Option<String>,
+    /// That of the environment which says so.
+    database_variable: Option<&'static str>,
     home: Option<PathBuf>,
     clock: Option<Arc<dyn Clock>>,
     observers: Vec<Arc<dyn Observer>>,
@@ -60,6 +63,8 @@ pub struct OrchestratorBuilder {
     refresh_cache: Option<bool>,
     persist: Option<bool>,
     results: Option<ResultsAt>,
+    /// That of the environment which says so.
+    results_variable: Option<&'static str>,
     inline_up_to: Option<usize>,
     blocking_threads: Option<usize>,
     cancel_grace: Option<Duration>,
@@ -82,7 +87,7 @@ impl OrchestratorBuilder {
 
     /// Where history and cache are kept: `memory`, or `sqlite:PATH`.
     pub fn database_url(mut self, url: impl Into<String>) -> Self {
-        self.database = Some(url.into());
+        (self.database, self.database_variable) = (Some(url.into()), None);
         self
     }
 
@@ -299,7 +304,12 @@ impl OrchestratorBuilder {
     fn begin_to_print(&self) {
         crate::terminal::install(self.log.as_deref().unwrap_or(DEFAULT_LOG));
         for name in unknown_variables() {
-            tracing::warn!(target: "orchestrator", "the variable {name} means nothing to orchestrator: is it misspelt?");
+            let known = VARIABLES.iter().filter_map(|known| known.strip_prefix(PREFIX));
+            let meant = match nearest(name.trim_start_matches(PREFIX), known) {
+                Some(meant) => format!("is {PREFIX}{meant} meant?"),
+                None => "is it misspelt?".to_owned(),
+            };
+            tracing::warn!(target: "orchestrator", "the variable {name} means nothing to orchestrator: {meant}");
         }
     }
 
@@ -343,39 +353,62 @@ impl OrchestratorBuilder {
 
     /// Completes the options from the environment; gives what was not understood, which is left at its default.
     fn complete(&mut self) -> Vec<Error> {
-        let mut wrong = Vec::new();
+        const WHOLE: &str = "a whole number from 0 up";
+        const YES_OR_NO: &str = "`true` or `false`";
+        let mut wrong = self.take_wrong();
         let environment = &mut Environment { wrong: &mut wrong };
         if self.database.is_none() && self.home.is_none() {
-            self.database = environment.get("ORCHESTRATOR_DATABASE_URL", "`memory` or `sqlite:PATH`");
+            self.database = environment.get(DATABASE_URL, "`memory` or `sqlite:PATH`");
+            self.database_variable = self.database.is_some().then_some(DATABASE_URL);
         }
         let home = || environment.get("ORCHESTRATOR_HOME", "a folder");
         self.home = self.home.take().or_else(home);
-        self.retries = self.retries.or_else(|| environment.get("ORCHESTRATOR_RETRIES", "a whole number"));
-        let delay = || environment.seconds("ORCHESTRATOR_RETRY_DELAY_SECS").map(Delay::Fixed);
+        self.retries = self.retries.or_else(|| environment.get("ORCHESTRATOR_RETRIES", WHOLE));
+        let delay = || environment.seconds("ORCHESTRATOR_RETRY_DELAY_SECS", FROM_0, |_| true).map(Delay::Fixed);
         self.retry_delay = self.retry_delay.take().or_else(delay);
-        self.retry_jitter = self.retry_jitter.or_else(|| environment.get("ORCHESTRATOR_RETRY_JITTER", "a number"));
-        self.timeout = self.timeout.or_else(|| environment.seconds("ORCHESTRATOR_TASK_TIMEOUT_SECS"));
-        self.persist = self.persist.or_else(|| environment.get("ORCHESTRATOR_PERSIST", "`true` or `false`"));
+        let jitter =
+            || environment.checked("ORCHESTRATOR_RETRY_JITTER", RIGHT_JITTER, |jitter| is_right_jitter(*jitter));
+        self.retry_jitter = self.retry_jitter.or_else(jitter);
+        let timeout = || {
+            let wanted = "a number of seconds greater than 0";
+            environment.seconds("ORCHESTRATOR_TASK_TIMEOUT_SECS", wanted, |timeout| !timeout.is_zero())
+        };
+        self.timeout = self.timeout.or_else(timeout);
+        self.persist = self.persist.or_else(|| environment.get("ORCHESTRATOR_PERSIST", YES_OR_NO));
         if self.results.is_none() {
-            self.results = environment.get("ORCHESTRATOR_RESULTS", "a folder or a URL").map(ResultsAt::Url);
+            self.results = environment.get(RESULTS, "a folder or a URL").map(ResultsAt::Url);
+            self.results_variable = self.results.is_some().then_some(RESULTS);
         }
-        let refresh = || environment.get("ORCHESTRATOR_REFRESH_CACHE", "`true` or `false`");
-        self.refresh_cache = self.refresh_cache.or_else(refresh);
-        let threads = || environment.get("ORCHESTRATOR_BLOCKING_THREADS", "a whole number");
+        self.refresh_cache = self.refresh_cache.or_else(|| environment.get("ORCHESTRATOR_REFRESH_CACHE", YES_OR_NO));
+        let threads = || {
+            let wanted = "a whole number from 1 up";
+            environment.checked("ORCHESTRATOR_BLOCKING_THREADS", wanted, |threads| *threads > 0)
+        };
         self.blocking_threads = self.blocking_threads.or_else(threads);
-        self.cancel_grace = self.cancel_grace.or_else(|| environment.seconds("ORCHESTRATOR_CANCEL_GRACE_SECS"));
-        self.strict = self.strict.or_else(|| environment.get("ORCHESTRATOR_STRICT", "`true` or `false`"));
-        self.lease = self.lease.or_else(|| environment.seconds("ORCHESTRATOR_LEASE_SECS"));
-        self.resume_crashed =
-            self.resume_crashed.or_else(|| environment.get("ORCHESTRATOR_RESUME_CRASHED", "`true` or `false`"));
+        let grace = || environment.seconds("ORCHESTRATOR_CANCEL_GRACE_SECS", FROM_0, |_| true);
+        self.cancel_grace = self.cancel_grace.or_else(grace);
+        self.strict = self.strict.or_else(|| environment.get("ORCHESTRATOR_STRICT", YES_OR_NO));
+        let lease = || {
+            let wanted = format!("a number of seconds from {} up", SHORTEST_LEASE.as_secs_f64());
+            environment.seconds("ORCHESTRATOR_LEASE_SECS", &wanted, |lease| *lease >= SHORTEST_LEASE)
+        };
+        self.lease = self.lease.or_else(lease);
+        let resume = || environment.get("ORCHESTRATOR_RESUME_CRASHED", YES_OR_NO);
+        self.resume_crashed = self.resume_crashed.or_else(resume);
         let right =
             "an age such as `30d`, a number of runs such as `10000 runs`, both as in `30d,10000 runs`, or `off`";
         self.retention = self.retention.or_else(|| environment.get("ORCHESTRATOR_RETENTION", right));
+        wrong
+    }
+
+    /// Takes out what the program has set and what makes no sense, and says why.
+    fn take_wrong(&mut self) -> Vec<Error> {
+        let mut wrong = Vec::new();
         if let Some(lease) = self.lease.take_if(|lease| *lease < SHORTEST_LEASE) {
             wrong.push(config(format!("the lease is {lease:?}: expected at least {SHORTEST_LEASE:?}")));
         }
-        if let Some(jitter) = self.retry_jitter.take_if(|jitter| !(jitter.is_finite() && *jitter >= 0.0)) {
-            wrong.push(config(format!("the retry jitter is {jitter}: expected a number from 0 up")));
+        if let Some(jitter) = self.retry_jitter.take_if(|jitter| !is_right_jitter(*jitter)) {
+            wrong.push(config(format!("the retry jitter is {jitter}: expected {RIGHT_JITTER}")));
         }
         if self.blocking_threads.take_if(|threads| *threads == 0).is_some() {
             wrong.push(config("the number of blocking threads is 0: expected at least 1".to_owned()));
@@ -391,7 +424,7 @@ impl OrchestratorBuilder {
                 Ok(store) => Ok(Arc::new(store)),
                 // There is much to look at besides.
                 Err(why) if self.look_only => Ok(Arc::new(Unusable { url: url.clone(), why })),
-                Err(why) => Err(config(why)),
+                Err(why) => Err(said_by(self.results_variable, why)),
             },
             None => Ok(Self::beside(url)),
         }
@@ -416,7 +449,7 @@ impl OrchestratorBuilder {
 
     fn url(&self) -> Result<DatabaseUrl, Error> {
         if let Some(url) = &self.database {
-            return url.parse().map_err(config);
+            return url.parse().map_err(|why| said_by(self.database_variable, why));
         }
         let home = match &self.home {
             Some(home) => home.clone(),
@@ -432,17 +465,35 @@ fn config(said: String) -> Error {
     Error::new(ErrorKind::Config(said))
 }
 
+/// An error about what a variable says, or the program if there is none.
+fn said_by(variable: Option<&str>, why: String) -> Error {
+    config(variable.map_or_else(|| why.clone(), |name| format!("{name}: {why}")))
+}
+
+const DATABASE_URL: &str = "ORCHESTRATOR_DATABASE_URL";
+const RESULTS: &str = "ORCHESTRATOR_RESULTS";
+
+const FROM_0: &str = "a number of seconds from 0 up";
+const RIGHT_JITTER: &str = "a number from 0 up";
+
+fn is_right_jitter(jitter: f64) -> bool {
+    jitter.is_finite() && jitter >= 0.0
+}
+
+/// What the variables of this library have in common.
+const PREFIX: &str = "ORCHESTRATOR_";
+
 /// The variables that this library reads.
 const VARIABLES: &[&str] = &[
     "ORCHESTRATOR_HOME",
-    "ORCHESTRATOR_DATABASE_URL",
+    DATABASE_URL,
     "ORCHESTRATOR_RETRIES",
     "ORCHESTRATOR_RETRY_DELAY_SECS",
     "ORCHESTRATOR_RETRY_JITTER",
     "ORCHESTRATOR_TASK_TIMEOUT_SECS",
     "ORCHESTRATOR_REFRESH_CACHE",
     "ORCHESTRATOR_PERSIST",
-    "ORCHESTRATOR_RESULTS",
+    RESULTS,
     "ORCHESTRATOR_BLOCKING_THREADS",
     "ORCHESTRATOR_CANCEL_GRACE_SECS",
     "ORCHESTRATOR_STRICT",
@@ -456,13 +507,14 @@ const VARIABLES: &[&str] = &[
     "ORCHESTRATOR_TEST_KILLS",
     "ORCHESTRATOR_TEST_PROGRAMS",
     "ORCHESTRATOR_TEST_S3_URL",
+    "ORCHESTRATOR_TEST_SCHEDULES",
     "ORCHESTRATOR_TEST_SEED",
 ];
 
 /// Variables that are set and look like ours, but are not.
 fn unknown_variables() -> Vec<String> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    names.filter(|name| name.starts_with("ORCHESTRATOR_") && !VARIABLES.contains(&name.as_str())).collect()
+    names.filter(|name| name.starts_with(PREFIX) && !VARIABLES.contains(&name.as_str())).collect()
 }
 
 /// Reads variables and collects what is wrong with them.
@@ -473,8 +525,18 @@ struct Environment<'a> {
 impl Environment<'_> {
     /// A variable, if it is set, not empty, and understood.
     fn get<T: std::str::FromStr>(&mut self, name: &str, expected: &str) -> Option<T> {
+        self.checked(name, expected, |_| true)
+    }
+
+    /// The same, if it is right besides.
+    fn checked<T: std::str::FromStr>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        is_right: impl Fn(&T) -> bool,
+    ) -> Option<T> {
         let text = std::env::var_os(name).filter(|text| !text.is_empty())?;
-        let value = text.to_str().and_then(|text| text.parse().ok());
+        let value = text.to_str().and_then(|text| text.parse().ok()).filter(is_right);
         if value.is_none() {
             let text = text.to_string_lossy();
             self.wrong.push(config(format!("{name} is '{text}': expected {expected}")));
@@ -482,13 +544,10 @@ impl Environment<'_> {
         value
     }
 
-    fn seconds(&mut self, name: &str) -> Option<Duration> {
-        let seconds = self.get(name, "a number of seconds")?;
-        let duration = Duration::try_from_secs_f64(seconds).ok();
-        if duration.is_none() {
-            self.wrong.push(config(format!("{name} is {seconds}: expected a number of seconds, not negative")));
-        }
-        duration
+    fn seconds(&mut self, name: &str, expected: &str, is_right: impl Fn(&Duration) -> bool) -> Option<Duration> {
+        let duration = |seconds: f64| Duration::try_from_secs_f64(seconds).ok().filter(&is_right);
+        let seconds = self.checked(name, expected, |seconds| duration(*seconds).is_some())?;
+        duration(seconds)
     }
 }
 

@@ -84,6 +84,13 @@ fn levels_and_silence_are_respected() {
 fn variables_that_are_not_understood_are_told() {
     let said = printed(&[("ORCHESTRATOR_RETRIES", "many")]);
     assert!(said.contains("ORCHESTRATOR_RETRIES is 'many': expected a whole number"), "{said}");
+    let said = printed(&[("ORCHESTRATOR_RETRYS", "3")]);
+    assert!(
+        said.contains("ORCHESTRATOR_RETRYS means nothing to orchestrator: is ORCHESTRATOR_RETRIES meant?"),
+        "{said}"
+    );
+    let said = printed(&[("ORCHESTRATOR_COLOUR", "3")]);
+    assert!(said.contains("ORCHESTRATOR_COLOUR means nothing to orchestrator: is it misspelt?"), "{said}");
     let retried = printed(&[("ORCHESTRATOR_RETRIES", "3")]);
     assert!(retried.contains("Attempt 1 of 2"), "the attribute wins: {retried}");
 }
@@ -132,6 +139,9 @@ async fn lines_of_tasks_that_go_on_are_among_those_of_their_flow() {
 #[test]
 fn a_variable_that_is_not_understood_leaves_the_others_in_force() {
     let said = printed(&[("ORCHESTRATOR_RETRIES", "many"), ("ORCHESTRATOR_BLOCKING_THREADS", "0")]);
-    assert!(said.contains("ORCHESTRATOR_RETRIES is 'many'") && said.contains("blocking threads is 0"), "{said}");
+    assert!(
+        said.contains("ORCHESTRATOR_RETRIES is 'many'") && said.contains("ORCHESTRATOR_BLOCKING_THREADS is '0'"),
+        "{said}"
+    );
     assert!(!said.contains("WARN  | orchestrator"), "the history is still in memory: {said}");
 }

@@ -128,11 +128,11 @@ fn misled() {
     for strict in ["false", "true"] {
         let strict = ("ORCHESTRATOR_STRICT", strict);
         refused(&["--database", "sqlte:x"], &[strict], 2, "'sqlte:x' is not a database URL");
-        refused(&[], &[strict, ("ORCHESTRATOR_DATABASE_URL", "sqlte:x")], 2, "'sqlte:x'");
+        refused(&[], &[strict, ("ORCHESTRATOR_DATABASE_URL", "sqlte:x")], 2, "ORCHESTRATOR_DATABASE_URL: 'sqlte:x'");
         refused(&["--database", &other], &[strict], 5, "other.db");
         refused(&[], &[strict, ("ORCHESTRATOR_DATABASE_URL", &other)], 5, "other.db");
         refused(&[], &[strict, ("ORCHESTRATOR_RETENTION", "banana")], 2, "ORCHESTRATOR_RETENTION is 'banana'");
-        refused(&[], &[strict, ("ORCHESTRATOR_RESULTS", "ftp://x")], 2, "ftp://x");
+        refused(&[], &[strict, ("ORCHESTRATOR_RESULTS", "ftp://x")], 2, "ORCHESTRATOR_RESULTS: 'ftp://x'");
     }
     assert!(!world.database().exists(), "nothing was made");
     let memory = world.command(&run).env("ORCHESTRATOR_DATABASE_URL", "memory").output().expect("run it");

@@ -40,11 +40,6 @@ pub(super) struct Wanted {
 
 pub(super) async fn set(orchestrator: &Orchestrator, wanted: Wanted, json: bool) -> Result<(), Trouble> {
     let Wanted { name, slots, decay, inactive } = wanted;
-    if decay.is_some_and(|decay| !(decay.is_finite() && decay >= 0.0)) {
-        return Err(Trouble::usage(
-            "the decay is the number of slots that come back each second: expected more than 0, or 0 for none",
-        ));
-    }
     // What is not spoken of stays.
     let decay = match decay {
         Some(decay) => Some(decay).filter(|decay| *decay > 0.0),

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use rusqlite::Connection;
 
+use super::program::Answer;
 use super::world::{World, fetch, flow, went};
 
 #[test]
@@ -45,6 +46,82 @@ fn a_database_of_a_newer_version_or_of_somebody_else_is_refused() {
     assert_eq!(world.ask(&["runs", "ls"]).code, Some(5));
     fs::write(world.database(), "not a database at all").expect("write a file");
     assert_eq!(world.ask(&["runs", "ls"]).code, Some(5));
+}
+
+#[test]
+fn what_a_variable_says_is_refused_with_its_name_and_what_would_be_right() {
+    const WHOLE: &str = "a whole number from 0 up";
+    const SECONDS: &str = "a number of seconds from 0 up";
+    const YES_OR_NO: &str = "`true` or `false`";
+    let world = World::new();
+    for (name, values, right) in [
+        ("RETRIES", &["-1", "1.5", "many"][..], WHOLE),
+        ("RETRY_DELAY_SECS", &["soon", "-1", "inf", "nan"], SECONDS),
+        ("RETRY_JITTER", &["-0.5", "nan", "half"], "a number from 0 up"),
+        ("TASK_TIMEOUT_SECS", &["0", "-1", "1h"], "a number of seconds greater than 0"),
+        ("REFRESH_CACHE", &["yes"], YES_OR_NO),
+        ("PERSIST", &["1"], YES_OR_NO),
+        ("BLOCKING_THREADS", &["0", "all"], "a whole number from 1 up"),
+        ("CANCEL_GRACE_SECS", &["-1"], SECONDS),
+        ("STRICT", &["on"], YES_OR_NO),
+        ("LEASE_SECS", &["0.05", "0", "-3"], "a number of seconds from 0.1 up"),
+        ("RESUME_CRASHED", &["never"], YES_OR_NO),
+        (
+            "RETENTION",
+            &["30", "runs", "-1d"],
+            "an age such as `30d`, a number of runs such as `10000 runs`, both as in `30d,10000 runs`, or `off`",
+        ),
+    ] {
+        let name = format!("ORCHESTRATOR_{name}");
+        for value in values {
+            let answer: Answer = world.command(&["runs", "ls"]).env(&name, value).output().expect("run it").into();
+            assert_eq!((answer.code, answer.out.as_str()), (Some(2), ""), "{name} {value}");
+            assert_eq!(answer.err, format!("error: {name} is '{value}': expected {right}\n"));
+        }
+    }
+    let mut command = world.command(&["runs", "ls"]);
+    let answer: Answer = command.env("ORCHESTRATOR_DATABASE_URL", "oracle:x").output().expect("run it").into();
+    let said = "ORCHESTRATOR_DATABASE_URL: 'oracle:x' is not a database URL: expected `memory` or `sqlite:PATH`";
+    assert_eq!((answer.code, answer.err), (Some(2), format!("error: {said}\n")));
+}
+
+#[test]
+fn where_there_can_be_no_database_it_is_said_why() {
+    let world = World::new();
+    let (file, folder) = (world.database(), world.path("folder"));
+    fs::create_dir(&folder).expect("a folder");
+    let inside = file.join("deep/x.db");
+    let path = |path: &std::path::Path| path.display().to_string();
+    let url = |of: &std::path::Path| format!("sqlite:{}", path(of));
+    let is_file = format!("{} is a file, not a folder", path(&file));
+    for (database, code, looking, making) in [
+        (
+            url(&folder),
+            5,
+            format!("cannot open the database {}: it is a folder, not a file", path(&folder)),
+            format!("cannot open the database {}: it is a folder, not a file", path(&folder)),
+        ),
+        (
+            url(&inside),
+            5,
+            format!("cannot open the database {}: {is_file}", path(&inside)),
+            format!("cannot create the folder {} for the database: {is_file}", path(&file.join("deep"))),
+        ),
+        (
+            "history.db".to_owned(),
+            2,
+            "'history.db' is not a database URL: expected `memory` or `sqlite:PATH`; is `sqlite:history.db` meant?"
+                .to_owned(),
+            "'history.db' is not a database URL: expected `memory` or `sqlite:PATH`; is `sqlite:history.db` meant?"
+                .to_owned(),
+        ),
+    ] {
+        for (command, said) in [(&["runs", "ls"][..], looking), (&["limits", "set", "db", "3"], making)] {
+            let answer = world.ask(&[&["--database", &database], command].concat());
+            assert_eq!((answer.code, answer.out.as_str()), (Some(code), ""), "{command:?} {database}: {}", answer.err);
+            assert_eq!(answer.err, format!("error: {said}\n"), "{command:?}");
+        }
+    }
 }
 
 /// A file that the library of that format wrote.

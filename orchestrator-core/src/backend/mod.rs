@@ -387,7 +387,9 @@ impl std::str::FromStr for DatabaseUrl {
             Some(("postgres" | "postgresql", _)) => {
                 Err(format!("the database URL names PostgreSQL, which this version does not support: {wanted}"))
             }
-            _ => Err(format!("'{text}' is not a database URL: {wanted}")),
+            // A path alone, most likely.
+            None => Err(format!("'{text}' is not a database URL: {wanted}; is `sqlite:{text}` meant?")),
+            Some(_) => Err(format!("'{text}' is not a database URL: {wanted}")),
         }
     }
 }

@@ -67,10 +67,24 @@ fn find(path: &Path) -> Result<(), BackendError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(BackendError::new(BackendErrorKind::Missing, opening(path)))
         }
-        Err(error) => Err(unavailable().because(error)),
-        Ok(found) if found.is_dir() => Err(unavailable().because("it is a folder, not a file")),
+        Err(error) => Err(match file_above(path) {
+            Some(file) => unavailable().because(no_folder(file)),
+            None => unavailable().because(error),
+        }),
+        Ok(found) if found.is_dir() => Err(unavailable().because(NO_FILE)),
         Ok(_) => Ok(()),
     }
+}
+
+const NO_FILE: &str = "it is a folder, not a file";
+
+/// What stands where the path has a folder, and is none.
+fn file_above(path: &Path) -> Option<&Path> {
+    path.ancestors().skip(1).find(|above| above.exists()).filter(|above| !above.is_dir())
+}
+
+fn no_folder(file: &Path) -> String {
+    format!("{} is a file, not a folder", file.display())
 }
 
 fn opening(path: &Path) -> String {
@@ -93,8 +107,12 @@ fn why_not(path: &Path, error: BackendError) -> BackendError {
     if error.kind() != BackendErrorKind::Unavailable {
         return error;
     }
+    let because = |why: &dyn std::fmt::Display| {
+        BackendError::new(BackendErrorKind::Unavailable, opening(path)).because(why.to_string())
+    };
     match std::fs::File::open(path) {
-        Err(why) => BackendError::new(BackendErrorKind::Unavailable, opening(path)).because(why),
+        Err(why) => because(&why),
+        Ok(_) if path.is_dir() => because(&NO_FILE),
         Ok(_) => error,
     }
 }
@@ -105,7 +123,11 @@ fn create_folder(path: &Path) -> Result<(), BackendError> {
     };
     std::fs::create_dir_all(folder).map_err(|error| {
         let doing = format!("create the folder {} for the database", folder.display());
-        BackendError::new(BackendErrorKind::Unavailable, doing).because(error)
+        let cannot = BackendError::new(BackendErrorKind::Unavailable, doing);
+        match file_above(path) {
+            Some(file) => cannot.because(no_folder(file)),
+            None => cannot.because(error),
+        }
     })
 }
 
