@@ -16,7 +16,7 @@ use crate::backend::{BackendError, StateBackend};
 use crate::clock::{Clock, Timestamp};
 use crate::elsewhere::Pace;
 use crate::engine::machine::may_follow;
-use crate::engine::{Call, panics};
+use crate::engine::{OwnedCall, panics};
 use crate::error::{Error, ErrorKind};
 use crate::explain::{Elsewhere, clock};
 use crate::future::StartedFlow;
@@ -313,7 +313,7 @@ fn look(backend: &dyn StateBackend, inner: &Inner, id: FlowRunId) -> Result<Opti
 /// All that is needed to let a run go on.
 struct Ready {
     flow: Flow,
-    call: Box<dyn Call>,
+    call: OwnedCall,
     record: FlowRun,
     take_over: TakeOver,
     resumed: Resumed,

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use smallbox::smallbox;
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
 
@@ -13,7 +14,7 @@ use crate::body::{ArgEncoder, ArgError, Attempt, BodyFailure, Codec, Erased, Fun
 use crate::clock::Timestamp;
 use crate::context::{Part, Place};
 use crate::def::{Def, DefKind};
-use crate::engine::{self, Call, panics};
+use crate::engine::{self, Call, OwnedCall, panics};
 use crate::error::{BodyError, Cause, FailureKind, TaskError};
 use crate::future::{MapFuture, TaskFuture};
 use crate::future::{Upstream, cycle};
@@ -41,8 +42,8 @@ pub(crate) fn submit_call<A: Args>(
 }
 
 /// A call whose arguments are there.
-pub(crate) fn with_args<A: Args>(function: &'static Function<A>, args: A) -> Box<dyn Call> {
-    Box::new(Typed { function, args: Arguments::Ready(args) })
+pub(crate) fn with_args<A: Args>(function: &'static Function<A>, args: A) -> OwnedCall {
+    smallbox!(Typed { function, args: Arguments::Ready(args) })
 }
 
 /// One run of a task for each element.
@@ -65,7 +66,7 @@ pub(crate) fn map_call<A: Args, T: Send + Sync + 'static>(
         place: Place::current(),
         output: PhantomData,
     };
-    MapFuture::later(submit(function.def, Overrides::NONE, Box::new(expansion), Manner::Expansion))
+    MapFuture::later(submit(function.def, Overrides::NONE, smallbox!(expansion), Manner::Expansion))
 }
 
 fn fan_out<A: Args, T>(
@@ -129,8 +130,8 @@ enum Arguments<A: Args> {
 }
 
 impl<A: Args> Typed<A> {
-    fn pending(function: &'static Function<A>, args: A::Pending) -> Box<dyn Call> {
-        Box::new(Self { function, args: Arguments::Pending(args) })
+    fn pending(function: &'static Function<A>, args: A::Pending) -> OwnedCall {
+        smallbox!(Self { function, args: Arguments::Pending(args) })
     }
 
     fn args(&self) -> &A {
@@ -268,17 +269,17 @@ impl<A: Args, T: Send + Sync + 'static> Call for Expansion<A, T> {
 
 /// A call that waits for further runs, until it is resolved: a chain of waits must not live as long as its runs.
 struct Awaiting {
-    call: Box<dyn Call>,
+    call: OwnedCall,
     completed: Vec<Upstream>,
     settled: Vec<Upstream>,
 }
 
 impl Awaiting {
     /// Moves what the options wait for into the call.
-    fn take_from(mut overrides: Overrides, call: Box<dyn Call>) -> (Overrides, Box<dyn Call>) {
+    fn take_from(mut overrides: Overrides, call: OwnedCall) -> (Overrides, OwnedCall) {
         match overrides.take_waits() {
             None => (overrides, call),
-            Some((completed, settled)) => (overrides, Box::new(Self { call, completed, settled })),
+            Some((completed, settled)) => (overrides, smallbox!(Self { call, completed, settled })),
         }
     }
 }
@@ -333,7 +334,7 @@ impl Call for Awaiting {
 }
 
 /// Makes a run, and starts it if there is nothing to wait for.
-pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: Box<dyn Call>, manner: Manner) -> Arc<Run> {
+pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: OwnedCall, manner: Manner) -> Arc<Run> {
     let Place { part, transaction } = Place::current();
     let (orchestrator, parent, attempt) = match part {
         Part::Nothing => (None, None, 0),
@@ -430,11 +431,11 @@ struct Around {
 fn make(
     def: &'static Def,
     overrides: Overrides,
-    call: Box<dyn Call>,
+    call: OwnedCall,
     manner: Manner,
     around: Around,
     upstreams: &[Arc<Run>],
-) -> (Arc<Run>, Option<Box<dyn Call>>) {
+) -> (Arc<Run>, Option<OwnedCall>) {
     let Around { root, parent, transaction } = around;
     let outer = parent.as_ref().map(|parent| parent.scope()).or(root.as_ref()).expect("there is one of the two");
     let orchestrator = &outer.orchestrator;
@@ -481,7 +482,7 @@ fn make(
     if upstreams.is_empty() {
         (Run::new(info, origin, None), Some(call))
     } else {
-        (Run::new(info, origin, Some(call)), None)
+        (Run::new(info, origin, Some(OwnedCall::into_box(call))), None)
     }
 }
 
@@ -489,7 +490,7 @@ fn make(
 pub(crate) fn go_on(
     orchestrator: &Arc<Inner>,
     handle: Handle,
-    (def, call): (&'static Def, Box<dyn Call>),
+    (def, call): (&'static Def, OwnedCall),
     record: &FlowRun,
     resumed: Resumed,
 ) -> Arc<Run> {
@@ -533,7 +534,7 @@ pub(crate) fn go_on(
         created,
         resumed: Some(resumed),
     };
-    let run = Run::new(info, origin, Some(call));
+    let run = Run::new(info, origin, Some(OwnedCall::into_box(call)));
     if run.adopt() {
         run.upstream_ended();
         launch(&run);
@@ -585,13 +586,13 @@ fn ids(upstreams: &[Arc<Run>]) -> RunIds {
 }
 
 /// Ends a run without starting it; the call is there if it begins as launched.
-fn refuse(run: &Arc<Run>, call: Option<Box<dyn Call>>, said: String) {
+fn refuse(run: &Arc<Run>, call: Option<OwnedCall>, said: String) {
     refuse_as((StateName::Failed, FailureKind::Refused), run, call, said);
 }
 
-fn refuse_as((state, kind): (StateName, FailureKind), run: &Arc<Run>, call: Option<Box<dyn Call>>, said: String) {
+fn refuse_as((state, kind): (StateName, FailureKind), run: &Arc<Run>, call: Option<OwnedCall>, said: String) {
     // Whoever cancelled the run meanwhile has started it, and it ends by itself.
-    let Some(call) = call.or_else(|| run.launch()) else { return };
+    let Some(call) = call.or_else(|| run.launch().map(OwnedCall::from_box)) else { return };
     drop(call);
     let error = run.error(kind, Cause::Said(said.clone()));
     run.conclude(state, Some(said.into()), Some(&error));
@@ -634,7 +635,7 @@ pub(crate) fn launch(run: &Arc<Run>) {
     }
 }
 
-fn start(run: &Arc<Run>, mut call: Box<dyn Call>) {
+fn start(run: &Arc<Run>, mut call: OwnedCall) {
     persist::launched(run, &mut *call);
     engine::start(run, call);
 }
@@ -647,7 +648,7 @@ fn launch_now(run: &Arc<Run>) {
         more
     };
     if !grew {
-        start(run, call);
+        start(run, OwnedCall::from_box(call));
         return;
     }
     // A map that was expanded meanwhile brought further upstream runs.

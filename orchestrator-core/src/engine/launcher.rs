@@ -37,7 +37,7 @@ use crossbeam_utils::CachePadded;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use super::Call;
+use super::OwnedCall;
 use super::driver::Driver;
 use super::panics;
 use super::plain::{self, Left};
@@ -135,7 +135,7 @@ pub(crate) struct Launcher {
 
 struct Launched {
     run: Arc<Run>,
-    call: Box<dyn Call>,
+    call: OwnedCall,
 }
 
 #[derive(Default)]
@@ -201,7 +201,7 @@ impl Launcher {
     }
 
     /// Gives a run to the runtime.
-    pub(super) fn launch(self: &Arc<Self>, run: Arc<Run>, call: Box<dyn Call>) {
+    pub(super) fn launch(self: &Arc<Self>, run: Arc<Run>, call: OwnedCall) {
         let is_cancelled = run.is_cancelled();
         let waiting = self.launched.push(Launched { run, call });
         // One run is for the starter of this thread, if that looks into the queue next.
@@ -478,7 +478,7 @@ impl Drop for Starter {
         let Some(launcher) = self.begin() else { return };
         loop {
             let Some((Launched { run, call }, _)) = launcher.take() else { return };
-            panics::let_go(Driver::new(run, call));
+            panics::let_go(Driver::new(run, OwnedCall::into_box(call)));
         }
     }
 }

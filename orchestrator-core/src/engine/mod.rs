@@ -18,6 +18,9 @@ pub(crate) use wind_down::{End, Watch};
 
 use std::sync::Arc;
 
+use smallbox::SmallBox;
+use smallbox::space::S8;
+
 use crate::body::{ArgEncoder, ArgError, Attempt, Codec, Erased};
 use crate::error::TaskError;
 use crate::hook::ResultHooks;
@@ -47,8 +50,12 @@ pub(crate) trait Call: Send {
     fn gives(&self, value: &Erased) -> bool;
 }
 
+/// A call on its way to the first poll of its run. With few arguments it has no allocation of its own, which one thread would make
+/// and another one free.
+pub(crate) type OwnedCall = SmallBox<dyn Call, S8>;
+
 /// Gives a run to the runtime.
-pub(crate) fn start(run: &Arc<Run>, call: Box<dyn Call>) {
+pub(crate) fn start(run: &Arc<Run>, call: OwnedCall) {
     let launcher = run.scope().launcher.as_ref().expect("a run without a runtime is refused before it starts");
     launcher.launch(Arc::clone(run), call);
 }

@@ -14,7 +14,7 @@ use super::driver::{Course, Driver, Next};
 use super::inputs::prepare;
 use super::panics::{self, Contained};
 use super::wind_down::{Watch, root_of};
-use super::{Call, launcher, rules};
+use super::{Call, OwnedCall, launcher, rules};
 use crate::body::Attempt;
 use crate::context::Place;
 use crate::def::{Def, DefKind};
@@ -41,9 +41,9 @@ pub(crate) fn is_plain(def: &Def, origin: &Origin, scope: &Scope) -> bool {
 }
 
 /// Polls a run for the first time.
-pub(super) fn poll(run: Arc<Run>, call: Box<dyn Call>, cx: &mut Context<'_>) -> Left {
+pub(super) fn poll(run: Arc<Run>, call: OwnedCall, cx: &mut Context<'_>) -> Left {
     if !run.is_plain || run.is_cancelled() {
-        return Left::Poll(Driver::new(run, call));
+        return Left::Poll(Driver::new(run, OwnedCall::into_box(call)));
     }
     let (mut watch, mut call) = (Watch::over_lost(run, true), Some(call));
     panics::engine(|| go(&mut watch, &mut call, cx)).unwrap_or_else(|| {
@@ -54,7 +54,7 @@ pub(super) fn poll(run: Arc<Run>, call: Box<dyn Call>, cx: &mut Context<'_>) -> 
 }
 
 /// Takes the call, and the run out of the watch, as it hands them over or ends the run.
-fn go(watch: &mut Watch, held: &mut Option<Box<dyn Call>>, cx: &mut Context<'_>) -> Left {
+fn go(watch: &mut Watch, held: &mut Option<OwnedCall>, cx: &mut Context<'_>) -> Left {
     let run = watch.run().expect("it is taken out below");
     let call = held.as_mut().expect("it is taken out below");
     // Code of the user may run here: `Clone`, `Display`.
@@ -97,7 +97,7 @@ fn go(watch: &mut Watch, held: &mut Option<Box<dyn Call>>, cx: &mut Context<'_>)
             return Left::Poll(Driver::taking_over(watch.take(), course, next));
         }
     };
-    panics::let_go(take(held));
+    panics::let_go(held.take());
     let concluded = run.conclude_unseen(StateName::Completed, Ok(value));
     let (at, wakes) = watch.take().leave_unseen(concluded);
     launcher::ended_at(at);
@@ -115,6 +115,7 @@ fn ends_at_once(run: &Run, call: &dyn Call) -> bool {
     is_alone && is_unseen && call.result_hooks().is_empty() && run.close() && !run.has_started_others()
 }
 
-fn take(call: &mut Option<Box<dyn Call>>) -> Box<dyn Call> {
-    call.take().expect("it is taken out once")
+/// The call, for a driver.
+fn take(call: &mut Option<OwnedCall>) -> Box<dyn Call> {
+    OwnedCall::into_box(call.take().expect("it is taken out once"))
 }

@@ -10,7 +10,7 @@ use crate::backend::record::FlowRun;
 use crate::body::{Callable, Encoding, Erased};
 use crate::context::Place;
 use crate::def::Def;
-use crate::engine::{Call, panics};
+use crate::engine::{OwnedCall, panics};
 use crate::error::{Error, ErrorKind};
 use crate::future::StartedFlow;
 use crate::input::Args;
@@ -38,13 +38,13 @@ pub(crate) type Entry = &'static dyn Untyped;
 
 /// How a flow is called with values that its caller knows nothing of.
 pub(crate) trait Untyped: Sync {
-    fn read(&'static self, reader: &mut ParamReader<'_>) -> Option<Box<dyn Call>>;
+    fn read(&'static self, reader: &mut ParamReader<'_>) -> Option<OwnedCall>;
     /// The result of the flow as JSON, if its type is `Serialize`.
     fn to_json(&self, result: &Erased) -> Option<Value>;
 }
 
 impl<A: Args, O: 'static> Untyped for Callable<A, O> {
-    fn read(&'static self, reader: &mut ParamReader<'_>) -> Option<Box<dyn Call>> {
+    fn read(&'static self, reader: &mut ParamReader<'_>) -> Option<OwnedCall> {
         self.read?(reader).map(|args| submit::with_args(&self.function, args))
     }
 
@@ -211,7 +211,7 @@ impl Flow {
     }
 
     /// A call of the flow with these parameters.
-    pub(crate) fn call(self, parameters: &Map<String, Value>) -> Result<Box<dyn Call>, Error> {
+    pub(crate) fn call(self, parameters: &Map<String, Value>) -> Result<OwnedCall, Error> {
         if let Some(why) = self.info().not_callable() {
             return Err(Error::new(ErrorKind::NotCallable(why)));
         }
@@ -232,7 +232,7 @@ impl Flow {
 pub struct PreparedCall {
     flow: Flow,
     /// Taken when it is run. Arguments have destructors of their own.
-    call: Option<Box<dyn Call>>,
+    call: Option<OwnedCall>,
 }
 
 impl PreparedCall {
