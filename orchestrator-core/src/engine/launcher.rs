@@ -53,6 +53,8 @@ const SLICE_TIME: Duration = Duration::from_micros(200);
 const SPARE: usize = 2;
 /// How often a starter looks for another run before it ends: a few microseconds.
 const LINGER: usize = 128;
+/// How much room a queue keeps that nobody is in, in runs: a burst of a million would leave a hundred megabytes.
+const ROOM: usize = 4096;
 /// How many runs a starter polls before those are woken who waited for them.
 const BEFORE_WAKING: usize = 16;
 /// How long it polls before that.
@@ -171,6 +173,9 @@ impl Inbox {
 
     /// Takes all out, into a queue that is empty.
     fn empty_into(&self, other: &mut VecDeque<Launched>) {
+        if other.capacity() > ROOM {
+            *other = VecDeque::new();
+        }
         let mut queue = lock(&self.queue);
         std::mem::swap(&mut *queue, other);
         self.length.store(0, Ordering::Relaxed);
