@@ -41,12 +41,26 @@ pub(crate) fn complain(said: &str, code: u8, json: bool) {
         let error = serde_json::json!({ "error": { "message": said, "exit_code": code } });
         return note(&error.to_string());
     }
-    let error = if console::colors_enabled_stderr() {
-        Style::new().force_styling(true).red().bold().apply_to("error:").to_string()
+    let style = Style::new().force_styling(true).red().bold();
+    headed("error:", style, said);
+}
+
+/// Says what went wrong beside what was asked for, and decides nothing about the exit code.
+pub(crate) fn warn(said: &str, json: bool) {
+    if json {
+        let warning = serde_json::json!({ "warning": { "message": said } });
+        return note(&warning.to_string());
+    }
+    let style = Style::new().force_styling(true).yellow().bold();
+    headed("warning:", style, said);
+}
+
+fn headed(head: &str, style: Style, said: &str) {
+    if console::colors_enabled_stderr() {
+        note(&format!("{} {said}", style.apply_to(head)));
     } else {
-        "error:".to_owned()
-    };
-    note(&format!("{error} {said}"));
+        note(&format!("{head} {said}"));
+    }
 }
 
 /// The name of a state, in its colour.

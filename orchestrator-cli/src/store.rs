@@ -85,12 +85,12 @@ impl Session {
         &self.orchestrator
     }
 
-    /// Ends it; what could not be stored has been reported by then.
+    /// Ends it. What could not be stored is told; it changes nothing about how the run ended.
     pub(crate) async fn close(self, json: bool) {
         if self.ours
             && let Err(error) = self.orchestrator.shutdown().await
         {
-            crate::print::complain(&error.to_string(), exit::STORE, json);
+            crate::print::warn(&error.to_string(), json);
         }
     }
 }

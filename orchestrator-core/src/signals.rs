@@ -18,17 +18,44 @@ const INTERRUPTED: i32 = 130;
 #[cfg(unix)]
 const TERMINATED: i32 = 143;
 
+/// Whether a runtime watches for signals.
+static WATCHING: AtomicBool = AtomicBool::new(false);
+
+/// Lets another runtime watch once this one has ended.
+struct Watching;
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        WATCHING.store(false, Ordering::Release);
+        outlive();
+    }
+}
+
+/// Ends the process at a signal that comes while no runtime watches. Nothing else would: once anybody has watched for a signal,
+/// the system does not end the process for it any more. And a program whose runtime ends may wait for long, as the runtime does
+/// for the threads of sync bodies.
+fn outlive() {
+    static OUTLIVING: AtomicBool = AtomicBool::new(false);
+    if OUTLIVING.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let watch = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let Ok(runtime) = runtime else { return };
+        runtime.block_on(async {
+            while let Some((status, _)) = signal().await {
+                if !WATCHING.load(Ordering::Acquire) {
+                    std::process::exit(status);
+                }
+            }
+        });
+    };
+    // A system without a thread for it leaves signals without effect.
+    let _ = std::thread::Builder::new().name("orchestrator-signals".to_owned()).spawn(watch);
+}
+
 /// Watches for signals on that runtime, once in a process, on behalf of this orchestrator as well.
 pub(crate) fn watch(orchestrator: &Arc<Inner>, handle: &Handle) {
-    /// Lets another runtime watch once this one has ended.
-    struct Watching;
-    static WATCHING: AtomicBool = AtomicBool::new(false);
-    impl Drop for Watching {
-        fn drop(&mut self) {
-            WATCHING.store(false, Ordering::Release);
-        }
-    }
-
     let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
     watched.retain(|known| known.strong_count() > 0);
     if !watched.iter().any(|known| known.as_ptr() == Arc::as_ptr(orchestrator)) {

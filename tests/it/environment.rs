@@ -186,6 +186,50 @@ fn the_builder_says_what_is_printed_where_the_environment_says_nothing() {
     assert_eq!(printed(&[("QUIET", "1")]), "");
 }
 
+#[task(timeout_secs = 0.05)]
+fn never() {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Waits at its end for the thread of a body, as every runtime of tokio's does.
+#[test]
+fn program_whose_runtime_does_not_end() {
+    if !is_program() {
+        return;
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(under(Orchestrator::builder().handle_signals(true), async {
+        assert!(never().await.unwrap_err().to_string().contains("timed out"));
+    }));
+    println!("\nsaid: over");
+    drop(runtime);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_program_that_waits_for_a_thread_at_its_end_can_be_ended() {
+    use std::io::{BufRead as _, BufReader};
+    for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
+        let mut command = program("program_whose_runtime_does_not_end", &[]);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+        lines.find(|line| line == "said: over").unwrap();
+        // One that comes while the runtime is about to end may be lost with it.
+        let began = std::time::Instant::now();
+        let ended = loop {
+            if let Some(ended) = process.try_wait().unwrap() {
+                break ended;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "it does not end");
+            Command::new("kill").args([signal, &process.id().to_string()]).status().unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert_eq!(ended.code(), Some(status));
+    }
+}
+
 #[tokio::test]
 async fn program_that_is_interrupted() {
     if !is_program() {

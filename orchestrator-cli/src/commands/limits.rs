@@ -60,7 +60,8 @@ pub(super) async fn set(orchestrator: &Orchestrator, wanted: Wanted, json: bool)
             let back = decay.map(|decay| format!(", of which {decay} come back each second")).unwrap_or_default();
             let inactive = limit.is_some_and(|limit| !limit.active);
             let open = if inactive { "; it is not active, and lets everybody pass" } else { "" };
-            print::out(&format!("limit '{}' has {slots} slots{back}{open}\n", one_line(&name)))
+            let s = if slots == 1 { "" } else { "s" };
+            print::out(&format!("limit '{}' has {slots} slot{s}{back}{open}\n", one_line(&name)))
         }
     }
 }

@@ -7,6 +7,7 @@ use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::RUN_TARGET;
+use crate::suggest::nearest;
 
 const SHOWN: [&str; 2] = ["ORCHESTRATOR_LOG", "RUST_LOG"];
 const CAPTURED: &str = "ORCHESTRATOR_LOG_CAPTURE";
@@ -42,10 +43,13 @@ impl Filters {
                 (!value.is_empty()).then(|| (name, value.to_owned()))
             });
             let Some((variable, value)) = set else { return default.to_owned() };
-            match EnvFilter::builder().parse(&value) {
-                Ok(_) => value,
-                Err(error) => {
-                    complaints.push(Complaint { variable, value, reason: error.to_string() });
+            let parsed = EnvFilter::builder().parse(&value).map_err(|error| error.to_string());
+            // The other variable is also for programs that know nothing of this one.
+            let misspelt = || misspelt(&value).filter(|_| variable != "RUST_LOG");
+            match parsed.and_then(|_| misspelt().map_or(Ok(()), Err)) {
+                Ok(()) => value,
+                Err(reason) => {
+                    complaints.push(Complaint { variable, value, reason });
                     default.to_owned()
                 }
             }
@@ -79,6 +83,17 @@ impl Filters {
             tracing::subscriber::with_default(probe, || tracing::enabled!(target: RUN_TARGET, tracing::Level::INFO));
         if enabled { Reported::Yes } else { Reported::No }
     }
+}
+
+/// Why a word that stands alone is most likely not the name of a target that it would be taken for, which leaves nothing to be shown.
+fn misspelt(directives: &str) -> Option<String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    directives.split(',').map(str::trim).find_map(|word| {
+        let lower = word.to_lowercase();
+        let is_word = word.len() > 2 && word.chars().all(char::is_alphabetic) && !LEVELS.contains(&lower.as_str());
+        let level = is_word.then(|| nearest(&lower, LEVELS)).flatten()?;
+        Some(format!("is `{level}` meant? a target of that name is `{word}=trace`"))
+    })
 }
 
 fn parsed(directives: &str) -> EnvFilter {
@@ -133,6 +148,24 @@ mod tests {
         assert!(complaint.starts_with("ORCHESTRATOR_LOG is set to \"orchestrator=loud\", which is not"), "{complaint}");
         assert!(!complaint.contains('\n'), "{complaint}");
         assert_eq!(filters.shown().to_string(), "info");
+    }
+
+    #[test]
+    fn a_level_that_is_misspelt_silences_nothing() {
+        for (value, level) in [("wran", "warn"), ("inof", "info"), ("debg,hyper=info", "debug"), ("Eror", "error")] {
+            let filters = filters(&[("ORCHESTRATOR_LOG", value)]);
+            let complaints: Vec<_> = filters.complaints().iter().map(ToString::to_string).collect();
+            assert!(
+                matches!(&complaints[..], [one] if one.contains(&format!("is `{level}` meant?"))),
+                "{complaints:?}"
+            );
+            assert_eq!(filters.shown().to_string(), "info");
+        }
+        for value in ["hyper", "my_crate=wran2", "WARN", "off", "my_crate::load=debug,error"] {
+            let said = filters(&[("ORCHESTRATOR_LOG", value)]).complaints().first().map(ToString::to_string);
+            assert!(!said.unwrap_or_default().contains("meant"), "{value}");
+        }
+        assert!(filters(&[("RUST_LOG", "wran")]).complaints().is_empty());
     }
 
     #[test]
