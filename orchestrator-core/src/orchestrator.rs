@@ -27,7 +27,7 @@ use crate::recovery::{self, Recovery};
 use crate::results::{Results, Sweeper};
 use crate::retention::Retention;
 use crate::retention::upkeep::Upkeep;
-use crate::run::{Children, Stop};
+use crate::run::{Children, Holds, Stop};
 use crate::scope::{Counts, Scope};
 use crate::state::{State, StateName};
 use crate::testing::Kit;
@@ -67,6 +67,8 @@ pub(crate) struct Inner {
     pub(crate) workers: Arc<Semaphore>,
     /// Runs that no other run started.
     pub(crate) roots: Children,
+    /// What else keeps it from ending.
+    pub(crate) holds: Holds,
     pub(crate) process: &'static Process,
     /// What the orchestrator is in a store that it shares with others. Dropped after the journal, which may still write.
     pub(crate) keeper: Option<Keeper>,
@@ -184,6 +186,7 @@ impl Orchestrator {
             observers,
             workers: Arc::new(Semaphore::new(workers.clamp(1, Semaphore::MAX_PERMITS))),
             roots: Children::default(),
+            holds: Holds::default(),
             keeper,
             strict,
             signals,

@@ -32,7 +32,7 @@ use crate::state::{StateName, Transition};
 use crate::sync::{AtomicBool, AtomicU16, AtomicU32, AtomicWaker, Mutex, MutexGuard};
 use crate::transaction;
 pub(crate) use cancel::Stop;
-pub(crate) use children::{Children, Hold};
+pub(crate) use children::{Children, Hold, Holds};
 pub(crate) use end::Wakes;
 pub(crate) use states::Entered;
 use track::Track;

@@ -93,6 +93,8 @@ pub(crate) fn watch(orchestrator: &Arc<Inner>, handle: &Handle) {
                     for run in told {
                         WaitState::new(run).await;
                     }
+                    // Such as the rollbacks that these have left behind.
+                    orchestrator.holds.present_gone().await;
                     let goes_on = orchestrator.journal.goes_on();
                     drop(orchestrator);
                     goes_on.await;

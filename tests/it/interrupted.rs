@@ -1,5 +1,6 @@
 //! Programs that are told to end while another process holds the database.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -134,4 +135,46 @@ fn a_program_that_survived_a_signal_is_ended_by_the_next() {
         child.signal(signal);
         assert_eq!(child.status(), Some(status));
     }
+}
+
+#[tokio::test]
+async fn child_whose_rollback_hangs() {
+    if !is_child() {
+        return;
+    }
+    async fn hangs(_: &()) {
+        println!("rolls back");
+        std::future::pending().await
+    }
+    #[task(on_rollback = hangs)]
+    async fn step() {}
+    #[task]
+    async fn fails() -> Result<(), String> {
+        Err("no".to_owned())
+    }
+    let outcome: Result<(), TaskError> = transaction(async {
+        step().await?;
+        fails().await
+    })
+    .await;
+    println!("ended {outcome:?}");
+}
+
+/// No run is left to cancel, but what is left has not ended either.
+#[cfg(unix)]
+#[test]
+fn a_program_whose_rollback_hangs_is_ended_by_the_second_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    let (said, stderr) = std::io::pipe().unwrap();
+    let mut command = command("interrupted::child_whose_rollback_hangs", folder.path());
+    let mut child = Process::start(command.stderr(stderr));
+    // Or the pipe would not end with the child.
+    drop(command);
+    child.says("rolls back");
+    child.signal("-INT");
+    let mut said = BufReader::new(said).lines().map(Result::unwrap).filter(|line| line.contains("once more to exit"));
+    said.next().expect("the first signal is told");
+    child.signal("-INT");
+    assert_eq!(said.next(), None, "it is no first one again");
+    assert_eq!(child.status(), Some(130));
 }

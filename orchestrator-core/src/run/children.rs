@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use crossbeam_utils::CachePadded;
+use tokio::sync::watch;
 
 use super::{ENTERED, LEFT, Run, lock};
 use crate::engine::panics;
@@ -75,6 +76,20 @@ impl Table {
 pub(crate) struct Hold {
     run: Option<Arc<Run>>,
     orchestrator: Arc<Inner>,
+    #[expect(dead_code, reason = "held so that those who wait for the holds wait for this one")]
+    held: watch::Receiver<()>,
+}
+
+/// The holds on an orchestrator.
+#[derive(Default)]
+pub(crate) struct Holds(Mutex<watch::Sender<()>>);
+
+impl Holds {
+    /// Waits until all have let go that there are now; those that come meanwhile keep nobody waiting.
+    pub(crate) async fn present_gone(&self) {
+        let present = std::mem::take(&mut *lock(&self.0));
+        present.closed().await;
+    }
 }
 
 impl Hold {
@@ -90,13 +105,14 @@ impl Hold {
 
     fn new(run: Option<Arc<Run>>, orchestrator: &Arc<Inner>) -> Self {
         orchestrator.roots.comes();
-        Self { run, orchestrator: Arc::clone(orchestrator) }
+        let held = lock(&orchestrator.holds.0).subscribe();
+        Self { run, orchestrator: Arc::clone(orchestrator), held }
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let Self { run, orchestrator } = self;
+        let Self { run, orchestrator, held: _ } = self;
         if run.as_ref().is_some_and(|run| run.children().went()) {
             run.iter().for_each(|run| run.signal());
         }
