@@ -44,17 +44,32 @@ pub(super) struct States(pub(super) Vec<State>);
 
 impl FromSql for States {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        #[derive(Deserialize)]
-        struct Packed(String, i64, #[serde(default)] Option<String>, #[serde(default)] Option<i64>);
-
         let lines = serde_json::Deserializer::from_str(value.as_str()?).into_iter();
-        let states = lines.map(|line| {
-            let Packed(name, at, message, scheduled) = line.map_err(unreadable)?;
-            let (name, at) = (known(&name)?, Timestamp::from_micros(at));
-            let (message, scheduled) = (message.map(Into::into), scheduled.map(Timestamp::from_micros));
-            Ok(State::from(&Transition { name, at, message, scheduled }))
-        });
+        let states = lines.map(|line| line.map_err(unreadable).and_then(Packed::unpack));
         states.collect::<FromSqlResult<_>>().map(States)
+    }
+}
+
+/// The last of such states; `None` if it cannot be read.
+pub(super) struct LastState(pub(super) Option<State>);
+
+impl FromSql for LastState {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let last = value.as_str().ok().and_then(|text| text.lines().next_back());
+        let packed = last.and_then(|line| serde_json::from_str(line).ok());
+        Ok(Self(packed.and_then(|packed: Packed| packed.unpack().ok())))
+    }
+}
+
+#[derive(Deserialize)]
+struct Packed(String, i64, #[serde(default)] Option<String>, #[serde(default)] Option<i64>);
+
+impl Packed {
+    fn unpack(self) -> FromSqlResult<State> {
+        let Self(name, at, message, scheduled) = self;
+        let (name, at) = (known(&name)?, Timestamp::from_micros(at));
+        let (message, scheduled) = (message.map(Into::into), scheduled.map(Timestamp::from_micros));
+        Ok(State::from(&Transition { name, at, message, scheduled }))
     }
 }
 

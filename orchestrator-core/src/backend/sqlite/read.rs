@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::SqliteBackend;
 use super::look::Reason;
-use super::packed::{Json, Name, Paused, Reference, References, States, Tags};
+use super::packed::{Json, LastState, Name, Paused, Reference, References, States, Tags};
 use crate::backend::record::{CacheKey, CacheLook, CrashBudget, FlowRun, FlowRunQuery, LogLine, TaskRun};
 use crate::backend::{BackendError, RunHistory};
 use crate::clock::Timestamp;
@@ -268,9 +268,10 @@ impl RunRow {
             message: message.map(Into::into),
             ..Transition::new(row.get::<_, Name>(4)?.0, Timestamp::from_micros(row.get(5)?))
         });
-        // What else is known of it stands among the states that the run has gone through.
-        let known = row.get::<_, Option<States>>(21)?.map_or_else(Vec::new, |states| states.0);
-        let known = known.into_iter().rfind(|known| known.timestamp == state.timestamp);
+        // What else is known of it stands among the states that the run has gone through. Where those are damaged, the run
+        // can be told without.
+        let known = row.get::<_, Option<LastState>>(21)?.and_then(|last| last.0);
+        let known = known.filter(|known| known.name == state.name && known.timestamp == state.timestamp);
         Ok(Self {
             id: Uuid::from_bytes(row.get(0)?),
             name,

@@ -7,7 +7,7 @@ use super::*;
 use crate::backend::maintenance::Maintenance as _;
 use crate::backend::record::RunEvent;
 use crate::backend::sqlite::look::Reason;
-use crate::backend::sqlite::packed::{Json, Name, Paused, Reference, References, States, Tags};
+use crate::backend::sqlite::packed::{Json, LastState, Name, Paused, Reference, References, States, Tags};
 use crate::backend::{
     ClaimLeases as _, LimitSetting, Ownership as _, RequestNo, Requests as _, SlotClass, SlotLeases as _, SlotPlace,
     SlotTrade,
@@ -151,6 +151,46 @@ impl Sample {
 }
 
 #[test]
+fn a_run_that_waits_for_another_attempt_is_told_though_its_states_are_damaged() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let backend = open(&path);
+    let (flow, task) = (new_flow(), new_task());
+    let at = Timestamp::from_micros;
+    let waits = |id: RunId, flow_run| {
+        let Event::Run(event) = run(id) else { unreachable!("it is a run's event") };
+        let scheduled = Some(at(9_000));
+        let transition = Transition { scheduled, ..Transition::new(StateName::AwaitingRetry, at(2_000)) };
+        let info = RunInfo { flow_run, ..event.run.clone() };
+        Event::Run(RunEvent { run: info, transitions: [transition].into_iter().collect(), ..event })
+    };
+    backend.append(&[waits(flow.into(), None), waits(task.into(), Some(flow))]).expect("append");
+    let told = || {
+        let flows = backend.flow_runs(&FlowRunQuery::new(), at(0)).expect("list");
+        let tasks = backend.task_runs(flow).expect("list");
+        let (read, task) = (backend.flow_run(flow).expect("read"), backend.task_run(task).expect("read"));
+        let states = flows.into_iter().chain(read).map(|run| run.state);
+        states.chain(tasks.into_iter().chain(task).map(|run| run.state)).collect::<Vec<_>>()
+    };
+    let whole = told();
+    assert_eq!(whole.len(), 4);
+    assert!(whole.iter().all(|state| state.scheduled_time == Some(at(9_000).to_datetime())), "{whole:?}");
+    for states in
+        ["", "no state", "[\"AwaitingRetry\",2000", "[\"Running\",2000,null,9000]\n", "[\"AwaitingRetry\",1,null,3]"]
+    {
+        let change = format!("UPDATE flow_run SET states = '{states}'; UPDATE task_run SET states = '{states}'");
+        by_hand(&path, &change);
+        let expected: Vec<_> =
+            whole.iter().cloned().map(|state| crate::state::State { scheduled_time: None, ..state }).collect();
+        assert_eq!(told(), expected, "{states}");
+        assert!(!backend.check().expect("check").is_empty(), "{states}");
+    }
+    // What comes before it is not of account.
+    by_hand(&path, "UPDATE flow_run SET states = 'no state\n[\"AwaitingRetry\",2000,null,9000]\n'");
+    assert_eq!(told()[0], whole[0]);
+}
+
+#[test]
 fn rows_with_anything_in_them_are_read_or_refused() {
     let sample = sample();
     let place = proptest::sample::select(sample.columns.clone());
@@ -277,6 +317,7 @@ proptest! {
     fn any_value_is_decoded_or_refused(value in value()) {
         let value = ValueRef::from(&value);
         let _ = States::column_result(value);
+        let _ = LastState::column_result(value);
         let _ = Name::column_result(value);
         let _ = Reference::column_result(value);
         let _ = References::column_result(value);
