@@ -67,13 +67,19 @@ const NEVER: Timestamp = Timestamp::from_micros(i64::MIN);
 impl Track {
     /// Of a run in that state, which the journal knows already if it was given as many states.
     pub(super) fn new(current: Transition, given: u32) -> Self {
+        let mut more = More::of(current.message.clone(), current.scheduled);
+        if given == 0
+            && let More::Long(Some(long)) = &mut more
+        {
+            long.staged.push(current.clone());
+        }
         Self {
             started: NEVER,
             at: [current.at; 3],
             names: [current.name; 3],
             places: Places::new(1, given > 0),
             next_seq: given,
-            more: More::of(current.message, current.scheduled),
+            more,
         }
     }
 
@@ -246,12 +252,17 @@ mod tests {
     proptest! {
         /// Whatever the form, the states are those that were entered, each given out once and in order.
         #[test]
-        fn nothing_is_lost_and_nothing_is_told_twice(steps in prop::collection::vec(step(), 0..24), says in any::<bool>()) {
+        fn nothing_is_lost_and_nothing_is_told_twice(
+            steps in prop::collection::vec(step(), 0..24),
+            says in any::<bool>(),
+            is_due in any::<bool>(),
+        ) {
             let transition = |name, at, says: bool| Transition {
                 message: says.then(|| "said".into()),
                 ..Transition::new(name, Timestamp::from_micros(at))
             };
-            let first = transition(StateName::Pending, 0, says);
+            let scheduled = is_due.then(|| Timestamp::from_micros(60));
+            let first = Transition { scheduled, ..transition(StateName::Pending, 0, says) };
             let mut track = Track::new(first.clone(), 0);
             let (mut expected, mut given, mut started) = (vec![first], Vec::new(), None);
             for (at, step) in (1..).zip(steps) {
