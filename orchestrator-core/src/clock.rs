@@ -34,10 +34,13 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// The same moment as a date and time.
+    /// The same moment as a date and time; what is before the year 0 or after 9999 is told as the first or last moment of
+    /// these, as neither RFC 3339 nor a local time can tell more.
     #[must_use]
     pub fn to_datetime(self) -> DateTime<Utc> {
-        DateTime::from_timestamp_micros(self.0).unwrap_or(DateTime::<Utc>::MAX_UTC)
+        const FIRST: i64 = -62_167_219_200_000_000;
+        const LAST: i64 = 253_402_300_799_999_999;
+        DateTime::from_timestamp_micros(self.0.clamp(FIRST, LAST)).expect("chrono knows the years from 0 to 9999")
     }
 }
 
@@ -118,6 +121,22 @@ impl Clock for TokioClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_moment_can_be_told() {
+        for (micros, told) in [
+            (i64::MIN, "0000-01-01T00:00:00+00:00"),
+            (0, "1970-01-01T00:00:00+00:00"),
+            (i64::MAX, "9999-12-31T23:59:59.999999+00:00"),
+        ] {
+            let time = Timestamp::from_micros(micros).to_datetime();
+            assert_eq!(time.to_rfc3339(), told);
+            for hours in [-14, 14] {
+                let zone = chrono::FixedOffset::east_opt(hours * 3600).expect("less than a day");
+                assert!(!time.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S").to_string().is_empty());
+            }
+        }
+    }
 
     #[test]
     fn about_now_is_a_little_earlier() {
