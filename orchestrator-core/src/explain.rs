@@ -326,7 +326,7 @@ fn why(run: &Arc<Run>, state: &State) -> Why {
     match state.kind {
         StateType::Running => Why::Running { since: state.timestamp, attempt: run.run_count(), slots },
         _ if !slots.is_empty() => Why::Slots(slots),
-        StateType::Scheduled if let Some(at) = state.scheduled_time => {
+        StateType::Scheduled if let Some(at) = still_to_come(state, run.scope().orchestrator.clock.now()) => {
             Why::RetryAt { at, attempt: run.run_count() + 1 }
         }
         StateType::Paused => paused(run).unwrap_or(Why::Starting),
@@ -341,6 +341,11 @@ fn why(run: &Arc<Run>, state: &State) -> Why {
     }
 }
 
+/// When the next attempt begins, unless that is over.
+fn still_to_come(state: &State, now: Timestamp) -> Option<DateTime<Utc>> {
+    state.scheduled_time.filter(|at| *at > now.to_datetime())
+}
+
 /// The pause of the flow run that a run is, or is part of.
 fn paused(run: &Arc<Run>) -> Option<Why> {
     let pause = run.scope().pauses.next()?;
@@ -350,16 +355,23 @@ fn paused(run: &Arc<Run>) -> Option<Why> {
 
 /// The runs as people know them: in place of the expansion of a `map`, which nobody sees, what it waits for.
 fn refs(mut runs: Vec<Arc<Run>>) -> RunRefs {
-    let (mut known, mut first) = (HashSet::new(), Vec::new());
+    let (mut seen, mut first, mut count) = (HashSet::new(), Vec::new(), 0);
     runs.reverse();
     while let Some(run) = runs.pop() {
+        // Expansions that take each other's results lead to the same runs by very many ways.
+        if !seen.insert(run.id()) {
+            continue;
+        }
         if !run.visible {
             runs.extend(run.active_upstreams().into_iter().rev());
-        } else if known.insert(run.id()) && first.len() < RunRefs::SHOWN {
+            continue;
+        }
+        count += 1;
+        if first.len() < RunRefs::SHOWN {
             first.push(RunRef::of(&run));
         }
     }
-    RunRefs { first, count: known.len() }
+    RunRefs { first, count }
 }
 
 impl RunRef {

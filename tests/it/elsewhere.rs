@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use orchestrator::prelude::*;
@@ -93,6 +95,36 @@ async fn when_another_orchestrator_tries_again_is_told() {
         said.starts_with("task run 'fails-0' waits until ") && said.contains(" before attempt 2; it belongs to "),
         "{said}"
     );
+    one.cancel(run.run_id()).await.unwrap();
+}
+
+/// A clock that may be put forward.
+#[derive(Debug, Clone, Default)]
+struct PutForward(Arc<AtomicBool>);
+
+impl orchestrator::Clock for PutForward {
+    fn now(&self) -> orchestrator::Timestamp {
+        let hours = if self.0.load(Ordering::SeqCst) { 2 } else { 0 };
+        orchestrator::SystemClock.now().after(Duration::from_secs(hours * 3600))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_moment_that_has_passed_is_not_told_as_the_next_attempt() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = PutForward::default();
+    let builder = || Orchestrator::builder().home(folder.path()).clock(clock.clone());
+    let one = builder().build().await.unwrap();
+    let looker = builder().look_only(true).build().await.unwrap();
+    let run = one.scope(async { fails() }).await;
+    until_explained(&looker, run.run_id(), |why| matches!(why, Why::RetryAt { .. })).await;
+    let own = one.explain(run.run_id()).await.unwrap();
+    assert!(matches!(own.why, Why::RetryAt { .. }), "{own}");
+    clock.0.store(true, Ordering::SeqCst);
+    let [own, other] = [&one, &looker].map(|orchestrator| orchestrator.explain(run.run_id()));
+    let (own, other) = (own.await.unwrap(), other.await.unwrap());
+    assert_eq!(own.to_string(), "task run 'fails-0' waits for nothing, and begins in a moment");
+    assert_eq!(other.why, Why::Elsewhere, "{other}");
     one.cancel(run.run_id()).await.unwrap();
 }
 

@@ -137,6 +137,46 @@ async fn a_map_that_is_not_expanded_is_told_by_what_it_waits_for() {
     assert_eq!(explain(sum.run_id()).await.to_string(), "task run 'sum-0' waits for 'numbers-0', which is Running");
 }
 
+/// There are more ways through them than anybody could go.
+#[orchestrator::test]
+async fn maps_that_take_the_results_of_maps_are_gone_through_once_each() {
+    #[task]
+    async fn numbers() -> Vec<u32> {
+        std::future::pending().await
+    }
+    #[task]
+    async fn add(a: u32, b: u32) -> u32 {
+        a + b
+    }
+    #[task]
+    async fn sum(numbers: Vec<u32>) -> u32 {
+        numbers.iter().sum()
+    }
+    let numbers = numbers();
+    until(&numbers, "Running").await;
+    let mut sums = add::map(&numbers, &numbers);
+    for _ in 0..40 {
+        sums = add::map(&sums, &sums);
+    }
+    let sum = sum(sums);
+    assert_eq!(explain(sum.run_id()).await.to_string(), "task run 'sum-0' waits for 'numbers-0', which is Running");
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn a_delay_without_end_is_told() {
+    #[task]
+    async fn fails() -> Result<(), String> {
+        Err("no".to_owned())
+    }
+    let run = fails::configure().retries(1).retry_delay(Duration::MAX).submit();
+    until(&run, "AwaitingRetry").await;
+    let retry = explain(run.run_id()).await;
+    let Why::RetryAt { at, attempt: 2 } = retry.why else { panic!("{retry:?}") };
+    assert_eq!(at.to_rfc3339(), "9999-12-31T23:59:59.999999+00:00");
+    assert_eq!(retry.to_string(), format!("task run 'fails-0' waits until {} before attempt 2", clock(at)));
+    run.cancel();
+}
+
 #[orchestrator::test]
 async fn slots_who_holds_them_and_who_is_ahead() {
     #[task(concurrency = "db")]

@@ -1,6 +1,6 @@
 //! Why a run that another orchestrator drives is where it is, as far as the store tells.
 
-use super::{LimitWait, RunRef, RunRefs, SlotHolder, Why};
+use super::{LimitWait, RunRef, RunRefs, SlotHolder, Why, still_to_come};
 use crate::backend::record::{FlowRun, Pause, TaskRun};
 use crate::backend::{BackendError, LimitRecord, Shared, SlotClass, SlotPlace, SlotStanding, SlotWait, StateBackend};
 use crate::clock::Timestamp;
@@ -54,7 +54,7 @@ pub(super) fn why(backend: &dyn StateBackend, run: &Recorded, now: Timestamp) ->
             }
         }
         StateType::Scheduled => {
-            if let Some(at) = run.state.scheduled_time {
+            if let Some(at) = still_to_come(&run.state, now) {
                 return Ok(Why::RetryAt { at, attempt: run.run_count + 1 });
             }
         }
