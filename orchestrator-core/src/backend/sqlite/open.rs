@@ -107,12 +107,10 @@ fn why_not(path: &Path, error: BackendError) -> BackendError {
     if error.kind() != BackendErrorKind::Unavailable {
         return error;
     }
-    let because = |why: &dyn std::fmt::Display| {
-        BackendError::new(BackendErrorKind::Unavailable, opening(path)).because(why.to_string())
-    };
+    let unavailable = || BackendError::new(BackendErrorKind::Unavailable, opening(path));
     match std::fs::File::open(path) {
-        Err(why) => because(&why),
-        Ok(_) if path.is_dir() => because(&NO_FILE),
+        Err(why) => unavailable().because(why),
+        Ok(_) if path.is_dir() => unavailable().because(NO_FILE),
         Ok(_) => error,
     }
 }

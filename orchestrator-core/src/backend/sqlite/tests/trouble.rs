@@ -172,3 +172,18 @@ fn an_owner_that_renews_its_lease_is_not_gone_to_those_who_look() {
     is_gone(owner());
     assert_eq!((state().as_str(), owner().ended.is_some()), ("Crashed", true));
 }
+
+#[cfg(unix)]
+#[test]
+fn what_the_system_says_of_a_file_is_the_source_of_the_error() {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    std::os::unix::fs::symlink(&path, &path).expect("a link to itself");
+    let looked =
+        SqliteBackend::open_with(&path, SqliteOptions::new().look_only(true)).expect_err("nothing can be read");
+    for error in [refused(&path), looked] {
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>());
+        let code = source.and_then(std::io::Error::raw_os_error);
+        assert!(code.is_some() && code == std::fs::File::open(&path).expect_err("a loop").raw_os_error(), "{error}");
+    }
+}
