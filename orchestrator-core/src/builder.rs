@@ -304,7 +304,8 @@ impl OrchestratorBuilder {
     fn begin_to_print(&self) {
         crate::terminal::install(self.log.as_deref().unwrap_or(DEFAULT_LOG));
         for name in unknown_variables() {
-            let known = VARIABLES.iter().filter_map(|known| known.strip_prefix(PREFIX));
+            let for_users = VARIABLES.iter().filter(|known| !known.starts_with(TEST_PREFIX));
+            let known = for_users.filter_map(|known| known.strip_prefix(PREFIX));
             let meant = match nearest(name.trim_start_matches(PREFIX), known) {
                 Some(meant) => format!("is {PREFIX}{meant} meant?"),
                 None => "is it misspelt?".to_owned(),
@@ -423,7 +424,10 @@ impl OrchestratorBuilder {
             Some(ResultsAt::Url(url)) => match ObjectResults::open(url) {
                 Ok(store) => Ok(Arc::new(store)),
                 // There is much to look at besides.
-                Err(why) if self.look_only => Ok(Arc::new(Unusable { url: url.clone(), why })),
+                Err(why) if self.look_only => {
+                    let why = named(self.results_variable, why);
+                    Ok(Arc::new(Unusable { url: url.clone(), why }))
+                }
                 Err(why) => Err(said_by(self.results_variable, why)),
             },
             None => Ok(Self::beside(url)),
@@ -467,7 +471,15 @@ fn config(said: String) -> Error {
 
 /// An error about what a variable says, or the program if there is none.
 fn said_by(variable: Option<&str>, why: String) -> Error {
-    config(variable.map_or_else(|| why.clone(), |name| format!("{name}: {why}")))
+    config(named(variable, why))
+}
+
+/// What is wrong, with the variable that says so, if one does.
+fn named(variable: Option<&str>, why: String) -> String {
+    match variable {
+        Some(name) => format!("{name}: {why}"),
+        None => why,
+    }
 }
 
 const DATABASE_URL: &str = "ORCHESTRATOR_DATABASE_URL";
@@ -482,6 +494,7 @@ fn is_right_jitter(jitter: f64) -> bool {
 
 /// What the variables of this library have in common.
 const PREFIX: &str = "ORCHESTRATOR_";
+const TEST_PREFIX: &str = "ORCHESTRATOR_TEST";
 
 /// The variables that this library reads.
 const VARIABLES: &[&str] = &[

@@ -115,6 +115,18 @@ fn where_there_can_be_no_database_it_is_said_why() {
             "'history.db' is not a database URL: expected `memory` or `sqlite:PATH`; is `sqlite:history.db` meant?"
                 .to_owned(),
         ),
+        (
+            "memry".to_owned(),
+            2,
+            "'memry' is not a database URL: expected `memory` or `sqlite:PATH`; is `memory` meant?".to_owned(),
+            "'memry' is not a database URL: expected `memory` or `sqlite:PATH`; is `memory` meant?".to_owned(),
+        ),
+        (
+            String::new(),
+            2,
+            "'' is not a database URL: expected `memory` or `sqlite:PATH`".to_owned(),
+            "'' is not a database URL: expected `memory` or `sqlite:PATH`".to_owned(),
+        ),
     ] {
         for (command, said) in [(&["runs", "ls"][..], looking), (&["limits", "set", "db", "3"], making)] {
             let answer = world.ask(&[&["--database", &database], command].concat());

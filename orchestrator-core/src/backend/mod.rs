@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId};
 use crate::state::State;
+use crate::text::nearest;
 use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, Interrupted, LogLine, StoredResult, TakeOver, TaskRun};
 
 pub use claims::{ClaimLeases, ClaimRequest, Claimed};
@@ -387,9 +388,19 @@ impl std::str::FromStr for DatabaseUrl {
             Some(("postgres" | "postgresql", _)) => {
                 Err(format!("the database URL names PostgreSQL, which this version does not support: {wanted}"))
             }
-            // A path alone, most likely.
-            None => Err(format!("'{text}' is not a database URL: {wanted}; is `sqlite:{text}` meant?")),
-            Some(_) => Err(format!("'{text}' is not a database URL: {wanted}")),
+            None if !text.is_empty() => {
+                Err(format!("'{text}' is not a database URL: {wanted}; is `{}` meant?", meant(text)))
+            }
+            None | Some(_) => Err(format!("'{text}' is not a database URL: {wanted}")),
         }
+    }
+}
+
+/// The database URL that was most likely meant: a path alone is one of SQLite.
+fn meant(text: &str) -> String {
+    let looks_like_path = text.contains(['.', '/', '\\']);
+    match nearest(text, ["memory"]).filter(|_| !looks_like_path) {
+        Some(memory) => memory.to_owned(),
+        None => format!("sqlite:{text}"),
     }
 }
