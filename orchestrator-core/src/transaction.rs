@@ -503,7 +503,7 @@ struct Going {
 }
 
 impl Going {
-    /// Makes the run that opened the transaction, or else the orchestrator, wait for its end. Not before its block has
+    /// Makes the orchestrator, and the run that opened the transaction if one did, wait for its end. Not before its block has
     /// ended: a block that nobody polls any more must keep nobody waiting.
     fn hold(&self) -> Hold {
         match &self.shared.opener {
