@@ -165,7 +165,7 @@ pub(crate) enum Runs {
         #[arg(long, value_name = "STATE", value_parser = state(), ignore_case = true)]
         state: Option<StateFilter>,
         /// Only runs submitted in this time before now, such as 2h or 30d
-        #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = period)]
+        #[arg(long, value_name = "TIME", value_parser = period)]
         since: Option<Duration>,
         /// Runs that other runs called, too
         #[arg(long, short)]
@@ -267,7 +267,7 @@ pub(crate) enum Runs {
         )]
         runs: Vec<String>,
         /// All runs that were submitted longer ago, such as 30d, and have ended
-        #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = period, conflicts_with = "runs")]
+        #[arg(long, value_name = "TIME", value_parser = period, conflicts_with = "runs")]
         older_than: Option<Duration>,
         /// Of these only the ones in a state of this type or name; running is the type, with its retries, and name:running the name alone
         #[arg(long, value_name = "STATE", value_parser = state(), ignore_case = true, requires = "older_than")]
@@ -295,7 +295,7 @@ pub(crate) enum Tasks {
         #[arg(long, value_name = "STATE", value_parser = state(), ignore_case = true)]
         state: Option<StateFilter>,
         /// Only runs submitted in this time before now, such as 2h or 30d
-        #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = period)]
+        #[arg(long, value_name = "TIME", value_parser = period)]
         since: Option<Duration>,
         /// At most so many runs
         #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = whole::<usize>)]
@@ -357,7 +357,7 @@ pub(crate) enum Db {
   {name} db prune --keep 1000 --yes")]
     Prune {
         /// Runs that ended longer ago, such as 30d
-        #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = period)]
+        #[arg(long, value_name = "TIME", value_parser = period)]
         older_than: Option<Duration>,
         /// All but the newest so many runs
         #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>)]
@@ -458,7 +458,7 @@ fn states() -> Vec<(String, StateFilter)> {
 ///
 /// If they make no sense; also for `--help` and `--version`, whose text is the error's.
 pub(crate) fn parse(program: Program, arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, clap::Error> {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = joined(arguments);
     let mut known = command(program, arguments.first().map(OsString::as_os_str).unwrap_or_default());
     let matches = known.try_get_matches_from_mut(arguments)?;
     match program {
@@ -471,6 +471,24 @@ pub(crate) fn parse(program: Program, arguments: impl IntoIterator<Item = OsStri
             Ok(Parsed { globals, command, known })
         }
     }
+}
+
+/// `--since -2h` as `--since=-2h`, so that it is the time that is refused: `-2h` alone would be a mistaken option. What
+/// else begins with a hyphen is an option, and not a time.
+fn joined(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    const TAKE_TIMES: [&str; 2] = ["--since", "--older-than"];
+    let mut joined: Vec<OsString> = Vec::new();
+    for argument in arguments {
+        let is_negative = matches!(argument.as_encoded_bytes(), [b'-', b'0'..=b'9', ..]);
+        match joined.last_mut() {
+            Some(option) if is_negative && TAKE_TIMES.iter().any(|name| option == name) => {
+                option.push("=");
+                option.push(argument);
+            }
+            _ => joined.push(argument),
+        }
+    }
+    joined
 }
 
 /// What is wrong with the arguments, without how it is introduced for people.
