@@ -283,13 +283,17 @@ impl OrchestratorBuilder {
             tracing::error!(target: "orchestrator", "{wrong}; going on with the default");
         }
         let backend = builder.url().and_then(|url| open(&url, &SqliteOptions::new()).map_err(Error::from)).unwrap_or_else(|error| {
+            let mut said = error.to_string();
+            if !said.ends_with('?') {
+                said.push('.');
+            }
             if builder.strict == Some(true) {
-                tracing::error!(target: "orchestrator", "{error}. The program stops, because ORCHESTRATOR_STRICT is set");
+                tracing::error!(target: "orchestrator", "{said} The program stops, because ORCHESTRATOR_STRICT is set");
                 std::process::exit(1);
             }
             tracing::error!(
                 target: "orchestrator",
-                "{error}. History, cache and results are kept in memory and end with this process, so that nothing of it \
+                "{said} History, cache and results are kept in memory and end with this process, so that nothing of it \
                  can be resumed; ORCHESTRATOR_HOME names another folder, and with ORCHESTRATOR_STRICT=true the program \
                  stops instead"
             );
