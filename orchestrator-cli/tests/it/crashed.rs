@@ -60,10 +60,18 @@ fn it_is_told_when_the_next_attempt_begins() {
     assert_eq!(world.json(&["tasks", "ls"])[0]["state_scheduled_time"], next);
     let states = world.json(&["runs", "states", "fetch-0"]);
     assert_eq!([0, 1, 2].map(|n| states[n]["scheduled_time"].as_str()), [None, None, Some(next)]);
-    let why = world.json(&["runs", "explain", "fetch-0"]);
+    // That is over, and what has become of it the store does not tell.
+    assert_eq!(world.json(&["runs", "explain", "fetch-0"])["why"], "elsewhere");
+
+    let run = fetch(3, &flow(1, "merry-wren"), 1);
+    let waits = Transition { scheduled: Some(at(36_500 * 86_400_000)), ..Transition::new(AwaitingRetry, at(400)) };
+    let transitions = [waits].into_iter().collect();
+    world.give(&[Event::Run(RunEvent { run, first_seq: 0, transitions, run_count: 1, cache: None })]);
+    let why = world.json(&["runs", "explain", "fetch-1"]);
+    let next = "2126-01-07T12:00:00Z";
     assert_eq!((&why["why"], &why["at"], &why["attempt"]), (&json!("retry_at"), &json!(next), &json!(2)));
     let sentence =
-        "task run 'fetch-0' waits until 2026-01-31 13:30:00 before attempt 2; it belongs to process 4711 on machine";
+        "task run 'fetch-1' waits until 2126-01-07 12:00:00 before attempt 2; it belongs to process 4711 on machine";
     assert_eq!(why["sentence"], sentence);
 }
 
