@@ -24,6 +24,8 @@ use std::task::{Context, Poll};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 
+use smallbox::smallbox;
+
 use crate::body::{ArgEncoder, ArgError, Attempt, BodyFailure, Codec, Erased};
 use crate::def::Def;
 use crate::engine::Call;
@@ -133,7 +135,7 @@ where
 {
     let after = after.iter().map(|future| future.run()).collect();
     let key = def.has_cache_key.then(|| "key".to_owned());
-    TaskFuture::new(submit(def, Overrides::NONE, Box::new(Plain { after, key, body }), Manner::Call))
+    TaskFuture::new(submit(def, Overrides::NONE, smallbox!(Plain { after, key, body }), Manner::Call))
 }
 
 /// Lets the others go on.

@@ -67,20 +67,15 @@ const NEVER: Timestamp = Timestamp::from_micros(i64::MIN);
 impl Track {
     /// Of a run in that state, which the journal knows already if it was given as many states.
     pub(super) fn new(current: Transition, given: u32) -> Self {
-        let mut more = More::of(current.message.clone(), current.scheduled);
-        if given == 0
+        let Transition { name, at, message, scheduled } = current;
+        let mut more = More::of(message, scheduled);
+        if scheduled.is_some()
+            && given == 0
             && let More::Long(Some(long)) = &mut more
         {
-            long.staged.push(current.clone());
+            long.staged.push(Transition { name, at, message: long.said.clone(), scheduled });
         }
-        Self {
-            started: NEVER,
-            at: [current.at; 3],
-            names: [current.name; 3],
-            places: Places::new(1, given > 0),
-            next_seq: given,
-            more,
-        }
+        Self { started: NEVER, at: [at; 3], names: [name; 3], places: Places::new(1, given > 0), next_seq: given, more }
     }
 
     pub(super) fn name(&self) -> StateName {
