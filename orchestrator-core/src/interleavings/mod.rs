@@ -23,7 +23,6 @@ use std::task::{Context, Poll};
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
-
 use smallbox::smallbox;
 
 use crate::body::{ArgEncoder, ArgError, Attempt, BodyFailure, Codec, Erased};
