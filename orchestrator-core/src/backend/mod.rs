@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId};
 use crate::state::State;
-use crate::text::nearest;
+use crate::suggest::nearest;
 use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, Interrupted, LogLine, StoredResult, TakeOver, TaskRun};
 
 pub use claims::{ClaimLeases, ClaimRequest, Claimed};

@@ -108,7 +108,7 @@ impl<'a> Kept<'a> {
         if let Some(known) = self.slots.get(&limit) {
             return *known;
         }
-        let waits = |holder: &&Holder| holder.run.as_ref().is_some_and(|run| self.beneath.any(run));
+        let waits = |holder: &&Holder| holder.run.as_ref().is_some_and(|run| self.beneath.any(run.as_ptr()));
         let kept = self.table.holders(limit).filter(waits).map(|holder| holder.slots).fold(0, u32::saturating_add);
         self.slots.insert(limit, kept);
         kept

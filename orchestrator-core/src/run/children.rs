@@ -113,8 +113,10 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         let Self { run, orchestrator, held: _ } = self;
-        if run.as_ref().is_some_and(|run| run.children().went()) {
-            run.iter().for_each(|run| run.signal());
+        if let Some(run) = run
+            && run.children().went()
+        {
+            run.signal();
         }
         orchestrator.roots.root_went();
         // Such a run was not the last to go, so it was not for it to see to what is to be stored.

@@ -173,8 +173,6 @@ impl Reader {
         // A database of its own that goes with the connection.
         let mut connection = Connection::open("")?;
         let step = Backup::new(&self.connection, &mut connection)?.step(-1)?;
-        let busy =
-            |said: &str| rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), Some(said.to_owned()));
         if step != StepResult::Done {
             return Err(busy("another process holds it"));
         }

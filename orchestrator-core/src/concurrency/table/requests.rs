@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Bound;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::Waker;
 
 use foldhash::fast::RandomState;
@@ -40,12 +40,9 @@ impl Beneath {
         self.0.is_empty()
     }
 
-    pub(in crate::concurrency) fn any(&self, run: &Weak<Run>) -> bool {
-        self.0.contains_key(&run.as_ptr().addr())
-    }
-
-    fn any_of(&self, run: &Run) -> bool {
-        self.0.contains_key(&std::ptr::from_ref(run).addr())
+    /// Whether anybody is counted beneath the run at that address.
+    pub(in crate::concurrency) fn any(&self, run: *const Run) -> bool {
+        self.0.contains_key(&run.addr())
     }
 
     fn add(&mut self, run: &Arc<Run>) {
@@ -165,7 +162,7 @@ impl Table {
     /// Counts anew who waits beneath whom, if anybody is counted beneath that run, from which others were moved away: of those
     /// who have left the queue meanwhile it may not know.
     pub(in crate::concurrency) fn recount(&mut self, above: &Run) {
-        if !self.beneath.any_of(above) {
+        if !self.beneath.any(above) {
             return;
         }
         let mut beneath = Beneath::default();
@@ -175,7 +172,7 @@ impl Table {
 
     /// Puts those who wait beneath a run, which held nothing so far, before those that keep nobody waiting.
     pub(super) fn promote(&mut self, run: &Arc<Run>) -> Vec<Waker> {
-        if !self.beneath.any_of(run) {
+        if !self.beneath.any(Arc::as_ptr(run)) {
             return Vec::new();
         }
         let ordinary = self.requests.values_mut().filter(|request| request.place.0 == SlotClass::Ordinary);

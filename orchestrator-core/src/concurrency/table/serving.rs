@@ -162,7 +162,9 @@ impl Table {
         self.limits.iter().any(|entry| {
             entry.setting.active
                 && (entry.asked[0] > 0 || entry.queue.first().is_some_and(|first| first.0 != SlotClass::Ordinary))
-                && entry.lasting_holders().any(|holder| holder.run.as_ref().is_some_and(|run| self.beneath.any(run)))
+                && entry
+                    .lasting_holders()
+                    .any(|holder| holder.run.as_ref().is_some_and(|run| self.beneath.any(run.as_ptr())))
         })
     }
 
