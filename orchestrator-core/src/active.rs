@@ -31,7 +31,7 @@ impl About {
             Self::Nothing => false,
             Self::Run(id) => run.id() == id,
             Self::FlowRuns => run.is_flow(),
-            Self::TaskRuns(flow_run) => !run.is_flow() && (flow_run.is_none() || run.info.flow_run == flow_run),
+            Self::TaskRuns(flow_run) => !run.is_flow() && (flow_run.is_none() || run.flow_run() == flow_run),
             Self::AllRuns => true,
         }
     }

@@ -198,7 +198,7 @@ impl RunContext {
     #[must_use]
     pub fn flow_run_id(&self) -> Option<FlowRunId> {
         let run = self.run.as_ref()?;
-        run.id().as_flow().or(run.info.flow_run)
+        run.id().as_flow().or(run.flow_run())
     }
 
     /// The run's name; empty outside of a run.
@@ -210,20 +210,20 @@ impl RunContext {
     /// The display name of the task or flow; empty outside of a run.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.run.as_ref().map_or("", |run| run.info.function())
+        self.run.as_ref().map_or("", |run| run.def().name)
     }
 
     /// The display name of the flow; empty outside of a flow.
     #[must_use]
     pub fn flow_name(&self) -> &'static str {
         let flow = self.run.as_ref().and_then(|run| run.origins().find(|run| run.is_flow()));
-        flow.map_or("", |flow| flow.info.function())
+        flow.map_or("", |flow| flow.def().name)
     }
 
     /// The run's tags, sorted.
     #[must_use]
     pub fn tags(&self) -> Vec<String> {
-        let tags = self.run.as_ref().map(|run| run.info.tags.iter().map(|tag| tag.to_string()).collect());
+        let tags = self.run.as_ref().map(|run| run.tags().iter().map(|tag| tag.to_string()).collect());
         tags.unwrap_or_default()
     }
 

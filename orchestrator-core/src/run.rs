@@ -16,7 +16,9 @@ mod waiting;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError};
 
-use crate::backend::record::{CacheLook, RunInfo};
+use once_cell::race::OnceBox;
+
+use crate::backend::record::{CacheLook, RunIds, RunInfo, SharedList};
 use crate::body::Erased;
 use crate::clock::Timestamp;
 use crate::def::Def;
@@ -24,7 +26,7 @@ use crate::engine::Call;
 use crate::engine::plain;
 use crate::engine::rules;
 use crate::error::{Cause, FailedRun, FailureKind, TaskError};
-use crate::id::RunId;
+use crate::id::{FlowRunId, RunId};
 use crate::options::{Effective, Overrides};
 use crate::persist::Identified;
 use crate::scope::Scope;
@@ -45,7 +47,7 @@ pub(crate) type Outcome = Result<Erased, TaskError>;
 
 /// One run of a task or flow.
 pub struct Run {
-    pub(crate) info: RunInfo,
+    identity: Identity,
     pub(crate) overrides: Overrides,
     /// What it shares with others: its own as a flow run; absent where it is that of the parent.
     own_scope: Option<Arc<Scope>>,
@@ -74,11 +76,25 @@ pub struct Run {
     driver: AtomicWaker,
     outcome: OnceLock<Outcome>,
     cell: Mutex<Cell>,
-    children: OnceLock<Box<Children>>,
+    children: OnceBox<Children>,
+}
+
+/// What tells a run from all others, apart from what it shares with the run above and with its orchestrator: the
+/// [`RunInfo`] that others are given is put together when they ask.
+pub(crate) struct Identity {
+    pub(crate) id: RunId,
+    pub(crate) def: &'static Def,
+    /// How many runs of the function the flow run around had before.
+    pub(crate) index: u32,
+    pub(crate) tags: SharedList<Box<str>>,
+    /// The runs that people see whose results it takes or that it waits for.
+    pub(crate) upstream: RunIds,
 }
 
 /// What a run has from its beginning that most have not.
 struct Bound {
+    /// The name that it was given at its submission.
+    given_name: Option<Arc<str>>,
     /// The transaction that the run was submitted in.
     transaction: Option<Arc<transaction::Shared>>,
     /// What identifies the call, where results are kept for the flow run.
@@ -87,6 +103,7 @@ struct Bound {
 
 /// Where a run comes from.
 pub(crate) struct Origin {
+    pub(crate) given_name: Option<Arc<str>>,
     pub(crate) overrides: Overrides,
     /// Absent where it is that of the parent.
     pub(crate) scope: Option<Arc<Scope>>,
@@ -163,7 +180,7 @@ struct Rare {
 
 impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Run").field("id", &self.info.id).field("state", &self.state().name).finish_non_exhaustive()
+        f.debug_struct("Run").field("id", &self.id()).field("state", &self.state().name).finish_non_exhaustive()
     }
 }
 
@@ -179,14 +196,15 @@ fn scope_of<'r>(own: Option<&'r Arc<Scope>>, parent: Option<&'r Arc<Run>>) -> &'
 
 impl Run {
     /// A run without a call begins as launched: whoever has the call starts it.
-    pub(crate) fn new(info: RunInfo, origin: Origin, call: Option<Box<dyn Call>>) -> Arc<Self> {
+    pub(crate) fn new(identity: Identity, origin: Origin, call: Option<Box<dyn Call>>) -> Arc<Self> {
         let shared = scope_of(origin.scope.as_ref(), origin.parent.as_ref());
-        let asks_for_nothing =
-            origin.identified.is_none() && rules::ask_for_nothing(info.def, origin.overrides.get(), &info.tags, shared);
-        let is_plain = asks_for_nothing && plain::is_plain(info.def, &origin, shared);
-        let Origin { overrides, scope, parent, transaction, identified, visible, created, resumed } = origin;
-        let is_bound = transaction.is_some() || identified.is_some();
-        let bound = is_bound.then(|| Box::new(Bound { transaction, identified }));
+        let asks_for_nothing = origin.identified.is_none()
+            && rules::ask_for_nothing(identity.def, origin.overrides.get(), &identity.tags, shared);
+        let is_plain = asks_for_nothing && plain::is_plain(identity.def, &origin, shared);
+        let Origin { given_name, overrides, scope, parent, transaction, identified, visible, created, resumed } =
+            origin;
+        let is_bound = given_name.is_some() || transaction.is_some() || identified.is_some();
+        let bound = is_bound.then(|| Box::new(Bound { given_name, transaction, identified }));
         let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def().is_async);
         let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
         let has_upstream = call.is_some() && resumed.is_none();
@@ -197,7 +215,7 @@ impl Run {
             Some(Resumed { seq, running, run_count }) => (Track::new(running, seq), run_count),
         };
         Arc::new(Self {
-            info,
+            identity,
             overrides,
             own_scope: scope,
             parent,
@@ -216,17 +234,42 @@ impl Run {
             driver: AtomicWaker::new(),
             outcome: OnceLock::new(),
             cell: Mutex::new(Cell { track, waiters: Waiters::None, call, rare: None }),
-            children: OnceLock::new(),
+            children: OnceBox::new(),
         })
     }
 
-    pub(crate) fn id(&self) -> RunId {
-        self.info.id
+    pub(crate) const fn id(&self) -> RunId {
+        self.identity.id
+    }
+
+    /// The identity that others are told.
+    pub(crate) fn info(&self) -> RunInfo {
+        let Identity { id, def, index, ref tags, ref upstream } = self.identity;
+        RunInfo {
+            id,
+            def,
+            given_name: self.bound.as_ref().and_then(|bound| bound.given_name.clone()),
+            index,
+            parent: self.parent.as_ref().map(|parent| parent.id()),
+            flow_run: self.flow_run(),
+            tags: tags.clone(),
+            upstream: upstream.clone(),
+            process: self.scope().orchestrator.process,
+        }
+    }
+
+    /// The flow run that the run belongs to: for a flow run the one around it.
+    pub(crate) fn flow_run(&self) -> Option<FlowRunId> {
+        self.parent.as_ref()?.scope().flow
+    }
+
+    pub(crate) fn tags(&self) -> &[Box<str>] {
+        &self.identity.tags
     }
 
     /// The function, with what its attribute says.
     pub(crate) const fn def(&self) -> &'static Def {
-        self.info.def
+        self.identity.def
     }
 
     /// What the run shares with others.
@@ -241,7 +284,8 @@ impl Run {
 
     pub(crate) fn name(&self) -> Arc<str> {
         let renamed = self.flag(RENAMED).then(|| lock(&self.cell).rare.as_ref()?.renamed.clone()).flatten();
-        renamed.unwrap_or_else(|| self.info.name().into())
+        let given = || self.bound.as_ref()?.given_name.clone();
+        renamed.or_else(given).unwrap_or_else(|| RunInfo::numbered(self.def(), self.identity.index).into())
     }
 
     /// The transaction that the run was submitted in.
@@ -256,7 +300,7 @@ impl Run {
 
     /// `Task run` or `Flow run`.
     pub(crate) fn kind(&self) -> &'static str {
-        match self.info.id {
+        match self.id() {
             RunId::Task(_) => "Task run",
             RunId::Flow(_) => "Flow run",
         }
@@ -267,7 +311,7 @@ impl Run {
     }
 
     pub(crate) fn is_flow(&self) -> bool {
-        self.info.id.as_flow().is_some()
+        self.id().as_flow().is_some()
     }
 
     /// Whether nothing was taken from other runs, and nothing of the user's called, before the body is. What takes other
@@ -317,7 +361,7 @@ impl Run {
 
     /// The error that says why this run did not complete.
     pub(crate) fn error(&self, kind: FailureKind, cause: Cause) -> TaskError {
-        let run = FailedRun { id: self.info.id, name: self.name(), function: self.info.function() };
+        let run = FailedRun { id: self.id(), name: self.name(), function: self.def().name };
         TaskError::new(kind, self.visible.then_some(run), cause)
     }
 }

@@ -9,7 +9,7 @@ use smallbox::smallbox;
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
 
-use crate::backend::record::{Event, FlowRun, RunIds, RunInfo, SharedList};
+use crate::backend::record::{Event, FlowRun, RunIds, SharedList};
 use crate::body::{ArgEncoder, ArgError, Attempt, BodyFailure, Codec, Erased, Function};
 use crate::clock::Timestamp;
 use crate::context::{Part, Place};
@@ -25,7 +25,7 @@ use crate::options::Overrides;
 use crate::orchestrator::{Inner, Orchestrator};
 use crate::persist::{self, Identified, KeptBefore};
 use crate::recovery;
-use crate::run::{Origin, Resumed, Run};
+use crate::run::{Identity, Origin, Resumed, Run};
 use crate::scope::Scope;
 use crate::state::StateName;
 use crate::testing::Fakes;
@@ -463,26 +463,18 @@ fn make(
             (RunId::Flow(id), Some(crate::names::generate().into()), Some(scope))
         }
     };
-    let info = RunInfo {
-        id,
-        def,
-        given_name: options.and_then(|options| options.run_name.clone()).or(given_name),
-        index,
-        parent: parent.as_ref().map(|parent| parent.id()),
-        flow_run: outer.flow,
-        tags,
-        upstream: ids(upstreams),
-        process: orchestrator.process,
-    };
+    let given_name = options.and_then(|options| options.run_name.clone()).or(given_name);
+    let identity = Identity { id, def, index, tags, upstream: ids(upstreams) };
     let within = (&**outer, parent.as_ref());
     let identified = visible.then(|| Identified::of(def, options, &*call, within, manner == Manner::Call)).flatten();
     let is_parents = parent.as_ref().is_some_and(|parent| parent.own_scope().is_some());
     let scope = scope.or_else(|| (!is_parents).then(|| Arc::clone(outer)));
-    let origin = Origin { overrides, scope, parent, transaction, identified, visible, created, resumed: None };
+    let origin =
+        Origin { given_name, overrides, scope, parent, transaction, identified, visible, created, resumed: None };
     if upstreams.is_empty() {
-        (Run::new(info, origin, None), Some(call))
+        (Run::new(identity, origin, None), Some(call))
     } else {
-        (Run::new(info, origin, Some(OwnedCall::into_box(call))), None)
+        (Run::new(identity, origin, Some(OwnedCall::into_box(call))), None)
     }
 }
 
@@ -513,18 +505,9 @@ pub(crate) fn go_on(
     if let Some(started) = record.start_time {
         let _ = scope.first_started.set(Timestamp::from_micros(started.timestamp_micros()));
     }
-    let info = RunInfo {
-        id: record.id.into(),
-        def,
-        given_name: Some(record.name.as_str().into()),
-        index: 0,
-        parent: None,
-        flow_run: None,
-        tags,
-        upstream: record.upstream.clone().into(),
-        process: orchestrator.process,
-    };
+    let identity = Identity { id: record.id.into(), def, index: 0, tags, upstream: record.upstream.clone().into() };
     let origin = Origin {
+        given_name: Some(record.name.as_str().into()),
         overrides: Overrides::NONE,
         scope: Some(scope),
         parent: None,
@@ -534,7 +517,7 @@ pub(crate) fn go_on(
         created,
         resumed: Some(resumed),
     };
-    let run = Run::new(info, origin, Some(OwnedCall::into_box(call)));
+    let run = Run::new(identity, origin, Some(OwnedCall::into_box(call)));
     if run.adopt() {
         run.upstream_ended();
         launch(&run);

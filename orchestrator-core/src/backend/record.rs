@@ -97,8 +97,13 @@ impl RunInfo {
     pub fn name(&self) -> String {
         match &self.given_name {
             Some(name) => (**name).to_owned(),
-            None => format!("{}-{}", self.function(), self.index),
+            None => Self::numbered(self.def, self.index),
         }
+    }
+
+    /// The name of a run that was given none.
+    pub(crate) fn numbered(def: &Def, index: u32) -> String {
+        format!("{}-{index}", def.name)
     }
 
     /// The same run of a function that is declared otherwise. The declaration is never let go of: for tests of backends.

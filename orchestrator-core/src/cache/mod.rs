@@ -63,7 +63,7 @@ fn key_of(run: &Run, call: &dyn Call, policy: CachePolicy) -> Result<CacheKey, C
     }
     if policy.run_id {
         bytes.extend_from_slice(b"r");
-        let id = run.info.flow_run.map_or_else(|| run.id().as_uuid(), FlowRunId::as_uuid);
+        let id = run.flow_run().map_or_else(|| run.id().as_uuid(), FlowRunId::as_uuid);
         bytes.extend_from_slice(id.as_bytes());
     }
     if policy.flow_parameters {

@@ -103,7 +103,7 @@ fn crash(run: &Arc<Run>, outcome: &mut Option<Outcome>, why: &str) {
 
 /// The event that keeps a result; `None` if its call has no identity.
 fn record(run: &Run, created: Timestamp, digest: [u8; 32], value: CachedValue) -> Option<Event> {
-    let (root, key, flow_run) = (run.scope().kept.root?, identity(run)?, run.info.flow_run);
+    let (root, key, flow_run) = (run.scope().kept.root?, identity(run)?, run.flow_run());
     let run = run.id().as_task()?;
     Some(Event::Persisted(Box::new(ResultRecord { root, key, run, flow_run, created, digest, value })))
 }
@@ -134,7 +134,7 @@ pub(crate) async fn prepare(
                 run.flush();
             }
             orchestrator.journal.push_awaited([]).await.map_err(|why| why.to_string())?;
-            let flow_run = run.info.flow_run;
+            let flow_run = run.flow_run();
             // Rare, and its future is large.
             let stored = Box::pin(orchestrator.results.put(flow_run, id, codec, Arc::clone(value))).await?;
             record(stored.digest, CachedValue::Stored(stored))

@@ -46,7 +46,7 @@ impl Run {
         let cell = lock(&self.cell);
         let current = cell.track.current();
         let ended = current.name.kind().is_terminal().then_some(current.at);
-        (State::from(&current), Times { created: self.info.id.created(), started: cell.track.started(), ended })
+        (State::from(&current), Times { created: self.id().created(), started: cell.track.started(), ended })
     }
 
     pub(crate) fn run_count(&self) -> u32 {
@@ -167,7 +167,7 @@ impl Run {
         }
         lock(&self.cell).rare.get_or_insert_default().renamed = Some(Arc::clone(&name));
         if !self.raise(RENAMED) && self.visible {
-            self.scope().orchestrator.journal.push(Event::Renamed { run: self.info.id, name });
+            self.scope().orchestrator.journal.push(Event::Renamed { run: self.id(), name });
         }
     }
 }

@@ -21,8 +21,9 @@ impl Run {
             return;
         }
         let (name, transition) = (self.name(), lock(&self.cell).track.current());
+        let info = self.info();
         let event = Observed {
-            run: &self.info,
+            run: &info,
             name: &name,
             named: self.is_named(),
             transition: &transition,
@@ -42,8 +43,9 @@ impl Run {
     pub(super) fn show(&self, transition: &Transition, began: Option<Timestamp>, error: Option<&TaskError>) {
         let name = self.name();
         let terminal = transition.name.kind().is_terminal();
+        let info = self.info();
         let event = Observed {
-            run: &self.info,
+            run: &info,
             name: &name,
             named: self.is_named(),
             transition,
@@ -111,7 +113,7 @@ impl Run {
         let (first_seq, transitions) = cell.track.take_staged(further);
         let cache = cell.looked();
         let run_count = self.run_count();
-        Event::Run(RunEvent { run: self.info.clone(), first_seq, transitions, run_count, cache })
+        Event::Run(RunEvent { run: self.info(), first_seq, transitions, run_count, cache })
     }
 
     /// Gives the journal the result of the run, and the event that says that it completed, while the run itself does not
@@ -145,7 +147,8 @@ impl Run {
     pub(crate) fn to_task_run(&self) -> TaskRun {
         let (state, times) = self.state_and_times();
         let name = self.name().to_string();
-        let run = TaskRun::of(&self.info, name, &self.info.upstream, state, self.run_count(), times);
+        let info = self.info();
+        let run = TaskRun::of(&info, name, &info.upstream, state, self.run_count(), times);
         let looked = lock(&self.cell).looked();
         TaskRun { cache: looked.map(|look| CacheLook::clone(&look)), ..run }
     }
@@ -156,6 +159,7 @@ impl Run {
         let parameters = self.scope().parameters.get().cloned().unwrap_or_default();
         let times = Times { started: self.scope().first_started.get().copied().or(times.started), ..times };
         let name = self.name().to_string();
-        FlowRun::of(&self.info, name, &self.info.upstream, state, self.run_count(), times, parameters)
+        let info = self.info();
+        FlowRun::of(&info, name, &info.upstream, state, self.run_count(), times, parameters)
     }
 }

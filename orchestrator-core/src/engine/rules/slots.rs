@@ -21,7 +21,7 @@ pub(super) fn may_be_asked(run: &Run) -> bool {
         Some(named) => !named.is_empty(),
         None => !run.def().concurrency.is_empty(),
     };
-    named || (!run.info.tags.is_empty() && run.scope().orchestrator.limits.may_be_by_tag())
+    named || (!run.tags().is_empty() && run.scope().orchestrator.limits.may_be_by_tag())
 }
 
 /// What the run asks for.
@@ -42,7 +42,7 @@ fn asked(run: &Arc<Run>) -> Wants {
             }
         }
     }
-    limits.add_tags(&run.info.tags, &mut wants);
+    limits.add_tags(run.tags(), &mut wants);
     wants
 }
 
@@ -52,7 +52,7 @@ pub(super) fn is_behind(run: &Arc<Run>) -> bool {
     if limits.broker().is_none() || run.is_flow() || !run.visible {
         return false;
     }
-    let tagged = !run.info.tags.is_empty();
+    let tagged = !run.tags().is_empty();
     match run.overrides.get().and_then(|options| options.concurrency.as_ref()) {
         Some(named) => limits.is_behind(named.iter().map(|(limit, slots)| (limit, *slots)), tagged),
         None => limits.is_behind(run.def().concurrency.iter().map(|want| (want.limit, want.slots)), tagged),
