@@ -17,6 +17,9 @@
 //! polled a few further runs, so that they find several that have ended. Meanwhile they stand in the launcher, where the
 //! starter finds them that is on its way: a body that blocks its thread keeps nobody waiting.
 //!
+//! A run that the end of another one launches while the queue is empty, as the next of a chain, does not go there: the starter that
+//! polled the other keeps it in hand, and polls it next.
+//!
 //! A starter that finds the queue empty lingers for some microseconds: as long as it does, what is launched needs no other,
 //! and no worker is put to sleep and woken again for each run of a burst.
 //!
@@ -66,17 +69,28 @@ struct AtWork {
     launcher: usize,
     /// Whether it is done with the body of the run that it polls, and takes up the next one at once.
     is_between_bodies: bool,
+    /// Whether no others waited in the queue when it last took a run out of it.
+    is_queue_empty: bool,
+    /// The run that it polls next: empty while it polls one.
+    in_hand: ManuallyDrop<Option<Launched>>,
     /// Whether a task was woken, which now waits in the slot of this worker.
     woke: bool,
     /// When the last run ended, if nothing but the engine has been at work since.
     ended: Option<Timestamp>,
-    /// Tasks that are to be woken; empty between two polls. Without a destructor, so that the thread can be asked as long as
-    /// it lives.
+    /// Tasks that are to be woken; empty between two polls. Like the run in hand without a destructor, so that the thread can be
+    /// asked as long as it lives.
     to_wake: ManuallyDrop<Vec<Waker>>,
 }
 
-const NOBODY: AtWork =
-    AtWork { launcher: 0, is_between_bodies: false, woke: false, ended: None, to_wake: ManuallyDrop::new(Vec::new()) };
+const NOBODY: AtWork = AtWork {
+    launcher: 0,
+    is_between_bodies: false,
+    is_queue_empty: false,
+    in_hand: ManuallyDrop::new(None),
+    woke: false,
+    ended: None,
+    to_wake: ManuallyDrop::new(Vec::new()),
+};
 
 sync::thread_local! {
     static STARTER: RefCell<AtWork> = const { RefCell::new(NOBODY) };
@@ -208,9 +222,18 @@ impl Launcher {
     /// Gives a run to the runtime.
     pub(super) fn launch(self: &Arc<Self>, run: Arc<Run>, call: OwnedCall) {
         let is_cancelled = run.is_cancelled();
-        let waiting = self.launched.push(Launched { run, call });
-        // One run is for the starter of this thread, if that looks into the queue next.
-        let is_next = STARTER.with_borrow(|starter| starter.is_between_bodies && starter.launcher == self.address());
+        let launched = Launched { run, call };
+        // One run is for the starter of this thread, if that takes up the next one now.
+        let (queued, is_next) = STARTER.with_borrow_mut(|starter| {
+            let is_next = starter.is_between_bodies && starter.launcher == self.address() && starter.in_hand.is_none();
+            if is_next && starter.is_queue_empty {
+                *starter.in_hand = Some(launched);
+                return (None, false);
+            }
+            (Some(launched), is_next)
+        });
+        let Some(launched) = queued else { return };
+        let waiting = self.launched.push(launched);
         let waiting = if is_next { waiting - 1 } else { waiting };
         // A starter counts itself down before it looks into the queue: either it is seen here, or it sees the run.
         let Starters { coming, alone, lingering } = &*self.starters;
@@ -259,7 +282,14 @@ impl Launcher {
         if counted { &self.starters.coming } else { &self.starters.alone }
     }
 
-    /// Takes the next run out of the queue; says whether there are others.
+    /// Takes the next run: the one in hand, or the first in the queue, if there is any; says whether there are others in the queue.
+    fn take_next(&self) -> Option<(Launched, bool)> {
+        // Whoever has put others there since it was looked at has seen to it that a starter comes.
+        let in_hand = STARTER.with_borrow_mut(|starter| starter.in_hand.take());
+        in_hand.map(|launched| (launched, false)).or_else(|| self.take())
+    }
+
+    /// Takes the first run out of the queue; says whether there are others.
     fn take(&self) -> Option<(Launched, bool)> {
         let mut queue = lock(&self.next);
         if queue.is_empty() {
@@ -271,7 +301,7 @@ impl Launcher {
 
     /// The next run that may begin, and whether there are others.
     fn next(self: &Arc<Self>) -> Option<(Launched, bool)> {
-        let (next, others) = self.take()?;
+        let (next, others) = self.take_next()?;
         let run = &next.run;
         if !run.scope().orchestrator.journal.has_room() && !run.is_cancelled() {
             self.put_back(next);
@@ -361,15 +391,18 @@ impl Launcher {
 
     /// Polls one run after the other; says whether the starter is to come again when others have had their turn.
     fn start(self: &Arc<Self>, cx: &mut Context<'_>) -> bool {
+        let at_work = Said::of(self);
         // Another starter may be held up by a body, as this one may be.
         if self.wake_all() {
             self.push_out();
         }
-        let comes_again = self.poll_slice(cx);
+        let makes_room = self.poll_slice(cx);
         self.wake_all();
-        comes_again
+        drop(at_work);
+        makes_room && self.starters.coming.load(Ordering::SeqCst) < SPARE && self.has_runs()
     }
 
+    /// Says whether it ends so that others have their turn, and not because there are no runs.
     fn poll_slice(self: &Arc<Self>, cx: &mut Context<'_>) -> bool {
         let (began, mut first_end) = (Instant::now(), None);
         // Since somebody is to be woken.
@@ -377,7 +410,11 @@ impl Launcher {
         for polled in 1.. {
             let next = self.next().or_else(|| if waiting.is_some() { None } else { self.next_soon() });
             let Some((Launched { run, call }, others)) = next else { return false };
-            match STARTER.with_borrow(|starter| starter.to_wake.is_empty()) {
+            let is_nobody_to_wake = STARTER.with_borrow_mut(|starter| {
+                starter.is_queue_empty = !others;
+                starter.to_wake.is_empty()
+            });
+            match is_nobody_to_wake {
                 true => {}
                 false if others && self.has_others => self.put_off(),
                 false => {
@@ -419,7 +456,7 @@ impl Launcher {
                 None => began.elapsed() > SLICE_TIME,
             };
             if has_begun_to_wait || woke || waited_long() || is_long() || !tokio::task::coop::has_budget_remaining() {
-                return self.starters.coming.load(Ordering::SeqCst) < SPARE && self.has_runs();
+                return true;
             }
         }
         unreachable!("a slice has an end")
@@ -443,18 +480,26 @@ impl Starter {
 }
 
 /// Says that the starter of a launcher is at work on this thread, until it is dropped.
-struct Said(AtWork);
+struct Said<'a> {
+    launcher: &'a Launcher,
+    /// Who was before.
+    at_work: AtWork,
+}
 
-impl Said {
-    fn of(launcher: &Launcher) -> Self {
+impl<'a> Said<'a> {
+    fn of(launcher: &'a Launcher) -> Self {
         let here = AtWork { launcher: launcher.address(), ..NOBODY };
-        Self(STARTER.with_borrow_mut(|starter| std::mem::replace(starter, here)))
+        Self { launcher, at_work: STARTER.with_borrow_mut(|starter| std::mem::replace(starter, here)) }
     }
 }
 
-impl Drop for Said {
+impl Drop for Said<'_> {
+    /// The run in hand goes to the end of the queue: others have waited longer.
     fn drop(&mut self) {
-        STARTER.with_borrow_mut(|starter| std::mem::swap(starter, &mut self.0));
+        STARTER.with_borrow_mut(|starter| std::mem::swap(starter, &mut self.at_work));
+        if let Some(launched) = self.at_work.in_hand.take() {
+            self.launcher.launched.push(launched);
+        }
     }
 }
 
@@ -463,10 +508,7 @@ impl Future for Starter {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(launcher) = self.begin() else { return Poll::Ready(()) };
-        let at_work = Said::of(&launcher);
-        let comes_again = launcher.start(cx);
-        drop(at_work);
-        if !comes_again {
+        if !launcher.start(cx) {
             return Poll::Ready(());
         }
         // A task that wakes itself while it is polled goes to the end of the queue.

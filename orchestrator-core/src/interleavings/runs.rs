@@ -94,6 +94,24 @@ fn runs_that_take_results_are_launched_once() {
 }
 
 #[test]
+fn a_chain_ends_beside_what_another_thread_launches() {
+    fn after(upstream: Option<&TaskFuture<u32>>) -> TaskFuture<u32> {
+        call(&TASK, upstream.as_slice(), || async { Ok(1) })
+    }
+    explore_runs(|_| async {
+        let run = call(&TASK, &[], || async {
+            let aside = spawn(async { after(Some(&after(None))).await }.in_current_run());
+            let first = after(None);
+            let second = after(Some(&first));
+            assert!(after(Some(&second)).await.is_ok());
+            assert!(aside.await.expect("it does not panic").is_ok());
+            Ok(1)
+        });
+        assert_eq!(run.await.expect("it completes"), 1);
+    });
+}
+
+#[test]
 fn a_run_that_is_cancelled_while_it_is_launched_ends_once() {
     explore_runs(|orchestrator| async move {
         let calls = Arc::new(AtomicU32::new(0));
