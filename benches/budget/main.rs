@@ -102,6 +102,11 @@ fn measure(plan: &Plan) -> ExitCode {
         return ExitCode::from(2);
     }
     let (effort, page, load, mut reports) = (Effort::new(plan.quick), plan.page(), page::load(), Vec::new());
+    // A page that has no place for the table is told now, and not when minutes were spent on its figures.
+    if let Some(Err(said)) = page.as_deref().map(page::around) {
+        eprintln!("{said}");
+        return ExitCode::from(2);
+    }
     for run in 0..plan.runs.unwrap_or(1) {
         let mut report = Report::new(plan.quick);
         for work in chosen.iter().filter(|work| run == 0 || !work.once) {

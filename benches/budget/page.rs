@@ -67,12 +67,18 @@ pub(crate) fn would_take(name: &str) -> &'static str {
 
 /// Writes the table of these runs onto the page.
 pub(crate) fn write(path: &Path, runs: &[Report], load: &str) -> Result<(), String> {
+    let (before, after) = around(path)?;
+    let text = format!("{before}{BEGIN}\n{}\n\n{}{END}{after}", machine(runs, load), Report::over_all(runs));
+    fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+/// What stands on the page before the table and after it.
+pub(crate) fn around(path: &Path) -> Result<(String, String), String> {
     let name = path.display();
     let page = fs::read_to_string(path).map_err(|error| format!("cannot read {name}: {error}"))?;
     let (before, rest) = page.split_once(BEGIN).ok_or_else(|| format!("{name} has no line '{BEGIN}'"))?;
     let (_, after) = rest.split_once(END).ok_or_else(|| format!("{name} has no line '{END}'"))?;
-    let text = format!("{before}{BEGIN}\n{}\n\n{}{END}{after}", machine(runs, load), Report::over_all(runs));
-    fs::write(path, text).map_err(|error| format!("cannot write {name}: {error}"))
+    Ok((before.to_owned(), after.to_owned()))
 }
 
 /// Where and when these figures came about.
