@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use orchestrator_core::text::duration;
 use orchestrator_core::{StateFilter, StateName};
 
 /// Stands for the program's name in examples.
@@ -165,7 +166,7 @@ pub(crate) enum Runs {
         #[arg(long, value_name = "STATE", value_parser = state(), ignore_case = true)]
         state: Option<StateFilter>,
         /// Only runs submitted in this time before now, such as 2h or 30d
-        #[arg(long, value_name = "TIME", value_parser = period)]
+        #[arg(long, value_name = "TIME", value_parser = duration)]
         since: Option<Duration>,
         /// Runs that other runs called, too
         #[arg(long, short)]
@@ -267,7 +268,7 @@ pub(crate) enum Runs {
         )]
         runs: Vec<String>,
         /// All runs that were submitted longer ago, such as 30d, and have ended
-        #[arg(long, value_name = "TIME", value_parser = period, conflicts_with = "runs")]
+        #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "runs")]
         older_than: Option<Duration>,
         /// Of these only the ones in a state of this type or name; running is the type, with its retries, and name:running the name alone
         #[arg(long, value_name = "STATE", value_parser = state(), ignore_case = true, requires = "older_than")]
@@ -295,7 +296,7 @@ pub(crate) enum Tasks {
         #[arg(long, value_name = "STATE", value_parser = state(), ignore_case = true)]
         state: Option<StateFilter>,
         /// Only runs submitted in this time before now, such as 2h or 30d
-        #[arg(long, value_name = "TIME", value_parser = period)]
+        #[arg(long, value_name = "TIME", value_parser = duration)]
         since: Option<Duration>,
         /// At most so many runs
         #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = whole::<usize>)]
@@ -357,7 +358,7 @@ pub(crate) enum Db {
   {name} db prune --keep 1000 --yes")]
     Prune {
         /// Runs that ended longer ago, such as 30d
-        #[arg(long, value_name = "TIME", value_parser = period)]
+        #[arg(long, value_name = "TIME", value_parser = duration)]
         older_than: Option<Duration>,
         /// All but the newest so many runs
         #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>)]
@@ -424,11 +425,6 @@ fn whole<N: FromStr>(text: &str) -> Result<N, String> {
 fn decay(text: &str) -> Result<f64, String> {
     let wanted = "expected the number of slots that come back each second, such as 2.5, or 0 for none";
     text.parse().ok().filter(|decay: &f64| decay.is_finite() && *decay >= 0.0).ok_or_else(|| wanted.to_owned())
-}
-
-fn period(text: &str) -> Result<Duration, String> {
-    let wanted = "expected a time such as 90s, 2h or 30d";
-    humantime::parse_duration(text).map_err(|error| format!("{wanted}: {error}"))
 }
 
 /// A type, or a name that tables show. A name that is a type's too means the type, unless `name:` stands before it.

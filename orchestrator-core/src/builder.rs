@@ -1,6 +1,7 @@
 //! Making an orchestrator: options, then the environment, then defaults.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use crate::backend::memory::MemoryBackend;
 use crate::backend::sqlite::{SqliteBackend, SqliteOptions};
 use crate::backend::{BackendError, BackendErrorKind, DatabaseUrl, StateBackend};
 use crate::clock::{Clock, SystemClock};
+use crate::duration;
 use crate::error::{Error, ErrorKind};
 use crate::keeper::Role;
 use crate::observe::Observer;
@@ -15,7 +17,7 @@ use crate::options::{Defaults, Delay};
 use crate::orchestrator::{Orchestrator, Parts};
 use crate::recovery::Scope;
 use crate::results::{ObjectResults, ResultStore, Results, ResultsAt, Unusable};
-use crate::retention::Retention;
+use crate::retention::{self, Retention};
 use crate::suggest::nearest;
 
 /// What is printed where nobody says anything.
@@ -47,6 +49,8 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 /// | `ORCHESTRATOR_RETENTION` | how long history is kept: an age, a number of runs or both (`30d,10000 runs`), or `off` | `30d` |
 /// | `ORCHESTRATOR_LOG_CAPTURE` | which log lines of bodies are kept with their runs | `info` |
 /// | `ORCHESTRATOR_LOG`, `RUST_LOG` | what is printed, as filter directives; `off` for nothing | `info` |
+///
+/// Those that end in `_SECS` take a number of seconds, or a time with its unit such as `500ms`, `15m` or `7d`.
 #[derive(Debug, Default)]
 #[must_use = "an orchestrator is made by `build`"]
 pub struct OrchestratorBuilder {
@@ -369,14 +373,13 @@ impl OrchestratorBuilder {
         let home = || environment.get("ORCHESTRATOR_HOME", "a folder");
         self.home = self.home.take().or_else(home);
         self.retries = self.retries.or_else(|| environment.get("ORCHESTRATOR_RETRIES", WHOLE));
-        let delay = || environment.seconds("ORCHESTRATOR_RETRY_DELAY_SECS", FROM_0, |_| true).map(Delay::Fixed);
+        let delay = || environment.duration("ORCHESTRATOR_RETRY_DELAY_SECS", "", |_| true).map(Delay::Fixed);
         self.retry_delay = self.retry_delay.take().or_else(delay);
         let jitter =
             || environment.checked("ORCHESTRATOR_RETRY_JITTER", RIGHT_JITTER, |jitter| is_right_jitter(*jitter));
         self.retry_jitter = self.retry_jitter.or_else(jitter);
         let timeout = || {
-            let wanted = "a number of seconds greater than 0";
-            environment.seconds("ORCHESTRATOR_TASK_TIMEOUT_SECS", wanted, |timeout| !timeout.is_zero())
+            environment.duration("ORCHESTRATOR_TASK_TIMEOUT_SECS", " of more than 0", |timeout| !timeout.is_zero())
         };
         self.timeout = self.timeout.or_else(timeout);
         self.persist = self.persist.or_else(|| environment.get("ORCHESTRATOR_PERSIST", YES_OR_NO));
@@ -390,19 +393,17 @@ impl OrchestratorBuilder {
             environment.checked("ORCHESTRATOR_BLOCKING_THREADS", wanted, |threads| *threads > 0)
         };
         self.blocking_threads = self.blocking_threads.or_else(threads);
-        let grace = || environment.seconds("ORCHESTRATOR_CANCEL_GRACE_SECS", FROM_0, |_| true);
+        let grace = || environment.duration("ORCHESTRATOR_CANCEL_GRACE_SECS", "", |_| true);
         self.cancel_grace = self.cancel_grace.or_else(grace);
         self.strict = self.strict.or_else(|| environment.get("ORCHESTRATOR_STRICT", YES_OR_NO));
         let lease = || {
-            let wanted = format!("a number of seconds from {} up", SHORTEST_LEASE.as_secs_f64());
-            environment.seconds("ORCHESTRATOR_LEASE_SECS", &wanted, |lease| *lease >= SHORTEST_LEASE)
+            let least = format!(" of at least {SHORTEST_LEASE:?}");
+            environment.duration("ORCHESTRATOR_LEASE_SECS", &least, |lease| *lease >= SHORTEST_LEASE)
         };
         self.lease = self.lease.or_else(lease);
         let resume = || environment.get("ORCHESTRATOR_RESUME_CRASHED", YES_OR_NO);
         self.resume_crashed = self.resume_crashed.or_else(resume);
-        let right =
-            "an age such as `30d`, a number of runs such as `10000 runs`, both as in `30d,10000 runs`, or `off`";
-        self.retention = self.retention.or_else(|| environment.get("ORCHESTRATOR_RETENTION", right));
+        self.retention = self.retention.or_else(|| environment.get("ORCHESTRATOR_RETENTION", retention::RIGHT));
         wrong
     }
 
@@ -489,7 +490,6 @@ fn named(variable: Option<&str>, why: String) -> String {
 const DATABASE_URL: &str = "ORCHESTRATOR_DATABASE_URL";
 const RESULTS: &str = "ORCHESTRATOR_RESULTS";
 
-const FROM_0: &str = "a number of seconds from 0 up";
 const RIGHT_JITTER: &str = "a number from 0 up";
 
 fn is_right_jitter(jitter: f64) -> bool {
@@ -541,30 +541,30 @@ struct Environment<'a> {
 
 impl Environment<'_> {
     /// A variable, if it is set, not empty, and understood.
-    fn get<T: std::str::FromStr>(&mut self, name: &str, expected: &str) -> Option<T> {
+    fn get<T: FromStr>(&mut self, name: &str, expected: &str) -> Option<T> {
         self.checked(name, expected, |_| true)
     }
 
     /// The same, if it is right besides.
-    fn checked<T: std::str::FromStr>(
-        &mut self,
-        name: &str,
-        expected: &str,
-        is_right: impl Fn(&T) -> bool,
-    ) -> Option<T> {
-        let text = std::env::var_os(name).filter(|text| !text.is_empty())?;
-        let value = text.to_str().and_then(|text| text.parse().ok()).filter(is_right);
-        if value.is_none() {
-            let text = text.to_string_lossy();
-            self.wrong.push(config(format!("{name} is '{text}': expected {expected}")));
-        }
-        value
+    fn checked<T: FromStr>(&mut self, name: &str, expected: &str, is_right: impl Fn(&T) -> bool) -> Option<T> {
+        let read = |text: &str| text.parse().ok().filter(is_right);
+        self.read(name, |text| read(text).ok_or_else(|| format!("expected {expected}")))
     }
 
-    fn seconds(&mut self, name: &str, expected: &str, is_right: impl Fn(&Duration) -> bool) -> Option<Duration> {
-        let duration = |seconds: f64| Duration::try_from_secs_f64(seconds).ok().filter(&is_right);
-        let seconds = self.checked(name, expected, |seconds| duration(*seconds).is_some())?;
-        duration(seconds)
+    /// A duration; `bounds` says which ones are right.
+    fn duration(&mut self, name: &str, bounds: &str, is_right: impl Fn(&Duration) -> bool) -> Option<Duration> {
+        let read = |text: &str| duration::or_seconds(text).ok().filter(is_right);
+        self.read(name, |text| {
+            let wrong = || format!("expected a time{bounds} such as `30s`, `15m` or `7d`, or a number of seconds");
+            read(text).ok_or_else(wrong)
+        })
+    }
+
+    /// A variable, if it is set, not empty, and read without an error.
+    fn read<T>(&mut self, name: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let text = std::env::var_os(name).filter(|text| !text.is_empty())?;
+        let value = text.to_str().ok_or_else(|| "expected UTF-8".to_owned()).and_then(read);
+        value.map_err(|why| self.wrong.push(config(format!("{name} is '{}': {why}", text.display())))).ok()
     }
 }
 

@@ -42,6 +42,7 @@ mod signals;
 mod process;
 pub mod testing;
 mod clock;
+mod duration;
 mod id;
 mod names;
 mod suggest;
@@ -80,8 +81,9 @@ pub use state::{State, StateFilter, StateName, StateType, Transition};
 pub use terminal::capture_layer;
 pub use transaction::{CommitMode, Transaction, TransactionBuilder, TransactionError, transaction};
 
-/// Text as the terminal output has it.
+/// Text as the terminal output has it, and as the command line takes it.
 pub mod text {
+    pub use crate::duration::duration;
     pub use crate::suggest::nearest;
     pub use crate::terminal::{Short, one_line, short};
 }

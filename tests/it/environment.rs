@@ -75,6 +75,7 @@ fn variables_say_how_long_to_wait_before_a_retry() {
     let delay = [("ORCHESTRATOR_RETRIES", "2"), ("ORCHESTRATOR_RETRY_DELAY_SECS", "1.5")];
     assert_eq!(waits(&delay[..1]), [0; 8]);
     assert_eq!(waits(&delay), [3000; 8]);
+    assert_eq!(waits(&[delay[0], ("ORCHESTRATOR_RETRY_DELAY_SECS", "1500ms")]), [3000; 8]);
     let spread = waits(&[delay[0], delay[1], ("ORCHESTRATOR_RETRY_JITTER", "0.5")]);
     assert!(spread.iter().all(|millis| (1880..=4510).contains(millis)), "{spread:?}");
     assert!(spread.iter().any(|millis| *millis != spread[0]), "{spread:?}");
@@ -98,6 +99,7 @@ async fn program_that_does_not_end() {
 fn a_variable_limits_the_time_of_an_attempt() {
     let said = |variables| run("program_that_does_not_end", variables).0.pop().unwrap();
     assert_eq!(said(&[("ORCHESTRATOR_TASK_TIMEOUT_SECS", "2.5")]), "true after 2");
+    assert_eq!(said(&[("ORCHESTRATOR_TASK_TIMEOUT_SECS", "1m")]), "true after 60");
     assert_eq!(said(&[]), "false after 100");
 }
 

@@ -53,7 +53,7 @@ fn the_policy_in_force_and_the_size_of_results_are_told() {
         std::fs::write(world.path(name), vec![0; bytes]).expect("an object");
     }
     let mut command = world.command(&["db", "info", "--json"]);
-    let output = command.env("ORCHESTRATOR_RETENTION", "7d,100 runs").output().expect("run the program");
+    let output = command.env("ORCHESTRATOR_RETENTION", "1 week,100 runs").output().expect("run the program");
     let info: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!((&info["retention"], &info["last_pruned"]), (&json!("7d,100 runs"), &json!(null)));
     assert_eq!((&info["results"]["objects"], &info["results"]["bytes"]), (&json!(2), &json!(1024)));

@@ -51,25 +51,33 @@ fn a_database_of_a_newer_version_or_of_somebody_else_is_refused() {
 #[test]
 fn what_a_variable_says_is_refused_with_its_name_and_what_would_be_right() {
     const WHOLE: &str = "a whole number from 0 up";
-    const SECONDS: &str = "a number of seconds from 0 up";
+    const TIME: &str = "a time such as `30s`, `15m` or `7d`, or a number of seconds";
     const YES_OR_NO: &str = "`true` or `false`";
     let world = World::new();
     for (name, values, right) in [
         ("RETRIES", &["-1", "1.5", "many"][..], WHOLE),
-        ("RETRY_DELAY_SECS", &["soon", "-1", "inf", "nan"], SECONDS),
+        ("RETRY_DELAY_SECS", &["soon", "-1", "inf", "nan"], TIME),
         ("RETRY_JITTER", &["-0.5", "nan", "half"], "a number from 0 up"),
-        ("TASK_TIMEOUT_SECS", &["0", "-1", "1h"], "a number of seconds greater than 0"),
+        (
+            "TASK_TIMEOUT_SECS",
+            &["0", "0s", "-1", "1x"],
+            "a time of more than 0 such as `30s`, `15m` or `7d`, or a number of seconds",
+        ),
         ("REFRESH_CACHE", &["yes"], YES_OR_NO),
         ("PERSIST", &["1"], YES_OR_NO),
         ("BLOCKING_THREADS", &["0", "all"], "a whole number from 1 up"),
-        ("CANCEL_GRACE_SECS", &["-1"], SECONDS),
+        ("CANCEL_GRACE_SECS", &["-1"], TIME),
         ("STRICT", &["on"], YES_OR_NO),
-        ("LEASE_SECS", &["0.05", "0", "-3"], "a number of seconds from 0.1 up"),
+        (
+            "LEASE_SECS",
+            &["0.05", "50ms", "0", "-3"],
+            "a time of at least 100ms such as `30s`, `15m` or `7d`, or a number of seconds",
+        ),
         ("RESUME_CRASHED", &["never"], YES_OR_NO),
         (
             "RETENTION",
             &["30", "runs", "-1d"],
-            "an age such as `30d`, a number of runs such as `10000 runs`, both as in `30d,10000 runs`, or `off`",
+            "an age such as `30d` or `12h`, a number of runs such as `10000 runs`, both as in `30d,10000 runs`, or `off`",
         ),
     ] {
         let name = format!("ORCHESTRATOR_{name}");

@@ -7,10 +7,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::duration::duration;
 
 /// What a policy looks like, for people who wrote it differently.
-const RIGHT: &str = "expected an age such as `30d` or `12h`, a number of runs such as `10000 runs`, both as in \
-    `30d,10000 runs`, or `off`";
+pub(crate) const RIGHT: &str =
+    "an age such as `30d` or `12h`, a number of runs such as `10000 runs`, both as in `30d,10000 runs`, or `off`";
 
 /// One day.
 const DAY: u64 = 24 * 60 * 60;
@@ -21,8 +22,8 @@ const DAY: u64 = 24 * 60 * 60;
 /// persisted results. A run that has not ended stays, and so does all that is around it. Cached results go when they
 /// have expired, whatever the policy says, unless it is [`off`](Retention::off).
 ///
-/// As text, for `ORCHESTRATOR_RETENTION`: `30d`, `12h`, `10000 runs`, `30d,10000 runs`, `off`. Units are `w`, `d`, `h`,
-/// `m` and `s`. The default is `30d`.
+/// As text, for `ORCHESTRATOR_RETENTION`: `30d`, `12h`, `10000 runs`, `30d,10000 runs`, `off`. Ages are as the command line
+/// takes them: `90s`, `1h30m`, `2 weeks`. The default is `30d`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -103,7 +104,7 @@ impl FromStr for Retention {
                 Some(number) if policy.runs.is_none() => {
                     policy.runs = Some(number.trim().parse().map_err(|_| wrong())?);
                 }
-                None if policy.age.is_none() => policy.age = Some(age(part).ok_or_else(wrong)?),
+                None if policy.age.is_none() => policy.age = Some(duration(part).map_err(|_| wrong())?),
                 Some(_) | None => return Err(wrong()),
             }
         }
@@ -119,7 +120,9 @@ impl fmt::Display for Retention {
             (Some(_), Some(_)) => ",",
             (Some(_), None) | (None, Some(_)) => "",
         };
-        if let Some(age) = self.age {
+        if let Some(age) = self.age.filter(|age| age.subsec_nanos() > 0) {
+            humantime::format_duration(age).fmt(f)?;
+        } else if let Some(age) = self.age {
             let seconds = age.as_secs();
             let (unit, name) = [(DAY, "d"), (3600, "h"), (60, "m")]
                 .into_iter()
@@ -133,34 +136,13 @@ impl fmt::Display for Retention {
     }
 }
 
-/// An age of one or more units, such as `1d12h`.
-fn age(text: &str) -> Option<Duration> {
-    let (mut seconds, mut number) = (0_u64, None::<u64>);
-    for c in text.chars().filter(|c| !c.is_whitespace()) {
-        if let Some(digit) = c.to_digit(10) {
-            number = Some(number.unwrap_or(0).checked_mul(10)?.checked_add(digit.into())?);
-            continue;
-        }
-        let unit = match c {
-            'w' => 7 * DAY,
-            'd' => DAY,
-            'h' => 3600,
-            'm' => 60,
-            's' => 1,
-            _ => return None,
-        };
-        seconds = seconds.checked_add(number.take()?.checked_mul(unit)?)?;
-    }
-    (number.is_none() && !text.is_empty()).then(|| Duration::from_secs(seconds))
-}
-
 /// A text that says not how long history is to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseRetentionError(String);
 
 impl fmt::Display for ParseRetentionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "'{}' does not say how long history is kept: {RIGHT}", self.0)
+        write!(f, "'{}' does not say how long history is kept: expected {RIGHT}", self.0)
     }
 }
 
@@ -179,7 +161,9 @@ mod tests {
             ("1d12h", Retention::off().age(Duration::from_secs(36 * 3600)), "36h"),
             ("90 m", Retention::off().age(Duration::from_secs(90 * 60)), "90m"),
             ("61s", Retention::off().age(Duration::from_secs(61)), "61s"),
+            ("2 weeks 1day", days(15), "15d"),
             ("0s", Retention::off().age(Duration::ZERO), "0s"),
+            ("1.5s", Retention::off().age(Duration::from_millis(1500)), "1s 500ms"),
             ("10000 runs", Retention::off().runs(10_000), "10000 runs"),
             ("1 run", Retention::off().runs(1), "1 run"),
             (" 7d , 50runs ", days(7).runs(50), "7d,50 runs"),
