@@ -201,7 +201,8 @@ impl OrchestratorBuilder {
         self
     }
 
-    /// How long history is kept in a store that outlives the process; 30 days if nobody says anything.
+    /// How long history is kept in a store that outlives the process; 30 days if nobody says anything. One that keeps
+    /// nothing, such as an age of zero, is refused.
     pub const fn retention(mut self, retention: Retention) -> Self {
         self.retention = Some(retention);
         self
@@ -269,12 +270,16 @@ impl OrchestratorBuilder {
         }
     }
 
-    /// Makes the orchestrator over a store of one's own.
+    /// Makes the orchestrator over a store of one's own. An option that makes no sense is told, and left at its default.
     #[must_use]
     pub fn build_over(self, backend: Arc<dyn StateBackend>) -> Orchestrator {
-        let url = self.url().unwrap_or(DatabaseUrl::Memory);
-        let store = self.store_or_default(&url);
-        let orchestrator = self.finish(backend, store);
+        let mut builder = self;
+        for wrong in builder.take_wrong() {
+            tracing::error!(target: "orchestrator", "{wrong}; going on with the default");
+        }
+        let url = builder.url().unwrap_or(DatabaseUrl::Memory);
+        let store = builder.store_or_default(&url);
+        let orchestrator = builder.finish(backend, store);
         crate::recovery::begin(orchestrator.inner());
         orchestrator
     }
@@ -378,9 +383,8 @@ impl OrchestratorBuilder {
         let jitter =
             || environment.checked("ORCHESTRATOR_RETRY_JITTER", RIGHT_JITTER, |jitter| is_right_jitter(*jitter));
         self.retry_jitter = self.retry_jitter.or_else(jitter);
-        let timeout = || {
-            environment.duration("ORCHESTRATOR_TASK_TIMEOUT_SECS", " of more than 0", |timeout| !timeout.is_zero())
-        };
+        let timeout =
+            || environment.duration("ORCHESTRATOR_TASK_TIMEOUT_SECS", " of more than 0", |timeout| !timeout.is_zero());
         self.timeout = self.timeout.or_else(timeout);
         self.persist = self.persist.or_else(|| environment.get("ORCHESTRATOR_PERSIST", YES_OR_NO));
         if self.results.is_none() {
@@ -403,7 +407,7 @@ impl OrchestratorBuilder {
         self.lease = self.lease.or_else(lease);
         let resume = || environment.get("ORCHESTRATOR_RESUME_CRASHED", YES_OR_NO);
         self.resume_crashed = self.resume_crashed.or_else(resume);
-        self.retention = self.retention.or_else(|| environment.get("ORCHESTRATOR_RETENTION", retention::RIGHT));
+        self.retention = self.retention.or_else(|| environment.retention("ORCHESTRATOR_RETENTION"));
         wrong
     }
 
@@ -418,6 +422,10 @@ impl OrchestratorBuilder {
         }
         if self.blocking_threads.take_if(|threads| *threads == 0).is_some() {
             wrong.push(config("the number of blocking threads is 0: expected at least 1".to_owned()));
+        }
+        if let Some((policy, why)) = self.retention.and_then(|policy| Some((policy, policy.wrong()?))) {
+            self.retention = None;
+            wrong.push(config(format!("the retention is {policy}: {why}")));
         }
         wrong
     }
@@ -557,6 +565,14 @@ impl Environment<'_> {
         self.read(name, |text| {
             let wrong = || format!("expected a time{bounds} such as `30s`, `15m` or `7d`, or a number of seconds");
             read(text).ok_or_else(wrong)
+        })
+    }
+
+    /// How long history is kept.
+    fn retention(&mut self, name: &str) -> Option<Retention> {
+        self.read(name, |text| {
+            let policy: Retention = text.parse().map_err(|_| format!("expected {}", retention::RIGHT))?;
+            policy.wrong().map_or(Ok(policy), |why| Err(why.to_owned()))
         })
     }
 

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use orchestrator::backend::memory::MemoryBackend;
 use orchestrator::prelude::*;
-use orchestrator::{CachePolicy, Delay, Observed, Observer, OrchestratorBuilder};
+use orchestrator::{CachePolicy, Delay, Observed, Observer, OrchestratorBuilder, Retention};
 
 use crate::door::{Calls, states};
 
@@ -165,6 +166,15 @@ async fn options_that_cannot_be_are_told() {
     assert_eq!(jitter.to_string(), "the retry jitter is -1: expected a number from 0 up");
     let threads = Orchestrator::builder().database_url("memory").blocking_threads(0).build().await.unwrap_err();
     assert!(threads.to_string().contains("expected at least 1"), "{threads}");
+    for nothing in [Retention::off().age(Duration::ZERO), Retention::default().runs(0)] {
+        let refused = Orchestrator::builder().database_url("memory").retention(nothing).build().await.unwrap_err();
+        let said =
+            format!("the retention is {nothing}: that keeps no history at all; expected at least `1s` or `1 run`");
+        assert!(refused.to_string().starts_with(&said), "{refused}");
+        // One over a store of one's own has to come about.
+        let anyway = Orchestrator::builder().retention(nothing).build_over(Arc::new(MemoryBackend::new()));
+        assert_eq!(anyway.retention(), Retention::default());
+    }
 }
 
 #[tokio::test]

@@ -87,6 +87,13 @@ fn what_a_variable_says_is_refused_with_its_name_and_what_would_be_right() {
             assert_eq!(answer.err, format!("error: {name} is '{value}': expected {right}\n"));
         }
     }
+    for nothing in ["0", "0d", "0 runs", "30d,0 runs"] {
+        let answer: Answer =
+            world.command(&["runs", "ls"]).env("ORCHESTRATOR_RETENTION", nothing).output().expect("run it").into();
+        let right = "expected at least `1s` or `1 run`, `off` to keep everything, or nothing at all for `30d`";
+        let said = format!("ORCHESTRATOR_RETENTION is '{nothing}': that keeps no history at all; {right}");
+        assert_eq!((answer.code, answer.err), (Some(2), format!("error: {said}\n")));
+    }
     let mut command = world.command(&["runs", "ls"]);
     let answer: Answer = command.env("ORCHESTRATOR_DATABASE_URL", "oracle:x").output().expect("run it").into();
     let said = "ORCHESTRATOR_DATABASE_URL: 'oracle:x' is not a database URL: expected `memory` or `sqlite:PATH`";

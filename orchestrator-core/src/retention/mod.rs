@@ -16,6 +16,9 @@ pub(crate) const RIGHT: &str =
 /// One day.
 const DAY: u64 = 24 * 60 * 60;
 
+/// The shortest age of a policy in force.
+const SHORTEST: Duration = Duration::from_secs(1);
+
 /// How long history is kept: runs that ended before an age, and all but the newest of them.
 ///
 /// What goes is a root run, one that no other run started, with all that it started: their states, log lines and
@@ -23,7 +26,8 @@ const DAY: u64 = 24 * 60 * 60;
 /// have expired, whatever the policy says, unless it is [`off`](Retention::off).
 ///
 /// As text, for `ORCHESTRATOR_RETENTION`: `30d`, `12h`, `10000 runs`, `30d,10000 runs`, `off`. Ages are as the command line
-/// takes them: `90s`, `1h30m`, `2 weeks`. The default is `30d`.
+/// takes them: `90s`, `1h30m`, `2 weeks`. The default is `30d`. An age of less than a second, and `0 runs`, keep nothing:
+/// they can be [applied once](crate::Orchestrator::apply_retention), but not be in force.
 ///
 /// ```
 /// use std::time::Duration;
@@ -81,6 +85,15 @@ impl Retention {
     #[must_use]
     pub const fn is_off(&self) -> bool {
         self.age.is_none() && self.runs.is_none()
+    }
+
+    /// What is wrong with it as a policy in force, if it would remove what has just ended. Asking for that once is no mistake.
+    pub(crate) fn wrong(&self) -> Option<&'static str> {
+        let is_nothing = self.age.is_some_and(|age| age < SHORTEST) || self.runs == Some(0);
+        is_nothing.then_some(
+            "that keeps no history at all; expected at least `1s` or `1 run`, `off` to keep everything, or nothing at all \
+             for `30d`",
+        )
     }
 
     /// Runs that ended before that moment are removed.
@@ -194,6 +207,16 @@ mod tests {
             let error = text.parse::<Retention>().expect_err(text).to_string();
             assert!(error.starts_with(&format!("'{text}'")), "{error}");
             assert!(error.contains("`30d`") && error.contains("`10000 runs`") && error.contains("`off`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_keeps_nothing_is_not_to_be_in_force() {
+        for text in ["0", "0d", "0s", "999ms", "0 runs", "30d,0 runs", "0s,10 runs"] {
+            assert!(text.parse::<Retention>().expect(text).wrong().is_some(), "{text}");
+        }
+        for text in ["1s", "1 run", "30d,1 run", "off"] {
+            assert_eq!(text.parse::<Retention>().expect(text).wrong(), None, "{text}");
         }
     }
 
