@@ -283,8 +283,8 @@ impl Orchestrator {
     /// If the backend cannot be read.
     pub async fn whereabouts(&self, run_id: impl Into<RunId>) -> Result<Option<Elsewhere>, Error> {
         let run_id = run_id.into();
-        let look = move |backend: &dyn StateBackend, inner: &Inner| match &*backend.active_among(&[run_id])? {
-            [] => Ok(None),
+        let look = move |backend: &dyn StateBackend, inner: &Inner| match backend.active_among(&[run_id], 0)?.count {
+            0 => Ok(None),
             _ => Elsewhere::of_run(backend, inner, run_id),
         };
         self.ask(look).await

@@ -26,7 +26,9 @@ use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId};
 use crate::state::State;
 use crate::suggest::nearest;
-use record::{CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, Interrupted, LogLine, StoredResult, TakeOver, TaskRun};
+use record::{
+    ActiveRuns, CacheHit, CacheKey, Event, FlowRun, FlowRunQuery, Interrupted, LogLine, StoredResult, TakeOver, TaskRun,
+};
 
 pub use claims::{ClaimLeases, ClaimRequest, Claimed};
 pub use crashes::{Crash, Crashes};
@@ -115,19 +117,24 @@ pub trait RunHistory {
     /// If the store cannot be read.
     fn task_run(&self, id: crate::id::TaskRunId) -> Result<Option<TaskRun>, BackendError>;
 
-    /// Those of these runs that are known and have not ended, in the order in which they are named. There may be very many.
+    /// Those of these runs that are known and have not ended, which may be very many: how many, and the first so many of them
+    /// in the order in which they are named; all of it as it was at one moment, if the store can tell.
     ///
     /// # Errors
     ///
     /// If the store cannot be read.
-    fn active_among(&self, ids: &[RunId]) -> Result<Vec<RunId>, BackendError> {
-        let mut active = Vec::new();
+    fn active_among(&self, ids: &[RunId], at_most: usize) -> Result<ActiveRuns, BackendError> {
+        let mut active = ActiveRuns::default();
         for id in ids {
             let found = match *id {
-                RunId::Flow(id) => self.flow_run(id)?.map(|run| run.state),
-                RunId::Task(id) => self.task_run(id)?.map(|run| run.state),
+                RunId::Flow(id) => self.flow_run(id)?.map(|run| (run.name, run.state)),
+                RunId::Task(id) => self.task_run(id)?.map(|run| (run.name, run.state)),
             };
-            active.extend(found.filter(|state| !state.is_terminal()).map(|_| *id));
+            let Some((name, state)) = found.filter(|(_, state)| !state.is_terminal()) else { continue };
+            active.count += 1;
+            if active.first.len() < at_most {
+                active.first.push((*id, name, state));
+            }
         }
         Ok(active)
     }

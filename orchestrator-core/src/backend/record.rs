@@ -545,6 +545,15 @@ pub struct TaskRun {
     pub end_time: Option<DateTime<Utc>>,
 }
 
+/// Runs that have not ended, out of some.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ActiveRuns {
+    /// How many there are.
+    pub count: usize,
+    /// The first of them: their names, and the states that they are in.
+    pub first: Vec<(RunId, String, State)>,
+}
+
 /// When a run was submitted, first started, and ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {

@@ -1,7 +1,7 @@
 //! Why a run that another orchestrator drives is where it is, as far as the store tells.
 
 use super::{LimitWait, RunRef, RunRefs, SlotHolder, Why, still_to_come};
-use crate::backend::record::{FlowRun, Pause, TaskRun};
+use crate::backend::record::{ActiveRuns, FlowRun, Pause, TaskRun};
 use crate::backend::{BackendError, LimitRecord, Shared, SlotClass, SlotPlace, SlotStanding, SlotWait, StateBackend};
 use crate::clock::Timestamp;
 use crate::concurrency::{of_limit, waits_for};
@@ -61,9 +61,9 @@ pub(super) fn why(backend: &dyn StateBackend, run: &Recorded, now: Timestamp) ->
         StateType::Pending | StateType::Completed | StateType::Failed | StateType::Crashed | StateType::Cancelled => {}
     }
     if run.state.kind == StateType::Pending {
-        let active = backend.active_among(&run.upstream)?;
-        if !active.is_empty() {
-            return Ok(Why::Upstream(refs(backend, &active)?));
+        let active = backend.active_among(&run.upstream, RunRefs::SHOWN)?;
+        if active.count > 0 {
+            return Ok(Why::Upstream(active.into()));
         }
         let mut above = run.parent;
         while let Some(flow) = above.map_or(Ok(None), |above| find(backend, above))? {
@@ -76,13 +76,11 @@ pub(super) fn why(backend: &dyn StateBackend, run: &Recorded, now: Timestamp) ->
     Ok(Why::Elsewhere)
 }
 
-/// Some of those that have not ended may have done so meanwhile.
-fn refs(backend: &dyn StateBackend, active: &[RunId]) -> Result<RunRefs, BackendError> {
-    let mut refs = RunRefs { first: Vec::new(), count: active.len() };
-    for id in active.iter().take(RunRefs::SHOWN) {
-        refs.first.extend(find(backend, *id)?.as_ref().map(RunRef::from));
+impl From<ActiveRuns> for RunRefs {
+    fn from(ActiveRuns { first, count }: ActiveRuns) -> Self {
+        let first = first.into_iter().map(|(run_id, name, state)| RunRef { run_id, name, state });
+        Self { first: first.collect(), count }
     }
-    Ok(refs)
 }
 
 fn find(backend: &dyn StateBackend, id: RunId) -> Result<Option<Recorded>, BackendError> {

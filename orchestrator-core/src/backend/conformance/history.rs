@@ -349,8 +349,14 @@ fn active(backend: &Arc<dyn StateBackend>) {
         event(&runs, 0, &[(StateName::Pending, 0), (StateName::Running, 1)]),
     ]);
     let unknown = RunId::Task(TaskRunId::new(at(0)));
-    let active = backend.active_among(&[runs.id, over.id, unknown, begins.id, done.id]).expect("look for runs");
-    assert_eq!(active, [runs.id, begins.id]);
+    let all = [runs.id, over.id, unknown, begins.id, done.id];
+    for at_most in [0, 1, 2, 9] {
+        let active = backend.active_among(&all, at_most).expect("look for runs");
+        assert_eq!(active.count, 2);
+        let first: Vec<_> = active.first.iter().map(|(id, name, state)| (*id, &**name, &*state.name)).collect();
+        let expected = [(runs.id, &*runs.name(), "Running"), (begins.id, &*begins.name(), "Pending")];
+        assert_eq!(first, expected[..at_most.min(2)]);
+    }
 }
 
 fn unknown_runs(backend: &Arc<dyn StateBackend>) {

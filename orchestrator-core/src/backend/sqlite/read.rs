@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::SqliteBackend;
 use super::look::Reason;
 use super::packed::{Json, LastState, Name, Paused, Reference, References, States, Tags};
-use crate::backend::record::{CacheKey, CacheLook, CrashBudget, FlowRun, FlowRunQuery, LogLine, TaskRun};
+use crate::backend::record::{ActiveRuns, CacheKey, CacheLook, CrashBudget, FlowRun, FlowRunQuery, LogLine, TaskRun};
 use crate::backend::{BackendError, RunHistory};
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId, TaskRunId};
@@ -74,17 +74,29 @@ impl RunHistory for SqliteBackend {
         )
     }
 
-    fn active_among(&self, ids: &[RunId]) -> Result<Vec<RunId>, BackendError> {
+    fn active_among(&self, ids: &[RunId], at_most: usize) -> Result<ActiveRuns, BackendError> {
         let is_active = |table| format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE id = ?1 AND end_time IS NULL)");
         let (task, flow) = (is_active("task_run"), is_active("flow_run"));
         let select = |connection: &Connection| {
             let (mut task, mut flow) = (connection.prepare_cached(&task)?, connection.prepare_cached(&flow)?);
-            let mut active = Vec::new();
+            let mut active = ActiveRuns::default();
             for id in ids {
                 let key = id.as_uuid().into_bytes();
                 let statement = if id.as_task().is_some() { &mut task } else { &mut flow };
-                if statement.query_row([key], |row| row.get(0))? {
-                    active.push(*id);
+                if !statement.query_row([key], |row| row.get(0))? {
+                    continue;
+                }
+                active.count += 1;
+                if active.first.len() < at_most {
+                    let run = match id {
+                        RunId::Task(_) => {
+                            task_runs(connection, "run.id = ?1", [key])?.pop().map(|run| (run.name, run.state))
+                        }
+                        RunId::Flow(_) => {
+                            flow_runs(connection, "run.id = ?1", [key])?.pop().map(|run| (run.name, run.state))
+                        }
+                    };
+                    active.first.extend(run.map(|(name, state)| (*id, name, state)));
                 }
             }
             Ok(active)
