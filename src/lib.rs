@@ -40,7 +40,9 @@ pub use orchestrator_core::{CachePolicy, Configured, Delay};
 pub use orchestrator_core::{Clock, Orchestrator, OrchestratorBuilder, SystemClock, Timestamp, TokioClock};
 pub use orchestrator_core::{CommitMode, Transaction, TransactionBuilder, TransactionError, transaction};
 pub use orchestrator_core::{Compacted, Finding, ParseRetentionError, Removed, Retention, StoreInfo, TableInfo};
-pub use orchestrator_core::{Elsewhere, Explanation, LimitWait, RunRef, RunRefs, SlotHolder, Why};
+pub use orchestrator_core::{
+    Elsewhere, Explanation, LimitWait, RunRef, RunRefs, SlotHolder, UnfinishedTasks, WaitingTasks, Why,
+};
 pub use orchestrator_core::{FlowInfo, FlowParameter, ParameterError, Resume, flows, registered};
 pub use orchestrator_core::{
     FlowRun, FlowRunId, FlowRunQuery, LogLine, ParseIdError, Pause, RunId, State, StateFilter, StateName, StateType,

@@ -4,6 +4,7 @@
 //! is kept for it except a note in runs that wait without a state that says so.
 
 mod recorded;
+mod tasks;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -21,8 +22,10 @@ use crate::process::{Fate, fate};
 use crate::run::{Run, Waits};
 use crate::state::{State, StateType};
 use recorded::Recorded;
+pub use tasks::{UnfinishedTasks, WaitingTasks};
 
-/// Why a run is where it is; made by [`Orchestrator::explain`]. [`Display`](fmt::Display) tells it in one sentence.
+/// Why a run is where it is; made by [`Orchestrator::explain`]. [`Display`](fmt::Display) tells it in one sentence, and in
+/// another one what the task runs of a flow run do.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Explanation {
@@ -37,6 +40,8 @@ pub struct Explanation {
     /// Whose it is, if it belongs to another process, or to another orchestrator of this one: the reason is then what the
     /// store tells.
     pub elsewhere: Option<Elsewhere>,
+    /// Of a flow run that has not ended: what those of its task runs do that have not; `None` if there are none.
+    pub tasks: Option<UnfinishedTasks>,
     /// Of a flow run that crashed: whether it goes on by itself; `None` if its flow does not ask for it.
     pub on_crash: Option<CrashBudget>,
 }
@@ -250,8 +255,12 @@ impl Orchestrator {
             {
                 *waits = self.inner().limits.all_waits_of(&run).await?;
             }
+            let tasks = match run.is_flow() && !state.is_terminal() {
+                true => tasks::unfinished(&run, &self.inner().limits).await?,
+                false => None,
+            };
             let name = run.name().to_string();
-            return Ok(Explanation { run_id, name, state, why, elsewhere: None, on_crash: None });
+            return Ok(Explanation { run_id, name, state, why, elsewhere: None, tasks, on_crash: None });
         }
         let (run, on_crash): (Recorded, _) = match run_id {
             RunId::Task(id) => (self.task_run(id).await?.into(), None),
@@ -263,16 +272,18 @@ impl Orchestrator {
         };
         if run.state.is_terminal() {
             let Recorded { name, state, .. } = run;
-            return Ok(Explanation { run_id, name, state, why: Why::Ended, elsewhere: None, on_crash });
+            return Ok(Explanation { run_id, name, state, why: Why::Ended, elsewhere: None, tasks: None, on_crash });
         }
         let found = self.ask(move |backend, inner| {
             let owner = backend.shared().map_or(Ok(None), |shared| shared.owner_of(run_id))?;
-            let why = recorded::why(backend, &run, inner.clock.now())?;
-            Ok((why, Elsewhere::of(inner, run.host.clone(), run.pid, owner), run))
+            let now = inner.clock.now();
+            let why = recorded::why(backend, &run, now)?;
+            let tasks = run_id.as_flow().map_or(Ok(None), |flow| recorded::tasks(backend, flow, now))?;
+            Ok((why, tasks, Elsewhere::of(inner, run.host.clone(), run.pid, owner), run))
         });
-        let (why, elsewhere, Recorded { name, state, .. }) = found.await?;
+        let (why, tasks, elsewhere, Recorded { name, state, .. }) = found.await?;
         let elsewhere = Some(elsewhere);
-        Ok(Explanation { run_id, name, state, why, elsewhere, on_crash })
+        Ok(Explanation { run_id, name, state, why, elsewhere, tasks, on_crash })
     }
 
     /// Whose a run is that has not ended, if it is another process's, or another orchestrator's of this one; with what is
@@ -387,12 +398,26 @@ impl fmt::Display for Explanation {
             RunId::Flow(_) => "flow run",
         };
         write!(f, "{kind} '{}' ", self.name)?;
-        match &self.why {
+        self.why.say(f, self.run_id, &self.state)?;
+        if let Some(budget) = &self.on_crash {
+            write!(f, "; it {budget}")?;
+        }
+        if let Some(elsewhere) = &self.elsewhere {
+            write!(f, "; it belongs to {elsewhere}")?;
+        }
+        self.tasks.as_ref().map_or(Ok(()), |tasks| write!(f, ". {tasks}"))
+    }
+}
+
+impl Why {
+    /// What a run that is in that state does, as a sentence goes on that begins with its name.
+    fn say(&self, f: &mut fmt::Formatter<'_>, run_id: RunId, state: &State) -> fmt::Result {
+        match self {
             Why::Upstream(runs) => write!(f, "waits for {}", several(runs)),
             Why::Slots(limits) => write!(f, "waits for {}", joined(limits.iter().map(ToString::to_string))),
             Why::RetryAt { at, attempt } => write!(f, "waits until {} before attempt {attempt}", clock(*at)),
             Why::Paused { flow, pause } => {
-                if flow.run_id != self.run_id {
+                if flow.run_id != run_id {
                     write!(f, "waits for flow run '{}', which ", flow.name)?;
                 }
                 write!(f, "has been paused since {}", clock(pause.since))?;
@@ -425,21 +450,14 @@ impl fmt::Display for Explanation {
                 }
             }
             Why::Cancelling => f.write_str("was cancelled, and is about to end"),
-            Why::Ended => match &self.state.message {
-                Some(message) => write!(f, "ended as {}: {message}", self.state.name),
-                None => write!(f, "ended as {}", self.state.name),
+            Why::Ended => match &state.message {
+                Some(message) => write!(f, "ended as {}: {message}", state.name),
+                None => write!(f, "ended as {}", state.name),
             },
             Why::Elsewhere => {
-                write!(f, "is {} as far as is recorded", self.state.name)?;
-                self.state.message.as_ref().map_or(Ok(()), |message| write!(f, " ({message})"))
+                write!(f, "is {} as far as is recorded", state.name)?;
+                state.message.as_ref().map_or(Ok(()), |message| write!(f, " ({message})"))
             }
-        }?;
-        if let Some(budget) = &self.on_crash {
-            write!(f, "; it {budget}")?;
-        }
-        match &self.elsewhere {
-            Some(elsewhere) => write!(f, "; it belongs to {elsewhere}"),
-            None => Ok(()),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{Local, TimeDelta};
 use orchestrator::prelude::*;
-use orchestrator::{Explanation, RunId, Why};
+use orchestrator::{Explanation, RunId, TaskRunQuery, UnfinishedTasks, Why};
 
 use crate::door::Calls;
 
@@ -294,8 +294,111 @@ async fn the_capacity_of_a_flow() {
     assert_eq!(
         children.to_string(),
         "flow run 'otter' has run its body, and waits for 'endless-0' (Running), 'endless-1' (Running) and \
-         'endless-2' (AwaitingConcurrencySlot)"
+         'endless-2' (AwaitingConcurrencySlot). 2 of its task runs are running, and 1 waits: 'endless-2', which waits for \
+         its turn in flow run 'otter', which runs at most 2 tasks at a time"
     );
+}
+
+#[task(concurrency = "db")]
+async fn load(_n: usize) -> usize {
+    std::future::pending().await
+}
+
+#[task]
+async fn after(_n: usize) -> usize {
+    std::future::pending().await
+}
+
+#[task(retries = 1, retry_delay_secs = 3600)]
+async fn fetch() -> Result<(), String> {
+    Err("no route".to_owned())
+}
+
+#[flow(run_name = "otter")]
+async fn inner_flow() {
+    drop(load(9));
+}
+
+#[flow(run_name = "wren")]
+async fn many_reasons() {
+    let loads: Vec<_> = (0..5).map(load).collect();
+    for load in &loads {
+        drop(after(load));
+        drop(after(load));
+    }
+    drop((endless(), fetch(), inner_flow()));
+}
+
+/// Counts, examples and reasons.
+fn reasons(tasks: &UnfinishedTasks) -> Vec<(u64, &str, &Why)> {
+    tasks.reasons.iter().map(|group| (group.count, &*group.example.name, &group.why)).collect()
+}
+
+#[tokio::test]
+async fn what_the_tasks_of_a_flow_wait_for_is_told_by_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let [own, other] = [(), ()].map(|()| Orchestrator::builder().home(folder.path()).build());
+    let (own, other) = (own.await.unwrap(), other.await.unwrap());
+    own.limit("db", 2).await.unwrap();
+    let run = own.scope(async { many_reasons() }).await;
+    let settled = |tasks: &UnfinishedTasks| {
+        let waits = |(_, _, why): &(_, _, &Why)| matches!(why, Why::Slots(_) | Why::Upstream(_) | Why::RetryAt { .. });
+        (tasks.running, tasks.waiting, tasks.reasons.len()) == (3, 14, 3) && reasons(tasks).iter().all(waits)
+    };
+    // What another process tells is what is in the store, of the newest runs first.
+    for (orchestrator, load) in [(&own, "load-2"), (&other, "load-2")] {
+        let told = loop {
+            let told = orchestrator.explain(run.run_id()).await.unwrap();
+            if told.tasks.as_ref().is_some_and(settled) {
+                break told;
+            }
+            own.states(run.run_id()).await.unwrap();
+            own.find_task_runs(&TaskRunQuery::new()).await.unwrap();
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(told.elsewhere.is_some(), std::ptr::eq(orchestrator, &other));
+        let tasks = told.tasks.as_ref().unwrap();
+        let [
+            (10, "after-0", Why::Upstream(upstream)),
+            (3, slots, Why::Slots(limits)),
+            (1, "fetch-0", Why::RetryAt { .. }),
+        ] = &reasons(tasks)[..]
+        else {
+            panic!("{told:?}")
+        };
+        assert_eq!((*slots, &*upstream.first[0].name), (load, "load-0"));
+        assert_eq!((&*limits[0].limit, limits[0].taken, limits[0].slots), ("db", 2, 2));
+        let said = told.to_string();
+        let begins = ". 3 of its task runs are running, and 14 wait: 10 like 'after-0', which waits for 'load-0', which is \
+            Running; 3 like 'load-2', which waits for a slot of limit 'db' (2 of 2 taken), held by 'load-0'";
+        assert!(said.contains(begins), "{said}");
+        assert!(said.contains("; 'fetch-0', which waits until "), "{said}");
+    }
+    run.cancel();
+    assert_eq!(run.wait().await.name, "Cancelled");
+    assert_eq!(own.explain(run.run_id()).await.unwrap().tasks, None);
+}
+
+/// Each is looked at once, and nothing is asked of the limits for each.
+#[orchestrator::test]
+async fn of_very_many_tasks_the_reasons_are_counted() {
+    #[flow(run_name = "wren")]
+    async fn wide(n: usize) {
+        drop(load::map(0..n));
+    }
+    const MANY: usize = 20_000;
+    let orchestrator = Orchestrator::current();
+    orchestrator.limit("db", 1).await.unwrap();
+    let run = wide(MANY);
+    while orchestrator.limits().await.unwrap()[0].waiting < MANY - 1 {
+        tokio::task::yield_now().await;
+    }
+    let told = until_explained(run.run_id(), |why| matches!(why, Why::Children(_))).await;
+    let tasks = told.tasks.unwrap();
+    assert_eq!((tasks.running, tasks.waiting), (1, MANY as u64 - 1));
+    let [(_, "load-1", Why::Slots(limits))] = &reasons(&tasks)[..] else { panic!("{tasks:?}") };
+    assert_eq!((&*limits[0].limit, limits[0].ahead), ("db", 0));
+    run.cancel();
 }
 
 #[orchestrator::test]
@@ -311,11 +414,16 @@ async fn a_pause_and_the_runs_that_it_holds() {
     let (since, until) = (clock(pause.since), clock(pause.until.unwrap()));
     assert_eq!((flow.run_id, flow.state.name.as_str()), (run.run_id().into(), "Paused"));
     let said = format!("has been paused since {since}, until somebody lets it on, at most until {until}: is it right?");
-    assert_eq!(paused.to_string(), format!("flow run 'otter' {said}"));
+    assert!(paused.to_string().starts_with(&format!("flow run 'otter' {said}. 1 ")), "{paused}");
 
     let task = Orchestrator::current().task_runs(run.run_id()).await.unwrap()[0].id;
     let held = until_explained(task, |why| *why != Why::Starting).await;
-    assert_eq!(held.to_string(), format!("task run 'endless-0' waits for flow run 'otter', which {said}"));
+    let held = held.to_string();
+    assert_eq!(held, format!("task run 'endless-0' waits for flow run 'otter', which {said}"));
+    let both = explain(run.run_id()).await.to_string();
+    let holds =
+        ". 1 of its task runs waits: 'endless-0', which waits for flow run 'otter', which has been paused since ";
+    assert!(both.contains(holds), "{both}");
     Orchestrator::current().resume_paused(run.run_id(), ()).await.unwrap();
     until_explained(task, |why| matches!(why, Why::Running { .. })).await;
     let children = until_explained(run.run_id(), |why| !matches!(why, Why::Paused { .. })).await;

@@ -1,7 +1,9 @@
 //! `runs explain`.
 
 use chrono::{DateTime, Utc};
-use orchestrator_core::{Explanation, LimitWait, Orchestrator, Pause, RunRef, RunRefs, Why};
+use orchestrator_core::{
+    Explanation, LimitWait, Orchestrator, Pause, RunRef, RunRefs, UnfinishedTasks, WaitingTasks, Why,
+};
 use serde::Serialize;
 
 use crate::exit::Trouble;
@@ -29,6 +31,37 @@ struct ExplanationJson {
     sentence: String,
     #[serde(flatten)]
     details: Details,
+    /// What the task runs of a flow run do that have not ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tasks: Option<TasksJson>,
+}
+
+#[derive(Serialize)]
+struct TasksJson {
+    running: u64,
+    waiting: u64,
+    reasons: Vec<WaitingTasksJson>,
+}
+
+#[derive(Serialize)]
+struct WaitingTasksJson {
+    count: u64,
+    example: RunRefJson,
+    /// What the example waits for.
+    why: &'static str,
+    #[serde(flatten)]
+    details: Details,
+}
+
+impl From<UnfinishedTasks> for TasksJson {
+    fn from(tasks: UnfinishedTasks) -> Self {
+        let UnfinishedTasks { running, waiting, reasons, .. } = tasks;
+        let reasons = reasons.into_iter().map(|WaitingTasks { count, example, why, .. }| {
+            let (why, details) = details(why);
+            WaitingTasksJson { count, example: example.into(), why, details }
+        });
+        Self { running, waiting, reasons: reasons.collect() }
+    }
 }
 
 /// What belongs to the reason; what does not is left out.
@@ -153,6 +186,7 @@ impl From<Explanation> for ExplanationJson {
             why,
             sentence,
             details,
+            tasks: explanation.tasks.map(TasksJson::from),
         }
     }
 }

@@ -95,6 +95,49 @@ fn of_very_many_runs_that_are_waited_for_the_first_are_named() {
 }
 
 #[test]
+fn the_tasks_of_a_flow_run_are_told_by_what_they_wait_for() {
+    use StateName::{AwaitingConcurrencySlot, AwaitingRetry, Pending, Running};
+    let world = World::empty();
+    let outer = flow(1, "merry-wren");
+    let run = |n: u32| fetch(10 + u128::from(n), &outer, n);
+    let after = |n: u32| RunInfo { upstream: [run(0).id].into(), ..run(n) };
+    let mut events = vec![
+        went(&outer, &[(Pending, 0), (Running, 1)], None, 1),
+        went(&run(0), &[(Pending, 2), (Running, 3)], None, 1),
+        went(&run(1), &[(Pending, 2), (AwaitingRetry, 4)], Some("no route"), 1),
+    ];
+    events.extend((2..5).map(|n| went(&after(n), &[(Pending, 2)], None, 0)));
+    let said = "waits for 2 slots of limit 'db' (3 of 3 taken)";
+    events.extend((5..260).map(|n| went(&run(n), &[(Pending, 2), (AwaitingConcurrencySlot, 5)], Some(said), 0)));
+    world.give(&events);
+    world.tell(&["limits", "set", "db", "3"]);
+    let told = world.json(&["runs", "explain", "merry-wren"]);
+    let tasks = &told["tasks"];
+    assert_eq!((&tasks["running"], &tasks["waiting"]), (&json!(1), &json!(259)));
+    let reasons: Vec<_> = tasks["reasons"].as_array().expect("reasons").iter().collect();
+    let brief = |reason: &serde_json::Value| {
+        json!([reason["why"], reason["count"], reason["example"]["name"], reason["example"]["state"]])
+    };
+    let brief: Vec<_> = reasons.iter().map(|reason| brief(reason)).collect();
+    assert_eq!(
+        brief,
+        [
+            // The newest hundred are looked at.
+            json!(["slots", 100, "fetch-160", "AwaitingConcurrencySlot"]),
+            json!(["upstream", 3, "fetch-2", "Pending"]),
+            json!(["elsewhere", 1, "fetch-1", "AwaitingRetry"]),
+        ]
+    );
+    let limit = &reasons[0]["limits"][0];
+    assert_eq!((&limit["limit"], &limit["wanted"], &limit["slots"]), (&json!("db"), &json!(2), &json!(3)));
+    assert_eq!(reasons[1]["runs"][0]["name"], json!("fetch-0"));
+    let sentence = world.tell(&["runs", "explain", "merry-wren"]);
+    let begins =
+        ". 1 of its task runs is running, and 259 wait: 100 like 'fetch-160', which waits for 2 slots of limit 'db'";
+    assert!(sentence.contains(begins) && sentence.ends_with("; 155 more\n"), "{sentence}");
+}
+
+#[test]
 fn foreign_text_does_not_reach_the_terminal_as_it_is() {
     let world = World::new();
     for command in [&["runs", "ls"][..], &["runs", "show", "88888888"], &["runs", "logs", "fetch-1"]] {

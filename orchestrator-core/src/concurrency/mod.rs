@@ -277,17 +277,32 @@ impl Limits {
     /// What the run, or its body, waits for.
     pub(crate) fn waits_of(&self, run: &Arc<Run>) -> Vec<LimitWait> {
         let now = self.shared.clock.now();
+        let tickets = self.requests_of(run);
         let mut table = self.shared.lock();
-        let tickets = table.requests_of(run);
         let standings: Vec<_> =
             tickets.into_iter().flat_map(|ticket| table.standings(ticket, usize::MAX, now)).collect();
         drop(table);
         standings.into_iter().map(LimitWait::from).collect()
     }
 
+    /// The limits that such a reason names, each with how many of its slots are waited for.
+    pub(crate) fn named_in(&self, reason: &str) -> Vec<(SmolStr, u32)> {
+        let table = self.shared.lock();
+        table.names().filter_map(|name| Some((name.clone(), waits_for(reason, name)?))).collect()
+    }
+
+    /// The requests that a run and its body have made. There may be very many of others.
+    fn requests_of(&self, run: &Arc<Run>) -> Vec<u64> {
+        let (mut found, mut after) = (Vec::new(), Some(0));
+        while let Some(ticket) = after {
+            after = self.shared.lock().requests_of(run, ticket, &mut found);
+        }
+        found
+    }
+
     /// The same, with those in other processes.
     pub(crate) async fn all_waits_of(&self, run: &Arc<Run>) -> Result<Vec<LimitWait>, Error> {
-        let tickets = self.shared.lock().requests_of(run);
+        let tickets = self.requests_of(run);
         let mut waits = Vec::new();
         for ticket in tickets {
             waits.extend(self.standings(ticket, usize::MAX).await?);

@@ -1,11 +1,12 @@
 //! Why a run that another orchestrator drives is where it is, as far as the store tells.
 
+use super::tasks::{Groups, Reason, UnfinishedTasks, WaitingTasks};
 use super::{LimitWait, RunRef, RunRefs, SlotHolder, Why, still_to_come};
-use crate::backend::record::{ActiveRuns, FlowRun, Pause, TaskRun};
+use crate::backend::record::{ActiveRuns, FlowRun, Pause, TaskRun, TaskRunQuery};
 use crate::backend::{BackendError, LimitRecord, Shared, SlotClass, SlotPlace, SlotStanding, SlotWait, StateBackend};
 use crate::clock::Timestamp;
 use crate::concurrency::{of_limit, waits_for};
-use crate::id::RunId;
+use crate::id::{FlowRunId, RunId};
 use crate::state::{State, StateName, StateType};
 
 /// What the store says of a run, of either kind.
@@ -65,15 +66,105 @@ pub(super) fn why(backend: &dyn StateBackend, run: &Recorded, now: Timestamp) ->
         if active.count > 0 {
             return Ok(Why::Upstream(active.into()));
         }
-        let mut above = run.parent;
-        while let Some(flow) = above.map_or(Ok(None), |above| find(backend, above))? {
-            if let Some(pause) = flow.pause.clone() {
-                return Ok(Why::Paused { flow: RunRef::from(&flow), pause });
-            }
-            above = flow.parent;
+        if let Some((flow, pause)) = pause_above(backend, run.parent)? {
+            return Ok(Why::Paused { flow, pause });
         }
     }
     Ok(Why::Elsewhere)
+}
+
+/// The first of a run and those above it that is paused.
+fn pause_above(backend: &dyn StateBackend, mut above: Option<RunId>) -> Result<Option<(RunRef, Pause)>, BackendError> {
+    while let Some(run) = above.map_or(Ok(None), |above| find(backend, above))? {
+        if let Some(pause) = run.pause.clone() {
+            return Ok(Some((RunRef::from(&run), pause)));
+        }
+        above = run.parent;
+    }
+    Ok(None)
+}
+
+/// Of how many runs in the same state it is looked what they wait for.
+const LOOKED_AT: usize = 100;
+/// Of how many upstream runs, all of these together, it is looked whether they have ended.
+const UPSTREAMS: usize = 10_000;
+
+/// What the task runs of a flow run do that have not ended. Of each state some are looked at, the newest; the others are
+/// counted.
+pub(super) fn tasks(
+    backend: &dyn StateBackend,
+    flow: FlowRunId,
+    now: Timestamp,
+) -> Result<Option<UnfinishedTasks>, BackendError> {
+    let mut groups = Groups::new();
+    let is_before = |one: &Recorded, other: &Recorded| one.id < other.id;
+    for (state, count) in backend.count_task_runs(flow)? {
+        match state.kind() {
+            StateType::Running | StateType::Cancelling => groups.running += count,
+            StateType::Scheduled | StateType::Pending | StateType::Paused => {
+                let query = TaskRunQuery::new().of(flow).state(state).limit(LOOKED_AT);
+                let found = backend.find_task_runs(&query, now)?.into_iter().map(Recorded::from).collect();
+                let mut left = count;
+                for (reason, run) in reasons(backend, flow, state, found, now)? {
+                    left = left.saturating_sub(1);
+                    let _ = groups.add(reason, run, is_before);
+                }
+                groups.others += left;
+            }
+            StateType::Completed | StateType::Failed | StateType::Crashed | StateType::Cancelled => {}
+        }
+    }
+    if groups.is_empty() {
+        return Ok(None);
+    }
+    let (mut tasks, examples, _) = groups.split(is_before);
+    for (count, run) in examples {
+        let why = why(backend, &run, now)?;
+        tasks.reasons.push(WaitingTasks { count, example: RunRef::from(&run), why });
+    }
+    Ok(Some(tasks))
+}
+
+/// What task runs of a flow run wait for that are in the same state, as far as that is told by little.
+fn reasons(
+    backend: &dyn StateBackend,
+    flow: FlowRunId,
+    state: StateName,
+    runs: Vec<Recorded>,
+    now: Timestamp,
+) -> Result<Vec<(Reason, Recorded)>, BackendError> {
+    if state == StateName::AwaitingConcurrencySlot {
+        let limits = backend.shared().map_or_else(|| Ok(Vec::new()), |shared| shared.limits(now))?;
+        let reason = |run: &Recorded| {
+            let said = run.state.message.as_deref().unwrap_or_default();
+            let slots =
+                limits.iter().filter_map(|limit| Some((limit.name.as_str().into(), waits_for(said, &limit.name)?)));
+            match slots.collect::<Vec<_>>() {
+                slots if slots.is_empty() => Reason::FlowCapacity,
+                slots => Reason::Slots(slots),
+            }
+        };
+        return Ok(runs.into_iter().map(|run| (reason(&run), run)).collect());
+    }
+    if state != StateName::Pending {
+        let reason = if state == StateName::AwaitingRetry { Reason::Retry } else { Reason::Unknown(state) };
+        return Ok(runs.into_iter().map(|run| (reason.clone(), run)).collect());
+    }
+    let is_paused = pause_above(backend, Some(flow.into()))?.is_some();
+    let (mut reasons, mut looked_at) = (Vec::new(), 0);
+    for run in runs {
+        looked_at += run.upstream.len();
+        if looked_at > UPSTREAMS && !reasons.is_empty() {
+            break;
+        }
+        let reason = match backend.active_among(&run.upstream, 0)?.count {
+            0 if is_paused => Reason::Pause,
+            0 => Reason::Unknown(state),
+            _ => Reason::Upstream,
+        };
+        reasons.push((reason, run));
+    }
+    Ok(reasons)
 }
 
 impl From<ActiveRuns> for RunRefs {

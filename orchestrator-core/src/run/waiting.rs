@@ -8,6 +8,7 @@ use super::{LAUNCHED, Run, SIGNAL, Waiter, lock};
 use crate::cache::Elsewhere;
 use crate::engine::Call;
 use crate::engine::launcher;
+use crate::state::Transition;
 
 impl Run {
     /// Tells `waiter` when the run ends; gives it back if it has ended already.
@@ -139,6 +140,13 @@ impl Run {
         let before = lock(&self.cell).rare.get_or_insert_default().waits.replace(waits);
         drop(before);
         Noted(self)
+    }
+
+    /// The state that the run is in, and what the driver waits for.
+    pub(crate) fn stands(&self) -> (Transition, Waits) {
+        let cell = lock(&self.cell);
+        let waits = cell.rare.as_ref().and_then(|rare| rare.waits.clone()).unwrap_or(Waits::Nothing);
+        (cell.track.current(), waits)
     }
 
     /// What the driver waits for.

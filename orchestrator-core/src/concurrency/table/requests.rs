@@ -27,6 +27,9 @@ pub(in crate::concurrency) struct Request {
     pub(in crate::concurrency) waker: Option<Waker>,
 }
 
+/// So many requests are looked through at a time: others want the table in between.
+const AT_A_TIME: usize = 1024;
+
 /// A place in a queue; the least is served first.
 pub(in crate::concurrency) type Place = (SlotClass, u64);
 
@@ -153,10 +156,18 @@ impl Table {
         self.requests.get(&ticket).map(|request| (request.place.0, request.since))
     }
 
-    /// The requests that a run and its body have made.
-    pub(in crate::concurrency) fn requests_of(&self, run: &Arc<Run>) -> Vec<u64> {
+    /// Finds the requests that a run and its body have made, among the next few after that ticket; gives back after which
+    /// one to go on, if there are more.
+    pub(in crate::concurrency) fn requests_of(&self, run: &Arc<Run>, after: u64, found: &mut Vec<u64>) -> Option<u64> {
         let own = |request: &Request| request.run.as_ref().is_some_and(|other| Arc::ptr_eq(other, run));
-        self.requests.iter().filter(|(_, request)| own(request)).map(|(ticket, _)| *ticket).collect()
+        let mut last = None;
+        for (ticket, request) in self.requests.range((Bound::Excluded(after), Bound::Unbounded)).take(AT_A_TIME) {
+            if own(request) {
+                found.push(*ticket);
+            }
+            last = Some(*ticket);
+        }
+        last
     }
 
     /// Counts anew who waits beneath whom, if anybody is counted beneath that run, from which others were moved away: of those
