@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::find::Run;
-use crate::time;
+use crate::time::{self, Times};
 
 /// A reference to a run.
 #[derive(Debug, Serialize)]
@@ -53,6 +53,8 @@ pub(crate) struct RunJson {
     created: DateTime<Utc>,
     start_time: Option<DateTime<Utc>>,
     end_time: Option<DateTime<Utc>>,
+    /// If it crashed with its process, so that `duration_secs` is a least value.
+    last_seen: Option<DateTime<Utc>>,
     duration_secs: Option<f64>,
     /// If its process cannot be seen from here, and may be gone.
     silent: Option<SilentJson>,
@@ -148,7 +150,7 @@ impl From<Run> for RunJson {
 
 /// What runs of both kinds have, which are types of their own with the same fields.
 macro_rules! run_json {
-    ($run:ident, $kind:literal, $rest:expr) => {
+    ($run:ident, $kind:literal, $times:expr, $rest:expr) => {
         Self {
             id: $run.id.to_string(),
             kind: $kind,
@@ -168,7 +170,8 @@ macro_rules! run_json {
             created: $run.created,
             start_time: $run.start_time,
             end_time: $run.end_time,
-            duration_secs: time::taken($run.start_time, $run.end_time).map(time::seconds),
+            last_seen: $run.last_seen,
+            duration_secs: $times.taken().map(|taken| time::seconds(taken.duration)),
             silent: None,
             rest: $rest,
         }
@@ -177,6 +180,7 @@ macro_rules! run_json {
 
 impl From<FlowRun> for RunJson {
     fn from(run: FlowRun) -> Self {
+        let times = Times::from(&run);
         let rest = Rest::Flow {
             flow_name: run.flow_name,
             flow_key: run.flow_key,
@@ -184,19 +188,20 @@ impl From<FlowRun> for RunJson {
             pause: run.pause.map(PauseJson::from),
             on_crash: run.on_crash.map(CrashBudgetJson::from),
         };
-        run_json!(run, "flow", rest)
+        run_json!(run, "flow", times, rest)
     }
 }
 
 impl From<TaskRun> for RunJson {
     fn from(run: TaskRun) -> Self {
+        let times = Times::from(&run);
         let rest = Rest::Task {
             task_name: run.task_name,
             task_key: run.task_key,
             flow_run_id: run.flow_run_id.map(|id| id.to_string()),
             cache: run.cache.map(CacheLookJson::from),
         };
-        run_json!(run, "task", rest)
+        run_json!(run, "task", times, rest)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::exit::Trouble;
 use crate::find::{self, Run, short};
 use crate::json::{RunJson, StateJson};
 use crate::print::{self, Facts, Table};
-use crate::time;
+use crate::time::{self, Times};
 
 /// So many runs are named one by one where a run refers to others.
 const NAMED: usize = 10;
@@ -65,7 +65,7 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
             one_line(&run.flow_name),
             print::state(&run.state),
             time::local(run.created),
-            time::short_or_dash(time::taken(run.start_time, run.end_time)),
+            Times::from(run).taken_or_dash(),
         ]);
     }
     table.print()?;
@@ -125,13 +125,15 @@ async fn flow_facts(orchestrator: &Orchestrator, run: &FlowRun, facts: &mut Fact
             facts.add("input", pretty(schema));
         }
     }
-    time_facts(&Times { created: run.created, started: run.start_time, ended: run.end_time }, facts);
+    time_facts(&Times::from(run), facts);
     if run.run_count > 1 {
         let states = orchestrator.states(run.id).await?;
         let ended = states.windows(2).filter(|pair| pair[0].is_terminal());
+        // It crashed before that was found out.
+        let at_least = if ended.clone().any(|pair| pair[0].kind == StateType::Crashed) { "at least " } else { "" };
         let lain = ended.map(|pair| time::between(pair[0].timestamp, pair[1].timestamp)).sum::<Duration>();
         if !lain.is_zero() {
-            facts.add("", format!("of which {} lay between an end and a resume", time::short(lain)));
+            facts.add("", format!("of which {at_least}{} lay between an end and a resume", time::short(lain)));
         }
     }
     facts.add("process", format!("{} on {}", run.pid, one_line(&run.host)));
@@ -164,7 +166,7 @@ async fn task_facts(orchestrator: &Orchestrator, run: &TaskRun, facts: &mut Fact
             facts.add("cache key", key.to_string());
         }
     }
-    time_facts(&Times { created: run.created, started: run.start_time, ended: run.end_time }, facts);
+    time_facts(&Times::from(run), facts);
     facts.add("process", format!("{} on {}", run.pid, one_line(&run.host)));
     common_facts(run.version.as_deref(), &run.tags, facts);
     if let Some(flow) = run.flow_run_id {
@@ -185,22 +187,20 @@ fn state_facts(state: &State, run_count: u32, facts: &mut Facts) {
     }
 }
 
-struct Times {
-    created: chrono::DateTime<chrono::Utc>,
-    started: Option<chrono::DateTime<chrono::Utc>>,
-    ended: Option<chrono::DateTime<chrono::Utc>>,
-}
-
 fn time_facts(times: &Times, facts: &mut Facts) {
     facts.add("created", time::exact(times.created));
     if let Some(started) = times.started {
         facts.add("started", time::exact(started));
     }
-    if let Some(ended) = times.ended {
-        facts.add("ended", time::exact(ended));
+    if let Some(seen) = times.last_seen {
+        facts.add("last seen", time::exact(seen));
     }
-    if let Some(taken) = time::taken(times.started, times.ended) {
-        facts.add("duration", time::short(taken));
+    if let Some(ended) = times.ended {
+        let found = if times.last_seen.is_some() { ", when it was found to have crashed" } else { "" };
+        facts.add("ended", format!("{}{found}", time::exact(ended)));
+    }
+    if let Some(taken) = times.taken() {
+        facts.add("duration", taken.to_string());
     }
 }
 
@@ -275,7 +275,7 @@ pub(super) async fn states(orchestrator: &Orchestrator, text: &str, json: bool) 
         before = Some(state.timestamp);
         table.row([
             time::exact(state.timestamp),
-            time::short_or_dash(after),
+            after.map_or_else(|| "-".to_owned(), time::short),
             print::state(&state),
             one_line(state.message.as_deref().unwrap_or_default()),
         ]);

@@ -9,7 +9,7 @@ use crate::exit::Trouble;
 use crate::find::{self, short};
 use crate::json::RunJson;
 use crate::print::{self, Table};
-use crate::time;
+use crate::time::{self, Times};
 
 /// Which task runs to list.
 pub(super) struct Wanted {
@@ -51,7 +51,7 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
             run.flow_run_id.map_or_else(|| "-".to_owned(), short),
             print::state(&run.state),
             time::local(run.created),
-            time::short_or_dash(time::taken(run.start_time, run.end_time)),
+            Times::from(&run).taken_or_dash(),
         ]);
     }
     table.print()

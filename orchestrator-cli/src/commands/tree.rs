@@ -10,7 +10,8 @@ use serde::Serialize;
 use crate::exit::Trouble;
 use crate::find::{self, Run, short};
 use crate::json::RunJson;
-use crate::{print, time};
+use crate::print;
+use crate::time::Times;
 
 /// So many levels are shown below each other.
 const DEPTH: usize = 60;
@@ -251,15 +252,15 @@ fn choose(children: Vec<&Run>, limit: usize) -> (Vec<&Run>, Counts<'_>) {
 }
 
 fn line(run: &Run, indent: &str, text: &mut String) {
-    let (start, end) = match run {
-        Run::Flow(run) => (run.start_time, run.end_time),
-        Run::Task(run) => (run.start_time, run.end_time),
+    let times = match run {
+        Run::Flow(run) => Times::from(run),
+        Run::Task(run) => Times::from(run),
     };
     let what = match run {
         Run::Flow(run) => format!(" (flow {})", one_line(&run.flow_name)),
         Run::Task(_) => String::new(),
     };
-    let taken = time::taken(start, end).map(|taken| format!("  {}", time::short(taken))).unwrap_or_default();
+    let taken = times.taken().map(|taken| format!("  {taken}")).unwrap_or_default();
     let (name, state, id) = (one_line(run.name()), print::state(run.state()), print::dim(short(run.id())));
     *text += &format!("{}{name}{what}  {state}{taken}  {id}\n", print::dim(indent));
 }

@@ -129,7 +129,7 @@ impl Now {
                 one_line(&run.name),
                 one_line(&run.flow_name),
                 print::state(&run.state),
-                time::short_or_dash(time::taken(run.start_time.or(Some(run.created)), None).map(whole_seconds)),
+                time::short(whole_seconds(time::between(run.start_time.unwrap_or(run.created), Utc::now()))),
                 format!("{waits}{}", counted(counts, print::state_name)),
             ]);
         }

@@ -42,6 +42,46 @@ fn it_is_told_whether_a_run_goes_on_by_itself() {
 }
 
 #[test]
+fn the_time_until_somebody_found_a_crash_is_not_what_the_run_took() {
+    let world = World::empty();
+    let hours = 9 * 3_600_000;
+    let wren = flow(1, "merry-wren");
+    let crashes = |run: &RunInfo, start: i64| {
+        went(run, &[(Pending, 0), (Running, start), (Crashed, hours)], Some("its process went away"), 1)
+    };
+    world.give(&[crashes(&wren, 10), crashes(&fetch(2, &wren, 0), 500), crashes(&fetch(3, &wren, 1), 12_000)]);
+    let by_hand = rusqlite::Connection::open(world.database()).expect("open");
+    let tell = |heard: i64| {
+        let values = [at(heard).as_micros(), at(hours).as_micros()];
+        by_hand.execute("UPDATE process SET heard = ?1, ended = ?2, why = 'gone'", values).expect("update");
+    };
+    let shown = |run: &str| {
+        let duration = world.json(&["runs", "show", run])["duration_secs"].clone();
+        (world.tell(&["runs", "show", run]), duration)
+    };
+    tell(11_510);
+    let (text, json) = shown("merry-wren");
+    let said = "  last seen  2026-01-31 12:00:12.000\n  ended      2026-01-31 21:00:00.000, when it was found to have crashed\n";
+    assert!(text.contains(said) && text.contains("  duration   >= 11.99s\n"), "{text}");
+    assert_eq!(json, 11.99);
+    let (text, json) = shown("fetch-0");
+    assert!(text.contains("  duration   >= 11.01s\n"), "{text}");
+    assert_eq!(json, 11.01);
+    // Of this one nothing is known after its beginning.
+    let (text, json) = shown("fetch-1");
+    assert!(!text.contains("duration"), "{text}");
+    assert_eq!(json, serde_json::Value::Null);
+    assert_eq!(world.json(&["runs", "show", "fetch-1"])["last_seen"], "2026-01-31T12:00:12Z");
+    tell(20_010);
+    assert!(world.tell(&["runs", "ls"]).trim_end().ends_with("  >= 20s"));
+    assert!(
+        world.tell(&["runs", "tree", "merry-wren"]).starts_with("merry-wren (flow github-stars)  Crashed  >= 20s ")
+    );
+    let tasks = world.tell(&["tasks", "ls"]);
+    assert!(tasks.contains("  >= 8.01s\n") && tasks.contains("  >= 19.51s\n"), "{tasks}");
+}
+
+#[test]
 fn it_is_told_when_the_next_attempt_begins() {
     let world = World::empty();
     let run = fetch(2, &flow(1, "merry-wren"), 0);
@@ -93,7 +133,7 @@ fn what_earlier_attempts_called_is_folded() {
         went(&fetch(8, &inner, 1), &[(Pending, 2_240), (Running, 2_241), (Completed, 2_250)], None, 1),
     ]);
     let shown = world.tell(&["runs", "show", "merry-wren"]);
-    assert!(shown.contains("of which 1s lay between an end and a resume"), "{shown}");
+    assert!(shown.contains("of which at least 1s lay between an end and a resume"), "{shown}");
     let tree = world.tell(&["runs", "tree", "merry-wren"]);
     let lines = |tree: &str| tree.lines().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(

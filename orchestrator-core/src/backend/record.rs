@@ -487,8 +487,10 @@ pub struct FlowRun {
     pub created: DateTime<Utc>,
     /// When its body was first started.
     pub start_time: Option<DateTime<Utc>>,
-    /// When it ended.
+    /// When it ended. Of a run that crashed with its process: when that was found out.
     pub end_time: Option<DateTime<Utc>>,
+    /// Of a run that crashed with its process, which somebody else found out: the last that is known of the time before.
+    pub last_seen: Option<DateTime<Utc>>,
 }
 
 /// A flow run that waits for somebody to let it on: the pause that is resumed next.
@@ -541,8 +543,10 @@ pub struct TaskRun {
     pub created: DateTime<Utc>,
     /// When its body was first started.
     pub start_time: Option<DateTime<Utc>>,
-    /// When it ended.
+    /// When it ended. Of a run that crashed with its process: when that was found out.
     pub end_time: Option<DateTime<Utc>>,
+    /// Of a run that crashed with its process, which somebody else found out: the last that is known of the time before.
+    pub last_seen: Option<DateTime<Utc>>,
 }
 
 /// Runs that have not ended, out of some.
@@ -590,6 +594,7 @@ impl TaskRun {
             created: times.created.to_datetime(),
             start_time: times.started.map(Timestamp::to_datetime),
             end_time: times.ended.map(Timestamp::to_datetime),
+            last_seen: None,
         }
     }
 }
@@ -624,6 +629,7 @@ impl FlowRun {
             created: times.created.to_datetime(),
             start_time: times.started.map(Timestamp::to_datetime),
             end_time: times.ended.map(Timestamp::to_datetime),
+            last_seen: None,
         }
     }
 }

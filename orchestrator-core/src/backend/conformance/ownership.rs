@@ -198,8 +198,10 @@ fn fencing(backend: &Arc<dyn StateBackend>) {
 fn left_behind(backend: &Arc<dyn StateBackend>) {
     with(backend, |shared| {
         let (run, of_nobody) = (task(0), RunInfo { process: another(7), ..flow(1) });
+        let (of_its_own, inside) = (task(3), RunInfo { process: another(7), ..task_of(&of_nobody, 4) });
         let no = join(shared, &PROCESS);
-        backend.give(&[event(&run, 0, &[(Pending, 0)]), event(&of_nobody, 0, &[(Pending, 0)])]);
+        backend.give(&[event(&run, 0, &[(Pending, 0)]), event(&of_nobody, 0, &[(Pending, 1), (Running, 2)])]);
+        backend.give(&[event(&of_its_own, 0, &[(Pending, 3), (StateName::Crashed, 4)]), success(&inside, 4)]);
         shared.leave(no, at(5)).expect("leave");
         let found = shared.owners().expect("list owners");
         let [left, never_joined] = &*found else { panic!("both have runs that have not ended: {found:?}") };
@@ -209,7 +211,12 @@ fn left_behind(backend: &Arc<dyn StateBackend>) {
         assert_eq!(shared.expel(never_joined, at(9), "it was killed").expect("expel"), Some(1));
         assert_eq!(present(shared), []);
         assert_eq!(backend.history(&run).last().expect("two states").message.as_deref(), Some("it left"));
-        assert_eq!(names(backend, &of_nobody), ["Pending", "Crashed"]);
+        assert_eq!(names(backend, &of_nobody), ["Pending", "Running", "Crashed"]);
+        let (found, own) = (backend.flow(&of_nobody), backend.task(&of_its_own));
+        assert_eq!(found.end_time, Some(at(9).to_datetime()), "when that was found out");
+        assert_eq!(found.last_seen, backend.task(&inside).end_time, "the last that is known");
+        assert!(found.last_seen < found.end_time && backend.task(&run).last_seen.is_some());
+        assert_eq!((own.end_time, own.last_seen), (Some(at(4).to_datetime()), None), "its process wrote that itself");
     });
 }
 

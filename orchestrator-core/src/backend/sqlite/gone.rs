@@ -75,8 +75,12 @@ pub(super) fn cover(connection: &Connection, gone: &[Gone]) -> rusqlite::Result<
             columns.iter().map(|(name, then)| (*name, format!("iif({lost}, {then}, {name})"))).collect();
         view(connection, table, &columns, "")?;
     }
-    let ended = "(SELECT at FROM temp.gone WHERE gone.no = process.no AND gone.lease IS process.lease_until)";
-    view(connection, "process", &[("ended", format!("coalesce(ended, {ended})"))], "")?;
+    let known = |column: &str| {
+        format!("(SELECT {column} FROM temp.gone WHERE gone.no = process.no AND gone.lease IS process.lease_until)")
+    };
+    // Before what it changes is looked up: that it has ended says that it left.
+    let why = format!("iif(ended IS NULL, {}, why)", known("why"));
+    view(connection, "process", &[("ended", format!("coalesce(ended, {})", known("at"))), ("why", why)], "")?;
     let also = ["flow_run", "task_run"]
         .map(|table| format!("UNION ALL SELECT id, next_seq, {line} FROM main.{table} WHERE {lost} AND {long}"));
     view(connection, "history", &[], &also.join(" "))

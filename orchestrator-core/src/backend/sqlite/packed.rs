@@ -50,14 +50,21 @@ impl FromSql for States {
     }
 }
 
-/// The last of such states; `None` if it cannot be read.
-pub(super) struct LastState(pub(super) Option<State>);
+/// The last of such states, and the one before it; `None` what cannot be read.
+#[derive(Default)]
+pub(super) struct LastStates {
+    pub(super) last: Option<State>,
+    pub(super) before: Option<State>,
+}
 
-impl FromSql for LastState {
+impl FromSql for LastStates {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let last = value.as_str().ok().and_then(|text| text.lines().next_back());
-        let packed = last.and_then(|line| serde_json::from_str(line).ok());
-        Ok(Self(packed.and_then(|packed: Packed| packed.unpack().ok())))
+        let mut lines = value.as_str().unwrap_or_default().lines();
+        let mut next = || {
+            let packed: Packed = serde_json::from_str(lines.next_back()?).ok()?;
+            packed.unpack().ok()
+        };
+        Ok(Self { last: next(), before: next() })
     }
 }
 

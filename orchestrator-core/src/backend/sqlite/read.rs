@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::SqliteBackend;
 use super::look::Reason;
-use super::packed::{Json, LastState, Name, Paused, Reference, References, States, Tags};
+use super::packed::{Json, LastStates, Name, Paused, Reference, References, States, Tags};
 use crate::backend::record::{ActiveRuns, CacheKey, CacheLook, CrashBudget, FlowRun, FlowRunQuery, LogLine, TaskRun};
 use crate::backend::{BackendError, RunHistory};
 use crate::clock::Timestamp;
@@ -174,20 +174,21 @@ fn flow_runs(connection: &Connection, filter: &str, values: impl Params) -> rusq
             created: run.created,
             start_time: run.start_time,
             end_time: run.end_time,
+            last_seen: run.last_seen,
         })
     })
 }
 
 fn on_crash(row: &Row<'_>) -> rusqlite::Result<Option<CrashBudget>> {
-    let counted = row.get::<_, Option<u32>>(22)?.zip(row.get::<_, Option<u32>>(23)?);
+    let counted = row.get::<_, Option<u32>>(23)?.zip(row.get::<_, Option<u32>>(24)?);
     Ok(counted.map(|(used, budget)| CrashBudget { used, budget }))
 }
 
 pub(super) fn task_runs(connection: &Connection, filter: &str, values: impl Params) -> rusqlite::Result<Vec<TaskRun>> {
     runs(connection, "task_run", ", run.cache_key, run.cache_reason", filter, values, |row| {
         let run = RunRow::read(row)?;
-        let key = row.get::<_, Option<[u8; 32]>>(22)?.map(CacheKey);
-        let cache = row.get::<_, Option<Reason>>(23)?.map(|reason| CacheLook::new(key, reason.0));
+        let key = row.get::<_, Option<[u8; 32]>>(23)?.map(CacheKey);
+        let cache = row.get::<_, Option<Reason>>(24)?.map(|reason| CacheLook::new(key, reason.0));
         Ok(TaskRun {
             id: TaskRunId::from_uuid(run.id),
             name: run.name,
@@ -206,12 +207,30 @@ pub(super) fn task_runs(connection: &Connection, filter: &str, values: impl Para
             created: run.created,
             start_time: run.start_time,
             end_time: run.end_time,
+            last_seen: run.last_seen,
         })
     })
 }
 
-/// The state of which more is known than its message.
+/// The states of which more is known than their message.
 const AWAITING_RETRY: StateName = StateName::AwaitingRetry;
+const CRASHED: StateName = StateName::Crashed;
+
+/// Whether a run that crashed ended after its process, so that somebody else wrote it, when that was found out.
+const FOUND_OUT: &str = "process.ended <= run.end_time";
+
+/// When something was last heard of a process, or of a run, apart from the states of that.
+const HEARD: &str = "max(
+    coalesce(process.heard, 0),
+    iif(process.why IS NULL, process.ended, 0),
+    coalesce((SELECT at FROM log WHERE log.run = run.id ORDER BY no DESC LIMIT 1), 0)";
+
+/// The same of the newest task runs of a flow run: the others mostly ended before.
+const HEARD_OF_TASKS: &str = ",
+    coalesce((
+        SELECT max(max(created, coalesce(start_time, 0), iif(state = 'Crashed', 0, coalesce(end_time, 0))))
+        FROM (SELECT * FROM task_run WHERE flow_run = run.id ORDER BY id DESC LIMIT 16)
+    ), 0)";
 
 fn runs<T>(
     connection: &Connection,
@@ -221,14 +240,16 @@ fn runs<T>(
     values: impl Params,
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Vec<T>> {
+    let of_tasks = if table == "flow_run" { HEARD_OF_TASKS } else { "" };
     // The cross joins keep SQLite from starting with another table than the runs'.
     let mut statement = connection.prepare_cached(&format!(
         "SELECT run.id, coalesce(amendment.name, run.given_name), function.name, run.number, run.state, run.state_at,
             run.message, run.run_count, coalesce(amendment.upstream, run.upstream), run.parent, function.version, run.tags, process.host,
             process.pid, run.created, run.start_time, run.end_time, amendment.parameters, function.key, run.flow_run,
             amendment.pause,
-            iif(run.state = '{AWAITING_RETRY}', run.states || coalesce(
-                (SELECT states FROM history WHERE history.run = run.id ORDER BY first_seq DESC LIMIT 1), ''), NULL)
+            iif(run.state IN ('{AWAITING_RETRY}', '{CRASHED}'), run.states || coalesce(
+                (SELECT states FROM history WHERE history.run = run.id ORDER BY first_seq DESC LIMIT 1), ''), NULL),
+            iif(run.state = '{CRASHED}' AND {FOUND_OUT}, {HEARD}{of_tasks}), NULL)
             {more}
         FROM {table} AS run
         CROSS JOIN function ON function.no = run.function
@@ -266,6 +287,7 @@ struct RunRow {
     created: DateTime<Utc>,
     start_time: Option<DateTime<Utc>>,
     end_time: Option<DateTime<Utc>>,
+    last_seen: Option<DateTime<Utc>>,
 }
 
 impl RunRow {
@@ -282,8 +304,15 @@ impl RunRow {
         });
         // What else is known of it stands among the states that the run has gone through. Where those are damaged, the run
         // can be told without.
-        let known = row.get::<_, Option<LastState>>(21)?.and_then(|last| last.0);
-        let known = known.filter(|known| known.name == state.name && known.timestamp == state.timestamp);
+        let LastStates { last, before } = row.get::<_, Option<LastStates>>(21)?.unwrap_or_default();
+        let known = last.filter(|known| known.name == state.name && known.timestamp == state.timestamp);
+        let created = time(row.get(14)?);
+        let end_time = row.get::<_, Option<i64>>(16)?.map(time);
+        let last_seen = row.get::<_, Option<i64>>(22)?.map(|heard| {
+            let heard = time(heard).max(created).max(before.map_or(created, |before| before.timestamp));
+            // By other clocks it may be later.
+            end_time.map_or(heard, |end| heard.min(end))
+        });
         Ok(Self {
             id: Uuid::from_bytes(row.get(0)?),
             name,
@@ -296,9 +325,10 @@ impl RunRow {
             tags: row.get::<_, Tags>(11)?.0,
             host: row.get(12)?,
             pid: row.get(13)?,
-            created: time(row.get(14)?),
+            created,
             start_time: row.get::<_, Option<i64>>(15)?.map(time),
-            end_time: row.get::<_, Option<i64>>(16)?.map(time),
+            end_time,
+            last_seen,
         })
     }
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::backend::maintenance::Maintenance as _;
 use crate::backend::record::RunEvent;
 use crate::backend::sqlite::look::Reason;
-use crate::backend::sqlite::packed::{Json, LastState, Name, Paused, Reference, References, States, Tags};
+use crate::backend::sqlite::packed::{Json, LastStates, Name, Paused, Reference, References, States, Tags};
 use crate::backend::{
     ClaimLeases as _, LimitSetting, Ownership as _, RequestNo, Requests as _, SlotClass, SlotLeases as _, SlotPlace,
     SlotTrade,
@@ -317,7 +317,7 @@ proptest! {
     fn any_value_is_decoded_or_refused(value in value()) {
         let value = ValueRef::from(&value);
         let _ = States::column_result(value);
-        let _ = LastState::column_result(value);
+        let _ = LastStates::column_result(value);
         let _ = Name::column_result(value);
         let _ = Reference::column_result(value);
         let _ = References::column_result(value);
