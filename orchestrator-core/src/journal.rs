@@ -294,6 +294,21 @@ impl Journal {
         }
     }
 
+    /// Sees to it that the backend has every event pushed so far before the runtime has ended, and the process may have. It
+    /// keeps none of the runtime's workers waiting, unless these are being shut down.
+    pub(crate) fn see_to_all(&self) {
+        if self.is_immediate() {
+            self.shared.store_all();
+            return;
+        }
+        let rest = Rest(Arc::clone(&self.shared));
+        match Handle::try_current() {
+            // A runtime that is shut down waits for it, or drops it unrun: which does the same.
+            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(rest))),
+            Err(_) => drop(rest),
+        }
+    }
+
     /// The number of the last event pushed.
     pub(crate) fn pushed(&self) -> u64 {
         lock(&self.shared.queue).pushed
@@ -463,6 +478,15 @@ impl Fate {
         for waker in waiting {
             panics::shield(|| waker.wake());
         }
+    }
+}
+
+/// What is still to be stored; dropping it waits until it is.
+struct Rest(Arc<Shared>);
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.0.wait_for_all();
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
+use orchestrator::Retention;
 use orchestrator::prelude::*;
 use tokio::sync::Semaphore;
 
@@ -295,4 +296,57 @@ async fn the_end_of_a_transaction_is_waited_for_though_the_engine_panicked() {
         shut_down.await.unwrap();
         assert_eq!(DONE.swap(0, Ordering::SeqCst), 1, "the {what} is over");
     }
+}
+
+/// The rollback ends after the run that opened the transaction, and nobody waits for what it writes.
+#[tokio::test]
+async fn a_store_that_others_hold_blocks_no_worker_after_the_engine_panicked() {
+    static BEGAN: Semaphore = Semaphore::const_new(0);
+    static LET_GO: Semaphore = Semaphore::const_new(0);
+    static DONE: AtomicBool = AtomicBool::new(false);
+    async fn takes_its_time(_: &u32) {
+        BEGAN.add_permits(1);
+        LET_GO.acquire().await.unwrap().forget();
+        DONE.store(true, Ordering::SeqCst);
+    }
+    #[task(on_rollback = takes_its_time)]
+    async fn step() -> u32 {
+        1
+    }
+    #[flow]
+    async fn calls() -> Result<(), TaskError> {
+        transaction(async {
+            step().await?;
+            BEGAN.add_permits(1);
+            std::future::pending().await
+        })
+        .await
+    }
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Breaks::default());
+    let builder = Orchestrator::builder().home(folder.path()).clock(clock.clone()).retention(Retention::off());
+    let orchestrator = builder.build().await.unwrap();
+    let run = orchestrator.scope(async { calls() }).await;
+    BEGAN.acquire().await.unwrap().forget();
+    let mut cancelled = std::pin::pin!(orchestrator.cancel(run.run_id()));
+    assert!(futures::poll!(&mut cancelled).is_pending());
+    // The flow run's driver is the first to ask.
+    clock.0.store(true, Ordering::SeqCst);
+    cancelled.await.unwrap();
+    BEGAN.acquire().await.unwrap().forget();
+
+    let other = rusqlite::Connection::open(folder.path().join("orchestrator.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (goes_on, gone_on) = std::sync::mpsc::channel();
+    let holder = std::thread::spawn(move || {
+        let went_on = gone_on.recv_timeout(Duration::from_secs(10)).is_ok();
+        other.execute_batch("COMMIT").unwrap();
+        went_on
+    });
+    LET_GO.add_permits(1);
+    while !DONE.load(Ordering::SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    let _ = goes_on.send(());
+    assert!(holder.join().unwrap(), "the only worker waited for the store");
+    orchestrator.shutdown().await.unwrap();
 }

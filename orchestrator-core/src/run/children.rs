@@ -119,9 +119,10 @@ impl Drop for Hold {
             run.signal();
         }
         orchestrator.roots.root_went();
-        // Such a run was not the last to go, so it was not for it to see to what is to be stored.
-        if run.as_ref().is_some_and(|run| run.has_ended()) && orchestrator.roots.is_idle() {
-            orchestrator.journal.commit();
+        // Such a run was not the last to go, so it was not for it to see to what is to be stored. Where there is none, nobody
+        // else does if the runtime is shut down.
+        if run.as_ref().is_none_or(|run| run.has_ended()) && orchestrator.roots.is_idle() {
+            orchestrator.journal.see_to_all();
         }
     }
 }

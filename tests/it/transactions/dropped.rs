@@ -211,3 +211,40 @@ fn a_transaction_that_is_dropped_where_there_is_no_runtime_is_rolled_back() {
     }));
     assert_eq!(DONE.take(), ["undo"]);
 }
+
+/// Nothing else goes on, and the program that keeps the orchestrator may end at once.
+#[test]
+fn what_was_undone_before_the_runtime_ended_is_stored() {
+    static BEGAN: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
+    async fn never_ends(_: &()) {
+        BEGAN.add_permits(1);
+        std::future::pending().await
+    }
+    fn undo(_: &()) {}
+    #[task(on_rollback = never_ends)]
+    async fn first() {}
+    #[task(on_rollback = undo)]
+    async fn second() {}
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let orchestrator = runtime.block_on(Orchestrator::builder().home(folder.path()).build()).unwrap();
+    runtime.block_on(orchestrator.scope(async {
+        tokio::spawn(
+            transaction(async {
+                first().await?;
+                second().await?;
+                Err::<(), anyhow::Error>(anyhow::anyhow!("no"))
+            })
+            .in_current_run(),
+        );
+        BEGAN.acquire().await.unwrap().forget();
+    }));
+    drop(runtime);
+    let database = rusqlite::Connection::open(folder.path().join("orchestrator.db")).unwrap();
+    let select =
+        "SELECT run.state FROM task_run AS run JOIN function ON function.no = run.function ORDER BY function.name";
+    let mut statement = database.prepare(select).unwrap();
+    let states: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert_eq!(states, ["Completed", "RolledBack"]);
+    drop(orchestrator);
+}
