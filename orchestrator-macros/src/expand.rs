@@ -15,6 +15,7 @@ use crate::def;
 use crate::hooks;
 use crate::mistakes::Mistakes;
 use crate::model::{Function, Item, Kind, Param, Passing, generated};
+use crate::names::{Names, variable};
 use crate::options::{Options, ROWS};
 use crate::root::{Root, Tokens};
 use crate::template;
@@ -23,7 +24,7 @@ use crate::validate::{self, Unusable};
 /// Expands the attribute `kind` with the options `attr` on `item`.
 pub(crate) fn expand(kind: Kind, attr: TokenStream, item: TokenStream) -> TokenStream {
     let mut mistakes = Mistakes::default();
-    let mut options = args::read(attr, ROWS, kind.attribute(), &mut mistakes);
+    let mut options = args::read(attr.clone(), ROWS, kind.attribute(), &mut mistakes);
     let parsed = syn::parse2::<Item>(item.clone());
     let Some(mut parsed) = mistakes.keep(parsed) else {
         let errors = mistakes.into_tokens();
@@ -35,11 +36,12 @@ pub(crate) fn expand(kind: Kind, attr: TokenStream, item: TokenStream) -> TokenS
         let errors = mistakes.into_tokens();
         return quote!(#parsed #errors);
     }
+    let names = Names::new(attr, &parsed.sig);
     let function = Function::new(kind, parsed, &skipped);
     validate::options(&mut options, &function, &mut mistakes);
     let errors = mistakes.into_tokens();
-    let (outer, root) = (Root::new(options.krate.as_ref()), Root::in_block());
-    let expansion = Expansion { outer, root, options: &options, function: &function }.items();
+    let (outer, root) = (Root::new(options.krate.as_ref()), Root::in_block(&names.module));
+    let expansion = Expansion { outer, root, names, options: &options, function: &function }.items();
     quote!(#expansion #errors)
 }
 
@@ -49,6 +51,7 @@ pub(crate) struct Expansion<'a> {
     pub(crate) outer: Root,
     /// The same in the block.
     pub(crate) root: Root,
+    pub(crate) names: Names,
     pub(crate) options: &'a Options,
     pub(crate) function: &'a Function,
 }
@@ -71,17 +74,18 @@ impl Expansion<'_> {
         let (outer, def) = (self.outer.path(), def::def(&self.root, self.options, self.function));
         let (types, methods, configurable) = (self.types(), self.methods(), self.configurable());
         let (replaceable, registered) = (self.replaceable(), self.registered());
+        let Names { module, def: name, .. } = &self.names;
         quote! {
             #[allow(
                 dead_code, unreachable_pub, unused_qualifications, private_interfaces, private_bounds,
                 clippy::all, clippy::pedantic, clippy::nursery
             )]
             const _: () = {
-                use #outer as __p;
-                use __p::probes::*;
+                use #outer as #module;
+                use #module::probes::*;
                 #types
                 // Two functions are two addresses, which a constant does not have.
-                static __DEF: __p::Def = #def;
+                static #name: #module::Def = #def;
                 #methods
                 #configurable
                 #replaceable
@@ -96,14 +100,15 @@ impl Expansion<'_> {
             return None;
         }
         let (output, args) = (&self.function.output, self.written_args());
-        let declared = &output.declared;
+        let (declared, names) = (&output.declared, &self.names);
+        let (result, success, arguments) = (&names.declared, &names.output, &names.args);
         let results = if output.is_result {
-            let succeeds = self.written_success(&self.root, &quote!(__Declared));
-            quote!(type __Declared = #declared; type __Output = #succeeds;)
+            let succeeds = self.written_success(&self.root, result);
+            quote!(type #result = #declared; type #success = #succeeds;)
         } else {
-            quote!(type __Output = #declared;)
+            quote!(type #success = #declared;)
         };
-        Some(quote!(#results type __Args = #args;))
+        Some(quote!(#results type #arguments = #args;))
     }
 
     /// The struct of the function's name: what `configure()` makes.
@@ -171,10 +176,11 @@ impl Expansion<'_> {
         let more = quote!(#run_name #cache_key #entry #hooks);
         // Methods that follow keep the type of the constant from being that of `new`.
         let types = (!more.is_empty()).then(|| quote!(::<#args, #succeeds>));
+        let def = &self.names.def;
         let value = quote! {
             {
                 #checks
-                &#p::Callable #types ::new(&__DEF, |(#(#names,)*)| #attempt, (#(#encodings,)*), #result) #more
+                &#p::Callable #types ::new(&#def, |(#(#names,)*)| #attempt, (#(#encodings,)*), #result) #more
             }
         };
         // What is wrong with the parameters as a whole is said at the function's name.
@@ -240,21 +246,22 @@ impl Expansion<'_> {
     }
 
     fn run_name(&self, template: &LitStr) -> TokenStream {
-        let params = &self.function.params;
+        let (params, args) = (&self.function.params, variable("args", Span::call_site()));
         let names: Vec<_> = params.iter().map(|param| param.name.as_str()).collect();
         let used = template::fields(template, &names).unwrap_or_default();
         let bindings =
             params.iter().enumerate().filter(|(_, param)| used.contains(&param.name)).map(|(index, param)| {
                 let (ident, index) = (&param.ident, Index::from(index));
-                quote_spanned!(generated(template.span())=> #ident = args.#index.get())
+                quote_spanned!(generated(template.span())=> #ident = #args.#index.get())
             });
-        quote!(.run_name(|args| ::std::format!(#template, #(#bindings),*)))
+        quote!(.run_name(|#args| ::std::format!(#template, #(#bindings),*)))
     }
 
     fn cache_key(&self) -> Option<TokenStream> {
         let path = self.options.cache_key.as_ref()?;
-        let values = self.kept().map(|(index, _)| quote!(args.#index.get()));
-        Some(quote!(.cache_key(|args| #path(#(#values),*))))
+        let args = variable("args", Span::call_site());
+        let values = self.kept().map(|(index, _)| quote!(#args.#index.get()));
+        Some(quote!(.cache_key(|#args| #path(#(#values),*))))
     }
 
     /// `body`: the function as the user wrote it. Nothing of ours is inside, so that lints and errors are the user's.
@@ -331,10 +338,10 @@ impl Expansion<'_> {
 
     /// What is the same for all calls.
     fn configurable(&self) -> TokenStream {
-        let (p, ident) = (self.root.path(), &self.function.item.sig.ident);
+        let (p, ident, def) = (self.root.path(), &self.function.item.sig.ident, &self.names.def);
         quote! {
             impl #p::Configurable for #ident {
-                const DEF: &'static #p::Def = &__DEF;
+                const DEF: &'static #p::Def = &#def;
                 fn overrides(&mut self) -> &mut #p::Overrides { &mut self.__overrides }
             }
         }
@@ -354,14 +361,16 @@ impl Expansion<'_> {
         let (args, succeeds) = (self.types_of_args(), self.success());
         let fails = if self.function.output.is_result {
             let (span, p) = (self.function.output.span, self.root.at(self.function.output.span));
-            quote_spanned!(generated(span)=> <__Declared as #p::Fallible>::Error)
+            let declared = &self.names.declared;
+            quote_spanned!(generated(span)=> <#declared as #p::Fallible>::Error)
         } else {
             quote!(#p::Infallible)
         };
         let retries = self.options.retry_if.as_ref().filter(|_| self.function.output.is_result).map(|path| {
+            let error = variable("error", Span::call_site());
             quote! {
-                fn retries(error: &dyn ::core::any::Any) -> bool {
-                    #p::retries::<#fails>(error, #path)
+                fn retries(#error: &dyn ::core::any::Any) -> bool {
+                    #p::retries::<#fails>(#error, #path)
                 }
             }
         });
@@ -377,12 +386,13 @@ impl Expansion<'_> {
             return None;
         }
         let (p, at, succeeds) = (self.root.path(), self.root.at(output.span), self.success());
+        let [reader, args] = ["reader", "args"].map(|name| variable(name, Span::call_site()));
         let read = params.iter().map(|Param { name, ty, written, span, skipped, .. }| {
             let at = self.root.at(*span);
             if *skipped {
-                quote!(reader.skipped(#name, #written))
+                quote!(#reader.skipped(#name, #written))
             } else {
-                quote!(reader.arg(#name, #written, (&&&#at::Probe::<#ty>::NEW).decoder()))
+                quote!(#reader.arg(#name, #written, (&&&#at::Probe::<#ty>::NEW).decoder()))
             }
         });
         let indices = (0..params.len()).map(Index::from);
@@ -391,8 +401,8 @@ impl Expansion<'_> {
             quote!(#p::Some(()))
         } else {
             quote! {
-                let args = (#(#read,)*);
-                #p::Some((#(args.#indices?,)*))
+                let #args = (#(#read,)*);
+                #p::Some((#(#args.#indices?,)*))
             }
         };
         let output = if output.has_references {
@@ -400,16 +410,16 @@ impl Expansion<'_> {
         } else {
             quote!(#at::Probe::<#succeeds>::ENCODING)
         };
-        Some(quote!(.entry(|reader| { #body }, #output)))
+        Some(quote!(.entry(|#reader| { #body }, #output)))
     }
 
     fn registered(&self) -> Option<TokenStream> {
         if self.function.is_generic() {
             return None;
         }
-        let (p, ident) = (self.root.path(), self.function.ident());
+        let (p, ident, def) = (self.root.path(), self.function.ident(), &self.names.def);
         let registered = match self.function.kind {
-            Kind::Task => quote!(task(&__DEF)),
+            Kind::Task => quote!(task(&#def)),
             Kind::Flow => quote!(flow(#ident::__FUNCTION)),
         };
         Some(quote!(#p::inventory::submit! { #p::Registered::#registered }))
@@ -427,7 +437,8 @@ impl Expansion<'_> {
         if self.function.is_generic() {
             self.written_success(&self.root, &output.declared)
         } else {
-            let name = Ident::new("__Output", generated(output.span));
+            let mut name = self.names.output.clone();
+            name.set_span(generated(output.span));
             quote!(#name).into()
         }
     }
@@ -472,7 +483,8 @@ impl Expansion<'_> {
         if self.function.is_generic() {
             self.written_args()
         } else {
-            let name = Ident::new("__Args", generated(self.function.ident().span()));
+            let mut name = self.names.args.clone();
+            name.set_span(generated(self.function.ident().span()));
             quote!(#name)
         }
     }
@@ -504,5 +516,5 @@ const MANY: &str =
 
 /// The name that an argument has in our code, whatever the user called the parameter.
 fn argument((index, param): (usize, &Param)) -> Ident {
-    Ident::new(&format!("__arg{index}"), generated(param.span))
+    variable(&format!("arg{index}"), param.span)
 }

@@ -10,6 +10,7 @@ use syn::spanned::Spanned;
 
 use crate::expand::Expansion;
 use crate::model::{Kind, generated};
+use crate::names::variable;
 use crate::options::Options;
 use crate::root::Root;
 
@@ -43,8 +44,9 @@ fn of_state(root: &Root, path: &Path, kind: Kind) -> TokenStream {
     let span = generated(path.span());
     let p = root.at(span);
     let name = name(path);
-    let (call, is_async) = (call(root, span, quote_spanned!(span=> #path(run, state))), is_async(root, path, 2));
-    quote_spanned!(span=> #p::Hook::#new(#name, |run, state| #call, || #is_async))
+    let [run, state] = ["run", "state"].map(|name| variable(name, span));
+    let (call, is_async) = (call(root, span, quote_spanned!(span=> #path(#run, #state))), is_async(root, path, 2));
+    quote_spanned!(span=> #p::Hook::#new(#name, |#run, #state| #call, || #is_async))
 }
 
 /// What is said of a function's hooks on commit and rollback.
@@ -58,9 +60,10 @@ pub(crate) fn of_results(expansion: &Expansion<'_>) -> TokenStream {
             let span = generated(path.span());
             let p = root.at(span);
             let name = name(path);
-            let outcome = quote_spanned!(span=> #path(#p::result_of_type::<#succeeds>(result)));
+            let result = variable("result", span);
+            let outcome = quote_spanned!(span=> #path(#p::result_of_type::<#succeeds>(#result)));
             let (call, is_async) = (call(root, span, outcome), is_async(root, path, 1));
-            quote_spanned!(span=> #p::ResultHook::new(#name, |result| #call, || #is_async))
+            quote_spanned!(span=> #p::ResultHook::new(#name, |#result| #call, || #is_async))
         });
         quote!(.#method(|| ::std::vec![#(#hooks),*]))
     });
@@ -77,6 +80,7 @@ fn call(root: &Root, span: Span, outcome: TokenStream) -> TokenStream {
     quote_spanned! {span=>
         {
             use #p::probes::*;
+            // What the hook is named is not looked up any more where this name is.
             let outcome = #outcome;
             (&&#p::probe_of(&outcome)).hook_kind().run(outcome)
         }

@@ -15,6 +15,7 @@ mod fingerprint;
 mod hooks;
 mod mistakes;
 mod model;
+mod names;
 mod options;
 mod root;
 mod suggest;

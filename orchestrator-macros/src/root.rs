@@ -2,7 +2,7 @@
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
-use syn::Path;
+use syn::{Ident, Path};
 
 use crate::model::generated;
 
@@ -34,8 +34,8 @@ impl Root {
     }
 
     /// In a block that has a name of its own for it.
-    pub(crate) fn in_block() -> Self {
-        Self(quote!(__p).into())
+    pub(crate) fn in_block(module: &Ident) -> Self {
+        Self(quote!(#module).into())
     }
 
     pub(crate) fn path(&self) -> &Tokens {

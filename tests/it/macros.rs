@@ -168,3 +168,102 @@ async fn the_body_decides_the_fingerprint() {
     let of = |key: &str| orchestrator::registered().find(|def| def.key == key).unwrap().fingerprint;
     assert_ne!(of("it::macros::documented"), of("it::macros::nothing"));
 }
+
+/// Names that the expansion uses itself, or did.
+mod named_as_ours {
+    use std::fmt;
+
+    use orchestrator::prelude::*;
+
+    use crate::door::Notes;
+
+    static CALLED: Notes = Notes::new();
+
+    #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+    struct __Output(u32);
+
+    #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+    struct __Args(u32);
+
+    #[derive(Debug)]
+    struct __Declared;
+
+    mod __p {
+        #[derive(Debug, serde::Serialize, serde::Deserialize)]
+        pub(super) struct Inner(pub(super) u32);
+    }
+
+    const __DEF: usize = 2;
+
+    impl fmt::Display for __Args {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.fmt(f)
+        }
+    }
+
+    impl fmt::Display for __Declared {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("declared")
+        }
+    }
+
+    impl std::error::Error for __Declared {}
+
+    fn args(args: &__Args, _: &[u32; __DEF], _: &__p::Inner) -> Option<String> {
+        CALLED.add("args");
+        Some(args.to_string())
+    }
+
+    fn error(_: &__Declared) -> bool {
+        CALLED.add("error");
+        true
+    }
+
+    fn run(_: &TaskRun, _: &State) {
+        CALLED.add("run");
+    }
+
+    fn state(_: &TaskRun, _: &State) {
+        CALLED.add("state");
+    }
+
+    fn result(_: &__Output) {
+        CALLED.add("result");
+    }
+
+    async fn outcome(_: &__Output) {
+        CALLED.add("outcome");
+    }
+
+    fn reader(_: &FlowRun, _: &State) {
+        CALLED.add("reader");
+    }
+
+    #[task(
+        run_name = "of-{args}", retries = 1, retry_if = error, cache_key = args, cache_ttl = "1h",
+        on_running = run, on_completion = state, on_commit = [result, outcome], on_rollback = outcome
+    )]
+    async fn task(args: __Args, arg1: [u32; __DEF], inner: &__p::Inner) -> Result<__Output, __Declared> {
+        let again = RunContext::current().attempt() > 1;
+        if again { Ok(__Output(args.0 + arg1[0] + arg1[1] + inner.0)) } else { Err(__Declared) }
+    }
+
+    #[flow(on_completion = reader)]
+    async fn flow(args: __Args, reader: u32, __arg0: u32) -> Result<__Output, TaskError> {
+        let arguments = (args, [reader, __arg0], __p::Inner(1));
+        transaction(async { task(arguments.0, arguments.1, arguments.2).await }).await
+    }
+
+    #[task]
+    async fn generic<__Output: Send + Sync + Clone + 'static, const __DEF: usize>(all: [__Output; __DEF]) -> usize {
+        all.len()
+    }
+
+    #[orchestrator::test]
+    async fn they_are_the_users() {
+        assert_eq!(flow(__Args(10), 20, 30).await.unwrap(), __Output(61));
+        let called = ["args", "run", "error", "run", "state", "result", "outcome", "reader"];
+        assert_eq!(CALLED.take(), called);
+        assert_eq!(generic([1, 2, 3]).await.unwrap(), 3);
+    }
+}
