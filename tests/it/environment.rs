@@ -133,6 +133,24 @@ fn a_variable_refreshes_the_cache_where_a_task_says_nothing() {
 }
 
 #[tokio::test]
+async fn program_with_a_store_of_results() {
+    if !is_program() {
+        return;
+    }
+    println!("\nsaid: {}", Orchestrator::builder().build().await.unwrap_err());
+    // One that nobody makes has to come about.
+    println!("\nsaid: {}", failing().await.unwrap_err());
+}
+
+#[test]
+fn a_store_of_results_that_is_refused_is_told_with_its_variable() {
+    let (said, printed) = run("program_with_a_store_of_results", &[("ORCHESTRATOR_RESULTS", "ftp://x/y")]);
+    assert!(said[0].starts_with("ORCHESTRATOR_RESULTS: 'ftp://x/y' "), "{}", said[0]);
+    assert_eq!(said[1], "task run 'failing-0' failed: no");
+    assert!(printed.contains(&format!("{}; large results are kept beside the database", said[0])), "{printed}");
+}
+
+#[tokio::test]
 async fn program_with_a_body_that_does_not_look() {
     static BEGUN: Notify = Notify::const_new();
     static GATE: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());

@@ -1,10 +1,13 @@
 //! `run`, `resume`, `runs rerun`, `flows`.
 
 use std::fs;
+#[cfg(unix)]
+use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::world::World;
+use crate::program::Answer;
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a flow is run by its name or its function's, and its result is printed", run_by_name),
@@ -15,6 +18,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("an unknown flow is not found", unknown),
     ("what is wrong with the database or a variable is told, whoever names it, and nothing is run", misled),
     ("a run that fails ends with 1", fails),
+    #[cfg(unix)]
+    ("a run whose history is lost ends as it would, with a warning", unrecorded),
     ("a run is resumed under its id, and what it kept is not computed again", resumed),
     ("a run is run again with its parameters", rerun),
     ("the flows are listed with their parameters", listed),
@@ -116,7 +121,7 @@ fn misled() {
     let other = format!("sqlite:{}", world.path("other.db").display());
     let run = ["run", "greet", "--param", "name=Ada"];
     let refused = |given: &[&str], variables: &[(&str, &str)], code: i32, said: &str| {
-        let answer: crate::program::Answer =
+        let answer: Answer =
             world.command(&[given, &run].concat()).envs(variables.iter().copied()).output().expect("run it").into();
         assert_eq!((answer.code, answer.out.as_str()), (Some(code), ""), "{given:?} {variables:?}: {}", answer.err);
         assert!(
@@ -145,6 +150,47 @@ fn fails() {
     let answer = world.ask(&["run", "fragile", "--param", &folder]);
     assert_eq!((answer.code, answer.out.as_str()), (Some(1), ""), "{}", answer.err);
     assert!(answer.err.contains("error: ") && answer.err.contains("it is not allowed"), "{}", answer.err);
+}
+
+/// The same command where no file may become larger than some hundred KiB.
+#[cfg(unix)]
+fn in_little_room(command: &Command) -> Command {
+    let mut limited = Command::new("/bin/sh");
+    // The signal would end the program; without it a write fails.
+    limited.args(["-c", "trap '' XFSZ && ulimit -f 512 && exec \"$@\"", "sh"]);
+    limited.env_clear().arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited
+}
+
+#[cfg(unix)]
+fn unrecorded() {
+    let world = World::new();
+    world.tell(&["run", "nothing"]);
+    let numbers = vec!["1000000"; 300_000].join(",");
+    fs::write(world.path("many.json"), format!("{{\"numbers\": [{numbers}]}}")).expect("write a file");
+    let file = world.path("many.json").display().to_string();
+    let run = |more: &[&str]| -> Answer {
+        let command = world.command(&[&["run", "total", "--params", &file], more].concat());
+        in_little_room(&command).output().expect("run it").into()
+    };
+    let sum = json!({ "count": 300_000, "sum": 300_000_000_000_i64 });
+    let told = run(&[]);
+    assert_eq!((told.code, serde_json::from_str(&told.out).ok()), (Some(0), Some(sum.clone())), "{}", told.err);
+    let said = told.err.lines().find(|line| line.starts_with("warning: ")).unwrap_or_else(|| panic!("{}", told.err));
+    assert!(said.starts_with("warning: cannot store ") && said.contains(" events: "), "{said}");
+    assert!(told.err.contains("history is being lost: "), "{}", told.err);
+    let told = run(&["--json"]);
+    assert_eq!((told.code, serde_json::from_str(&told.out).ok()), (Some(0), Some(sum)), "{}", told.err);
+    let last: Value = serde_json::from_str(told.err.lines().last().expect("a line")).expect("JSON");
+    let said = last["warning"]["message"].as_str().unwrap_or_default();
+    assert!(said.starts_with("cannot store ") && said.contains(" events: "), "{last}");
+    assert_eq!(world.newest()["flow_name"], json!("nothing"), "the others are not in the history");
 }
 
 fn resumed() {
