@@ -117,19 +117,21 @@ async fn several_upstream_runs_are_named_once_each_and_not_all() {
     assert!(waits.to_string().ends_with(" and 996 more"), "{waits}");
 }
 
+#[task]
+async fn numbers() -> Vec<u32> {
+    std::future::pending().await
+}
+
+#[task]
+async fn sum(numbers: Vec<u32>) -> u32 {
+    numbers.iter().sum()
+}
+
 #[orchestrator::test]
 async fn a_map_that_is_not_expanded_is_told_by_what_it_waits_for() {
     #[task]
-    async fn numbers() -> Vec<u32> {
-        std::future::pending().await
-    }
-    #[task]
     async fn double(n: u32) -> u32 {
         n * 2
-    }
-    #[task]
-    async fn sum(numbers: Vec<u32>) -> u32 {
-        numbers.iter().sum()
     }
     let numbers = numbers();
     until(&numbers, "Running").await;
@@ -141,16 +143,8 @@ async fn a_map_that_is_not_expanded_is_told_by_what_it_waits_for() {
 #[orchestrator::test]
 async fn maps_that_take_the_results_of_maps_are_gone_through_once_each() {
     #[task]
-    async fn numbers() -> Vec<u32> {
-        std::future::pending().await
-    }
-    #[task]
     async fn add(a: u32, b: u32) -> u32 {
         a + b
-    }
-    #[task]
-    async fn sum(numbers: Vec<u32>) -> u32 {
-        numbers.iter().sum()
     }
     let numbers = numbers();
     until(&numbers, "Running").await;

@@ -25,21 +25,25 @@ const fn object(what: &'static str, object: fn(&Path), said: &'static str) -> Da
     Damage { what, sql: "", object: Some(object), said }
 }
 
+const OTHER_FORMAT: Damage = row(
+    "of another format",
+    "INSERT INTO encoding SELECT 99, 'cbor/7', type_name FROM encoding; UPDATE result SET encoding = 99",
+    "it is stored as cbor/7, which this version does not read",
+);
+
+const OTHER_TYPE: Damage = row(
+    "of another type",
+    "INSERT INTO encoding SELECT 99, format, 'u8' FROM encoding; UPDATE result SET encoding = 99",
+    "it is of type u8",
+);
+
 const INLINE: [Damage; 9] = [
     row("truncated", "UPDATE result SET value = substr(value, 1, 3)", "its bytes are not those that were stored"),
     row("with other bytes", "UPDATE result SET value = zeroblob(size)", "its bytes are not those that were stored"),
     row("with another digest", "UPDATE result SET digest = zeroblob(32)", "its bytes are not those that were stored"),
     row("with half a digest", "UPDATE result SET digest = zeroblob(16)", "its record is damaged"),
-    row(
-        "of another format",
-        "INSERT INTO encoding SELECT 99, 'cbor/7', type_name FROM encoding; UPDATE result SET encoding = 99",
-        "it is stored as cbor/7, which this version does not read",
-    ),
-    row(
-        "of another type",
-        "INSERT INTO encoding SELECT 99, format, 'u8' FROM encoding; UPDATE result SET encoding = 99",
-        "it is of type u8",
-    ),
+    OTHER_FORMAT,
+    OTHER_TYPE,
     row("of an unknown encoding", "UPDATE result SET encoding = 99", "its record is damaged"),
     row("of nothing", "UPDATE result SET value = NULL", "its record has neither bytes nor the name of an object"),
     row("without a run", "UPDATE result SET run = x'00'", "its record is damaged"),
@@ -60,16 +64,8 @@ const OBJECTS: [Damage; 7] = [
         |path| overwrite(path, |bytes| bytes[5_000] ^= 1),
         "its bytes are not those that were stored",
     ),
-    row(
-        "of another format",
-        "INSERT INTO encoding SELECT 99, 'cbor/7', type_name FROM encoding; UPDATE result SET encoding = 99",
-        "it is stored as cbor/7, which this version does not read",
-    ),
-    row(
-        "of another type",
-        "INSERT INTO encoding SELECT 99, format, 'u8' FROM encoding; UPDATE result SET encoding = 99",
-        "it is of type u8",
-    ),
+    OTHER_FORMAT,
+    OTHER_TYPE,
     row("with the name of no object", "UPDATE result SET location = 'none/such'", "it is not there any more"),
 ];
 

@@ -28,6 +28,13 @@ fn folder() -> TempDir {
     tempfile::tempdir().expect("a folder")
 }
 
+/// A folder, and the path of a database in it.
+fn file() -> (TempDir, PathBuf) {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    (folder, path)
+}
+
 fn open(path: &Path) -> SqliteBackend {
     SqliteBackend::open(path).expect("open a database")
 }
@@ -117,8 +124,7 @@ fn live_values_are_passed_over() {
 
 #[test]
 fn expired_results_are_deleted_after_a_while() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let backend = open(&path);
     for created in 0..3_000_i64 {
         let mut record = cached(0, Some(created + 10), encoded(b"x"));
@@ -133,8 +139,7 @@ fn expired_results_are_deleted_after_a_while() {
 
 #[test]
 fn a_result_that_was_changed_is_refused() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let backend = open(&path);
     let root = new_flow();
     backend.append(&[Event::Persisted(Box::new(kept(root, 1, encoded(b"x"))))]).expect("append");

@@ -86,8 +86,7 @@ fn lax(path: &Path, wanted: &[&str]) -> Vec<(String, String)> {
 }
 
 fn sample() -> Sample {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (folder, path) = file();
     let (task, flow) = (new_task(), new_flow());
     drop(open(&path));
     let columns = lax(&path, &TABLES);
@@ -152,8 +151,7 @@ impl Sample {
 
 #[test]
 fn a_run_that_waits_for_another_attempt_is_told_though_its_states_are_damaged() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let backend = open(&path);
     let (flow, task) = (new_flow(), new_task());
     let at = Timestamp::from_micros;
@@ -256,8 +254,7 @@ const AS_IT_WAS: &str = "
 
 #[test]
 fn what_processes_share_is_read_or_refused_whatever_it_is() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     drop(open(&path));
     let columns = lax(&path, &SHARED);
     let backend = open(&path);

@@ -21,8 +21,7 @@ fn everything_is_there_when_opened_again() {
 
 #[test]
 fn a_newer_format_is_refused_and_left_alone() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     drop(open(&path));
     by_hand(&path, "PRAGMA user_version = 99");
     let before = std::fs::read(&path).expect("read the file");
@@ -139,8 +138,7 @@ fn one_file_is_opened_by_many_at_once() {
 
 #[test]
 fn two_backends_on_one_file_see_each_other() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let (one, other) = (open(&path), open(&path));
     let (first, second) = (new_task(), new_task());
     assert!(other.cached(&CacheKey([1; 32])).expect("look").is_none());
@@ -156,8 +154,7 @@ fn two_backends_on_one_file_see_each_other() {
 #[cfg(unix)]
 #[test]
 fn a_change_by_somebody_else_is_seen_however_the_log_looks() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (folder, path) = file();
     let (one, other) = (open(&path), open(&path));
     let log = std::fs::File::options().write(true).open(folder.path().join("history.db-wal")).expect("the log");
     let setting = LimitSetting { slots: 1, decay: None, active: true };
@@ -180,8 +177,7 @@ fn a_change_by_somebody_else_is_seen_however_the_log_looks() {
 
 #[test]
 fn history_leaves_what_those_look_at_who_wait() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let (one, other) = (open(&path), open(&path));
     let (task, flow) = (new_task(), new_flow());
     let line = line(task, String::new());
@@ -201,8 +197,7 @@ fn history_leaves_what_those_look_at_who_wait() {
 
 #[test]
 fn a_run_whose_state_changes_meanwhile_is_found_once() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let backend = open(&path);
     backend.append(&[run(new_flow().into())]).expect("append");
     let (found, stop) = (std::sync::Barrier::new(2), std::sync::atomic::AtomicBool::new(false));

@@ -53,8 +53,7 @@ fn functions_first_met_in_a_failed_batch_are_stored_later() {
 
 #[test]
 fn a_writer_that_is_held_up_says_so() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let options = SqliteOptions::new().busy_timeout(Duration::from_millis(20));
     let backend = SqliteBackend::open_with(&path, options).expect("open");
     let other = Connection::open(&path).expect("open");
@@ -70,8 +69,7 @@ fn a_writer_that_is_held_up_says_so() {
 
 #[test]
 fn values_that_we_did_not_write_are_reported() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let backend = open(&path);
     let (task, flow) = (new_task(), new_flow());
     backend.append(&[run(task.into()), run(flow.into())]).expect("append");
@@ -105,8 +103,7 @@ fn begun(id: RunId) -> RunEvent {
 
 #[test]
 fn whoever_reads_while_somebody_is_found_to_be_gone_sees_it_afterwards() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let id = new_task();
     let begun = begun(id.into());
     open(&path).append(&[Event::Run(begun)]).expect("append");
@@ -125,8 +122,7 @@ fn whoever_reads_while_somebody_is_found_to_be_gone_sees_it_afterwards() {
 
 #[test]
 fn a_file_that_stays_unusable_is_told_of_after_so_many_looks_as_are_meant() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (folder, path) = file();
     drop(open(&path));
     let look = || SqliteBackend::open_with(&path, SqliteOptions::new().look_only(true));
     let backend = look().expect("open");
@@ -150,8 +146,7 @@ fn a_file_that_stays_unusable_is_told_of_after_so_many_looks_as_are_meant() {
 
 #[test]
 fn an_owner_that_renews_its_lease_is_not_gone_to_those_who_look() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let id = new_task();
     let begun = begun(id.into());
     let writer = open(&path);
@@ -176,8 +171,7 @@ fn an_owner_that_renews_its_lease_is_not_gone_to_those_who_look() {
 #[cfg(unix)]
 #[test]
 fn what_the_system_says_of_a_file_is_the_source_of_the_error() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     std::os::unix::fs::symlink(&path, &path).expect("a link to itself");
     let looked =
         SqliteBackend::open_with(&path, SqliteOptions::new().look_only(true)).expect_err("nothing can be read");

@@ -94,8 +94,7 @@ fn sound(backend: &SqliteBackend) {
 
 #[test]
 fn old_runs_go_with_all_that_is_theirs() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let backend = open(&path);
     for hour in 0..10 {
         backend.append(&family(hour * HOUR).1).expect("append");
@@ -119,8 +118,7 @@ fn old_runs_go_with_all_that_is_theirs() {
 
 #[test]
 fn runs_that_have_not_ended_stay_and_all_that_is_around_them() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let backend = open(&path);
     let active = root_flow(0);
     let (detached, inside) = (root_flow(1), root_flow(2));
@@ -154,8 +152,7 @@ fn runs_that_have_not_ended_stay_and_all_that_is_around_them() {
 
 #[test]
 fn task_runs_outside_of_flows_go_with_what_they_called() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let backend = open(&path);
     for created in 0..100 {
         let root = root_task(created);
@@ -173,8 +170,7 @@ fn task_runs_outside_of_flows_go_with_what_they_called() {
 
 #[test]
 fn results_in_the_cache_go_when_they_have_expired() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let backend = open(&path);
     let events: Vec<Event> =
         (0..200).map(|key| Event::Cached(Box::new(cached(key, (key < 150).then_some(HOUR), encoded(b"x"))))).collect();
@@ -186,8 +182,7 @@ fn results_in_the_cache_go_when_they_have_expired() {
 
 #[test]
 fn one_at_a_time_removes_and_who_died_over_it_is_followed() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let (one, other) = (open(&path), open(&path));
     let policy = Retention::off().runs(0);
     let root = root_flow(0);
@@ -213,8 +208,7 @@ fn one_at_a_time_removes_and_who_died_over_it_is_followed() {
 
 #[test]
 fn the_file_shrinks() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let backend = open(&path);
     for flow in 0..20 {
         let root = root_flow(flow);
@@ -235,8 +229,7 @@ fn the_file_shrinks() {
 
 #[test]
 fn runs_are_removed_by_hand_or_it_is_said_why_not() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let backend = open(&path);
     let ((old, events), (other, more)) = (family(0), family(HOUR));
     let sub = events.iter().find_map(|event| {
@@ -269,8 +262,7 @@ fn runs_are_removed_by_hand_or_it_is_said_why_not() {
 
 #[test]
 fn what_is_wrong_is_found() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (folder, path) = file();
     let backend = open(&path);
     let (root, events) = family(0);
     backend.append(&events).expect("append");
@@ -324,8 +316,7 @@ fn what_is_wrong_is_found() {
 
 #[test]
 fn sizes_and_numbers_are_told() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let backend = open(&path);
     for hour in 1..=3 {
         backend.append(&family(hour * HOUR).1).expect("append");
@@ -343,8 +334,7 @@ fn sizes_and_numbers_are_told() {
 
 #[test]
 fn a_file_of_an_older_version_is_made_to_shrink() {
-    let folder = folder();
-    let path = folder.path().join("history.db");
+    let (_folder, path) = file();
     let tables = schema::MIGRATIONS[..2].concat().concat();
     let mark = format!("PRAGMA application_id = {}; PRAGMA user_version = 2;", schema::APPLICATION_ID);
     by_hand(&path, &format!("PRAGMA journal_mode = WAL; {tables} {mark}"));
