@@ -1,0 +1,60 @@
+//! What types have to be able to do for what is asked of a function; the messages say it where they are not.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A type that can be part of a cache key.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be part of a cache key",
+    label = "not `Serialize`",
+    note = "derive `serde::Serialize` for it, or leave the argument out of the key with `#[cache(skip)]`"
+)]
+pub trait CacheInput {}
+impl<T: Serialize> CacheInput for T {}
+
+/// A type that can be kept in the cache.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be kept in the cache",
+    label = "not `Serialize + DeserializeOwned`",
+    note = "derive `serde::Serialize` and `serde::Deserialize` for it, or do not ask for caching"
+)]
+pub trait CacheOutput {}
+impl<T: Serialize + DeserializeOwned> CacheOutput for T {}
+
+/// A type that can be persisted.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be persisted",
+    label = "not `Serialize + DeserializeOwned`",
+    note = "derive `serde::Serialize` and `serde::Deserialize` for it, or leave out `persist`: the task then runs again when its flow is retried"
+)]
+pub trait PersistOutput {}
+impl<T: Serialize + DeserializeOwned> PersistOutput for T {}
+
+/// A type that can be recorded as a flow's parameter.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be recorded as a flow parameter",
+    label = "not `Serialize + DeserializeOwned`",
+    note = "derive `serde::Serialize` and `serde::Deserialize` for it, or leave it out of the record with `#[param(skip)]`"
+)]
+pub trait FlowParameter {}
+impl<T: Serialize + DeserializeOwned> FlowParameter for T {}
+
+/// A type that can be taken by value.
+#[diagnostic::on_unimplemented(
+    message = "a task cannot take `{Self}` by value",
+    label = "not `Clone + Send + Sync + 'static`",
+    note = "each attempt gets its own value: take `&{Self}`, derive `Clone`, or pass an `Arc`"
+)]
+pub trait ByValue: Clone + Send + Sync + 'static {}
+impl<T: Clone + Send + Sync + 'static> ByValue for T {}
+
+/// Fails to compile unless the type can be part of a cache key.
+pub const fn assert_cache_input<T: CacheInput + ?Sized>() {}
+/// Fails to compile unless the type can be kept in the cache.
+pub const fn assert_cache_output<T: CacheOutput>() {}
+/// Fails to compile unless the type can be persisted.
+pub const fn assert_persist_output<T: PersistOutput>() {}
+/// Fails to compile unless the type can be recorded as a flow's parameter.
+pub const fn assert_parameter<T: FlowParameter>() {}
+/// Fails to compile unless the type can be taken by value.
+pub const fn assert_by_value<T: ByValue>() {}
