@@ -93,25 +93,28 @@ impl Inner {
     }
 }
 
-/// Shows the active task runs that belong to a flow run, and not to one that it called, until one is the last that is wanted.
-/// No lock is held meanwhile.
-pub(crate) fn each_task_of(flow: &Arc<Run>, look: &mut dyn FnMut(&Arc<Run>) -> ControlFlow<()>) {
-    let (mut parents, mut shown) = (Vec::new(), ControlFlow::Continue(()));
+/// Shows the active task runs that belong to a flow run, and not to one that it called. No lock is held meanwhile.
+pub(crate) fn each_task_of(flow: &Arc<Run>, look: &mut dyn FnMut(&Arc<Run>)) {
+    let mut parents = Vec::new();
     if flow.has_children() {
         parents.push(Arc::clone(flow));
     }
-    while let (ControlFlow::Continue(()), Some(parent)) = (shown, parents.pop()) {
-        shown = parent.children().each(&mut |run| {
+    while let Some(parent) = parents.pop() {
+        let _ = parent.children().each(&mut |run| {
             if run.is_flow() || run.is_detached() {
                 panics::let_go(run);
                 return ControlFlow::Continue(());
             }
-            let mut look = |run: &Arc<Run>| if run.visible { look(run) } else { ControlFlow::Continue(()) };
-            look_at(run, &mut look, &mut parents)
+            let mut show = |run: &Arc<Run>| {
+                if run.visible {
+                    look(run);
+                }
+                ControlFlow::Continue(())
+            };
+            look_at(run, &mut show, &mut parents)
         });
         panics::let_go(parent);
     }
-    panics::let_go(parents);
 }
 
 /// Looks at a run, and keeps it if it has children to be looked at.

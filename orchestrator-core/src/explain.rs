@@ -256,7 +256,7 @@ impl Orchestrator {
                 *waits = self.inner().limits.all_waits_of(&run).await?;
             }
             let tasks = match run.is_flow() && !state.is_terminal() {
-                true => tasks::unfinished(&run, &self.inner().limits).await?,
+                true => tasks::unfinished(self.inner(), &run).await?,
                 false => None,
             };
             let name = run.name().to_string();

@@ -1,12 +1,13 @@
 //! What `#[orchestrator::test]` puts in the place of an async function.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::quote;
 use syn::{LitStr, Path, Token};
 
 use crate::args::{self, Read, Row};
 use crate::mistakes::Mistakes;
 use crate::model::Item;
+use crate::names::variable;
 use crate::root::Root;
 use crate::value;
 
@@ -116,6 +117,8 @@ fn test(options: &Options, multi_thread: bool, item: Item) -> TokenStream {
         .filter(|_| multi_thread)
         .map(|threads| threads as usize)
         .map(|threads| quote!(.worker_threads(#threads)));
+    // The test may be named so itself.
+    let runtime = variable("runtime", Span::call_site());
     quote! {
         #[::core::prelude::v1::test]
         #(#attrs)*
@@ -123,11 +126,11 @@ fn test(options: &Options, multi_thread: bool, item: Item) -> TokenStream {
             // The function inside has the user's signature, so that a wrong result is reported where it is returned.
             #sig #body
             #[allow(clippy::expect_used)]
-            let runtime = #p::tokio::runtime::Builder::#new()
+            let #runtime = #p::tokio::runtime::Builder::#new()
                 .enable_all() #start_paused #worker_threads
                 .build()
                 .expect("the runtime of a test can be built");
-            runtime.block_on(#p::test_scope(#paused, #ident()))
+            #runtime.block_on(#p::test_scope(#paused, #ident()))
         }
     }
 }

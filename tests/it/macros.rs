@@ -266,4 +266,9 @@ mod named_as_ours {
         assert_eq!(CALLED.take(), called);
         assert_eq!(generic([1, 2, 3]).await.unwrap(), 3);
     }
+
+    #[orchestrator::test]
+    async fn runtime() {
+        assert_eq!(generic([()]).await.unwrap(), 1);
+    }
 }

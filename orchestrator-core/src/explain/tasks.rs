@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use smol_str::SmolStr;
@@ -12,7 +11,8 @@ use super::{RunRef, Why, why};
 use crate::active::each_task_of;
 use crate::concurrency::Limits;
 use crate::engine::panics;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
+use crate::orchestrator::Inner;
 use crate::run::{Run, Waits};
 use crate::state::{StateName, StateType};
 
@@ -107,41 +107,50 @@ impl<R> Groups<R> {
     }
 }
 
-/// Those of an active flow run of this process. It goes over all of them, of which there may be very many, and holds no lock
-/// meanwhile.
-pub(super) async fn unfinished(flow: &Arc<Run>, limits: &Limits) -> Result<Option<UnfinishedTasks>, Error> {
-    let (tasks, examples) = {
-        let mut reasons = Reasons { limits, said: HashMap::new() };
-        let mut groups = Groups::new();
-        let is_before = |one: &Arc<Run>, other: &Arc<Run>| one.id() < other.id();
-        each_task_of(flow, &mut |run| {
-            match reasons.of(run) {
-                Some(reason) => {
-                    let not_needed = groups.add(reason, Arc::clone(run), is_before);
-                    // This may be the last of its result.
-                    panics::let_go(not_needed);
-                }
-                None => groups.running += 1,
-            }
-            ControlFlow::Continue(())
-        });
-        if groups.is_empty() {
-            return Ok(None);
-        }
-        let (tasks, examples, others) = groups.split(is_before);
-        panics::let_go(others);
-        (tasks, examples)
+/// Those of an active flow run of this process.
+pub(super) async fn unfinished(inner: &Inner, flow: &Arc<Run>) -> Result<Option<UnfinishedTasks>, Error> {
+    let (run, limits) = (Arc::clone(flow), Arc::clone(&inner.limits));
+    let look = move || {
+        let found = look(&run, &limits);
+        panics::let_go(run);
+        found
     };
-    let mut tasks = tasks;
+    // There may be very many of them.
+    let found = match inner.journal.is_immediate() {
+        true => look(),
+        false => tokio::task::spawn_blocking(look).await.map_err(|_| Error::new(ErrorKind::ShutDown))?,
+    };
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let (mut tasks, examples, others) = found.split(is_before);
+    panics::let_go(others);
     for (count, run) in examples {
         let mut why = why(&run, &run.state());
         if let Why::Slots(waits) = &mut why {
-            *waits = limits.all_waits_of(&run).await?;
+            *waits = inner.limits.all_waits_of(&run).await?;
         }
         tasks.reasons.push(WaitingTasks { count, example: RunRef::of(&run), why });
         panics::let_go(run);
     }
     Ok(Some(tasks))
+}
+
+/// Goes over all of them, and holds no lock meanwhile.
+fn look(flow: &Arc<Run>, limits: &Limits) -> Groups<Arc<Run>> {
+    let (mut reasons, mut groups) = (Reasons { limits, said: HashMap::new() }, Groups::new());
+    each_task_of(flow, &mut |run| {
+        match reasons.of(run) {
+            // This may be the last of its result.
+            Some(reason) => panics::let_go(groups.add(reason, Arc::clone(run), is_before)),
+            None => groups.running += 1,
+        }
+    });
+    groups
+}
+
+fn is_before(one: &Arc<Run>, other: &Arc<Run>) -> bool {
+    one.id() < other.id()
 }
 
 /// Finds what runs of this process wait for.
@@ -172,7 +181,9 @@ impl Reasons<'_> {
         }
         match state.name.kind() {
             _ if state.name == StateName::AwaitingRetry => Some(Reason::Retry),
-            _ if state.name == StateName::AwaitingConcurrencySlot => Some(self.slots(state.message?)),
+            _ if state.name == StateName::AwaitingConcurrencySlot => {
+                Some(state.message.map_or(Reason::Unknown(state.name), |said| self.slots(said)))
+            }
             StateType::Pending | StateType::Scheduled => Some(Reason::Start),
             StateType::Running
             | StateType::Paused
