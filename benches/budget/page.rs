@@ -20,7 +20,7 @@ const WOULD_TAKE: &[(&str, &str)] = &[
     ),
     ("layers", "see below"),
     ("the same, each layer", "see below"),
-    ("dearest beside cheapest", "less memory for a run: bare spawn itself is not flat either"),
+    ("dearest beside cheapest", "fewer first times in a flow of 1k: see below; bare spawn itself is not flat either"),
     ("the same with history in SQLite", "a smaller row, and the log folded into the file by another thread"),
     ("an uncontended slot", "fewer atomic steps: eight, where a semaphore has four"),
     (
@@ -30,7 +30,7 @@ const WOULD_TAKE: &[(&str, &str)] = &[
     ("the same, 99th of 100", "the same"),
     (
         "memory of a task that waits for its upstream",
-        "a shorter identity: it is 120 bytes of the 376 that a run takes, and its call has 64 of its own",
+        "its call in the allocation of the run: it has 64 bytes of its own beside the 312",
     ),
     (
         "memory of a task that waits for something",

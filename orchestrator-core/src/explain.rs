@@ -278,7 +278,13 @@ impl Orchestrator {
             let owner = backend.shared().map_or(Ok(None), |shared| shared.owner_of(run_id))?;
             let now = inner.clock.now();
             let why = recorded::why(backend, &run, now)?;
-            let tasks = run_id.as_flow().map_or(Ok(None), |flow| recorded::tasks(backend, flow, now))?;
+            let tasks = run_id.as_flow().and_then(|flow| {
+                recorded::tasks(backend, flow, now).unwrap_or_else(|error| {
+                    let name = &run.name;
+                    tracing::warn!(target: "orchestrator", "what the task runs of '{name}' wait for cannot be told: {error}");
+                    None
+                })
+            });
             Ok((why, tasks, Elsewhere::of(inner, run.host.clone(), run.pid, owner), run))
         });
         let (why, tasks, elsewhere, Recorded { name, state, .. }) = found.await?;

@@ -189,6 +189,7 @@ impl Journal {
     }
 
     /// Takes an event. What is to be done then may be code of others, for which no lock is held.
+    #[inline]
     pub(crate) fn enqueue(&self, event: Event) -> Enqueued {
         let shared = &*self.shared;
         let mut queue = lock(&shared.queue);
@@ -299,6 +300,11 @@ impl Journal {
     pub(crate) fn see_to_all(&self) {
         if self.is_immediate() {
             self.shared.store_all();
+            return;
+        }
+        // What the writer lets go of may hold the last of an orchestrator: what is left is stored by it all the same.
+        let is_writer = |writer: &JoinHandle<()>| writer.thread().id() == std::thread::current().id();
+        if lock(&self.writer).as_ref().is_some_and(is_writer) {
             return;
         }
         let rest = Rest(Arc::clone(&self.shared));

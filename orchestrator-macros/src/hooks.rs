@@ -76,13 +76,12 @@ fn name(path: &Path) -> String {
 
 /// The call of a hook, whatever it returns.
 fn call(root: &Root, span: Span, outcome: TokenStream) -> TokenStream {
-    let p = root.at(span);
+    let (p, given) = (root.at(span), variable("given", span));
     quote_spanned! {span=>
         {
             use #p::probes::*;
-            // What the hook is named is not looked up any more where this name is.
-            let outcome = #outcome;
-            (&&#p::probe_of(&outcome)).hook_kind().run(outcome)
+            let #given = #outcome;
+            (&&#p::probe_of(&#given)).hook_kind().run(#given)
         }
     }
 }

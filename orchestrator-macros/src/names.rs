@@ -5,6 +5,7 @@
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
+use syn::ext::IdentExt;
 use syn::{Ident, Signature};
 
 /// What the block of an expansion names.
@@ -48,13 +49,16 @@ fn collect(tokens: TokenStream, names: &mut Vec<String>) {
     for tree in tokens {
         match tree {
             TokenTree::Group(group) => collect(group.stream(), names),
-            TokenTree::Ident(ident) => names.extend(Some(ident.to_string()).filter(|name| name.starts_with("__"))),
+            TokenTree::Ident(ident) => {
+                names.extend(Some(ident.unraw().to_string()).filter(|name| name.starts_with("__")))
+            }
             TokenTree::Punct(_) | TokenTree::Literal(_) => {}
         }
     }
 }
 
-/// A variable that no name in the user's code means.
+/// A variable that no name in the user's code means. Hygiene does not tell it from a constant, which would make a pattern of
+/// it, so that it has a name that no constant has.
 pub(crate) fn variable(name: &str, span: Span) -> Ident {
-    Ident::new(name, Span::mixed_site().located_at(span))
+    Ident::new(&format!("__{name}"), Span::mixed_site().located_at(span))
 }

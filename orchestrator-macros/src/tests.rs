@@ -86,9 +86,9 @@ fn a_flow_can_be_entered_by_those_who_know_nothing_of_its_types() {
     assert_eq!(errors, [""; 0]);
     let code = compact(&items);
     for part in [
-        "reader.arg(\"days\",\"[HashMap<String,u8>]\",(&&&__p::Probe::<::std::vec::Vec<HashMap<String,u8>>>::NEW).decoder())",
-        "reader.skipped(\"client\",\"std::sync::Arc<Client>\")",
-        "__p::Some((args.0?,args.1?,))",
+        "__reader.arg(\"days\",\"[HashMap<String,u8>]\",(&&&__p::Probe::<::std::vec::Vec<HashMap<String,u8>>>::NEW).decoder())",
+        "__reader.skipped(\"client\",\"std::sync::Arc<Client>\")",
+        "__p::Some((__args.0?,__args.1?,))",
         "Registered::flow(report::__FUNCTION)",
     ] {
         assert!(code.contains(part), "{part} in {code}");

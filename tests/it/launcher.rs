@@ -44,6 +44,42 @@ fn bodies_that_wait_for_each_other_by_blocking_meet_if_there_are_threads() {
 }
 
 #[test]
+fn bodies_that_follow_on_the_same_run_meet_by_blocking() {
+    static OPEN: AtomicBool = AtomicBool::new(false);
+    static INSIDE: AtomicUsize = AtomicUsize::new(0);
+    #[task]
+    async fn gate() -> u64 {
+        while !OPEN.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        1
+    }
+    #[task]
+    async fn passes(n: u64) -> u64 {
+        n
+    }
+    #[task]
+    async fn meets(n: u64) -> bool {
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+        let _ = n;
+        blocks_until(|| INSIDE.load(Ordering::SeqCst) >= 2)
+    }
+    #[flow]
+    async fn forks() -> Result<bool, TaskError> {
+        let first = passes(gate());
+        let (one, other) = (meets(&first), meets(&first));
+        OPEN.store(true, Ordering::SeqCst);
+        Ok(one.await? && other.await?)
+    }
+    let (runtime, orchestrator) = (runtime(6), Orchestrator::in_memory());
+    for _ in 0..20 {
+        OPEN.store(false, Ordering::SeqCst);
+        INSIDE.store(0, Ordering::SeqCst);
+        assert!(runtime.block_on(orchestrator.scope(async { forks().await.unwrap() })));
+    }
+}
+
+#[test]
 fn runs_go_on_while_the_body_that_called_them_blocks_its_thread() {
     static DONE: AtomicUsize = AtomicUsize::new(0);
     #[task]

@@ -65,12 +65,12 @@ async fn cancel_one(orchestrator: &Orchestrator, id: RunId) -> Result<(), Error>
             done = &mut cancelled => return done,
             () = tokio::time::sleep(PATIENCE) => {}
         }
-        let Ok(explained) = orchestrator.explain(id).await else { continue };
-        let Some(elsewhere) = explained.elsewhere else { continue };
+        let Ok(Some(elsewhere)) = orchestrator.whereabouts(id).await else { continue };
         let stopped = elsewhere.stopped_until.is_some();
         if !told || (stopped && !told_stopped) {
+            let Ok(run) = Run::read(orchestrator, id).await else { continue };
             (told, told_stopped) = (true, told_stopped || stopped);
-            let name = one_line(&explained.name);
+            let name = one_line(run.name());
             let whose = one_line(&elsewhere.to_string());
             let known = elsewhere.known_at.map(|at| (at - Utc::now()).num_seconds().max(0) + 1);
             let known =

@@ -284,9 +284,8 @@ impl Launcher {
 
     /// Takes the next run: the one in hand, or the first in the queue, if there is any; says whether there are others in the queue.
     fn take_next(&self) -> Option<(Launched, bool)> {
-        // Whoever has put others there since it was looked at has seen to it that a starter comes.
         let in_hand = STARTER.with_borrow_mut(|starter| starter.in_hand.take());
-        in_hand.map(|launched| (launched, false)).or_else(|| self.take())
+        in_hand.map(|launched| (launched, !self.launched.is_empty())).or_else(|| self.take())
     }
 
     /// Takes the first run out of the queue; says whether there are others.
@@ -481,13 +480,13 @@ impl Starter {
 
 /// Says that the starter of a launcher is at work on this thread, until it is dropped.
 struct Said<'a> {
-    launcher: &'a Launcher,
+    launcher: &'a Arc<Launcher>,
     /// Who was before.
     at_work: AtWork,
 }
 
 impl<'a> Said<'a> {
-    fn of(launcher: &'a Launcher) -> Self {
+    fn of(launcher: &'a Arc<Launcher>) -> Self {
         let here = AtWork { launcher: launcher.address(), ..NOBODY };
         Self { launcher, at_work: STARTER.with_borrow_mut(|starter| std::mem::replace(starter, here)) }
     }
@@ -499,6 +498,10 @@ impl Drop for Said<'_> {
         STARTER.with_borrow_mut(|starter| std::mem::swap(starter, &mut self.at_work));
         if let Some(launched) = self.at_work.in_hand.take() {
             self.launcher.launched.push(launched);
+            // Nobody looks into the queue any more.
+            if std::thread::panicking() {
+                self.launcher.send_for_starter();
+            }
         }
     }
 }

@@ -218,7 +218,7 @@ impl Drop for Watch {
         run.end(outcome).wake();
         // The process may be about to end: the last of these runs sees to it that all of them are stored.
         if last.is_last() {
-            orchestrator.journal.commit();
+            orchestrator.journal.see_to_all();
         }
     }
 }

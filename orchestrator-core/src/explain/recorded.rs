@@ -103,8 +103,9 @@ pub(super) fn tasks(
             StateType::Running | StateType::Cancelling => groups.running += count,
             StateType::Scheduled | StateType::Pending | StateType::Paused => {
                 let query = TaskRunQuery::new().of(flow).state(state).limit(LOOKED_AT);
-                let found = backend.find_task_runs(&query, now)?.into_iter().map(Recorded::from).collect();
-                let mut left = count;
+                let found: Vec<_> = backend.find_task_runs(&query, now)?.into_iter().map(Recorded::from).collect();
+                // They may have begun since they were counted.
+                let mut left = if found.is_empty() { 0 } else { count };
                 for (reason, run) in reasons(backend, flow, state, found, now)? {
                     left = left.saturating_sub(1);
                     let _ = groups.add(reason, run, is_before);

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use smol_str::SmolStr;
+use tokio::runtime::Handle;
 
 use super::{RunRef, Why, why};
 use crate::active::each_task_of;
@@ -21,7 +22,7 @@ use crate::state::{StateName, StateType};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct UnfinishedTasks {
-    /// How many have begun, and do not wait before another attempt.
+    /// How many have begun and do not wait before another attempt, or were cancelled and are about to end.
     pub running: u64,
     /// How many have not, or do.
     pub waiting: u64,
@@ -113,22 +114,26 @@ pub(super) async fn unfinished(inner: &Inner, flow: &Arc<Run>) -> Result<Option<
     let look = move || {
         let found = look(&run, &limits);
         panics::let_go(run);
-        found
+        if found.is_empty() {
+            return None;
+        }
+        let (tasks, examples, others) = found.split(is_before);
+        panics::let_go(others);
+        let examples: Vec<_> = examples.into_iter().map(|(count, run)| (count, why(&run, &run.state()), run)).collect();
+        Some((tasks, examples))
     };
     // There may be very many of them.
-    let found = match inner.journal.is_immediate() {
-        true => look(),
-        false => tokio::task::spawn_blocking(look).await.map_err(|_| Error::new(ErrorKind::ShutDown))?,
+    let found = match Handle::try_current() {
+        Ok(runtime) => runtime.spawn_blocking(look).await.map_err(|_| Error::new(ErrorKind::ShutDown))?,
+        Err(_) => look(),
     };
-    if found.is_empty() {
-        return Ok(None);
-    }
-    let (mut tasks, examples, others) = found.split(is_before);
-    panics::let_go(others);
-    for (count, run) in examples {
-        let mut why = why(&run, &run.state());
-        if let Why::Slots(waits) = &mut why {
-            *waits = inner.limits.all_waits_of(&run).await?;
+    let Some((mut tasks, examples)) = found else { return Ok(None) };
+    for (count, mut why, run) in examples {
+        // Where the store does not tell of other processes' slots, those of this one are told.
+        if let Why::Slots(waits) = &mut why
+            && let Ok(all) = inner.limits.all_waits_of(&run).await
+        {
+            *waits = all;
         }
         tasks.reasons.push(WaitingTasks { count, example: RunRef::of(&run), why });
         panics::let_go(run);

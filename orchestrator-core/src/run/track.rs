@@ -101,6 +101,16 @@ impl Track {
         Transition::new(self.names[place], self.at[place])
     }
 
+    /// Those from that place on, which have nothing to say. It is the first, or the one after it.
+    fn plain_from(&self, first: usize) -> Transitions {
+        let (mut names, mut at) = (self.names, self.at);
+        if first > 0 {
+            (names, at) = ([names[1], names[2], names[2]], [at[1], at[2], at[2]]);
+        }
+        let count = self.places.count().saturating_sub(first);
+        Transitions::plain(names, at, u8::try_from(count).expect("they are three at most"))
+    }
+
     pub(super) fn started(&self) -> Option<Timestamp> {
         Some(self.started).filter(|started| *started != NEVER)
     }
@@ -177,7 +187,7 @@ impl Track {
         let (at, name) = (self.at[last], self.names[last]);
         let staged = match &mut self.more {
             More::Long(None) => {
-                let mut staged = Transitions::plain(&self.names[first..=last], &self.at[first..=last]);
+                let mut staged = self.plain_from(first);
                 if let Some(further) = further {
                     staged.push(further);
                 }

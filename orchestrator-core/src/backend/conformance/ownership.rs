@@ -202,14 +202,19 @@ fn left_behind(backend: &Arc<dyn StateBackend>) {
         let no = join(shared, &PROCESS);
         backend.give(&[event(&run, 0, &[(Pending, 0)]), event(&of_nobody, 0, &[(Pending, 1), (Running, 2)])]);
         backend.give(&[event(&of_its_own, 0, &[(Pending, 3), (StateName::Crashed, 4)]), success(&inside, 4)]);
+        // More states than stand in one place.
+        let long = RunInfo { process: another(7), ..task(5) };
+        let states: Vec<_> = (0..40).map(|n| (Running, 10 + n)).collect();
+        backend.give(&[event(&long, 0, &states[..33]), event(&long, 33, &states[33..])]);
         shared.leave(no, at(5)).expect("leave");
         let found = shared.owners().expect("list owners");
         let [left, never_joined] = &*found else { panic!("both have runs that have not ended: {found:?}") };
         assert_eq!((left.no, left.ended), (no, Some(at(5))));
         assert_eq!((&never_joined.process, never_joined.lease_until), (another(7), None));
         assert_eq!(shared.expel(left, at(9), "it left").expect("expel"), Some(1));
-        assert_eq!(shared.expel(never_joined, at(9), "it was killed").expect("expel"), Some(1));
+        assert_eq!(shared.expel(never_joined, at(9), "it was killed").expect("expel"), Some(2));
         assert_eq!(present(shared), []);
+        assert_eq!(backend.task(&long).last_seen, Some(at(49).to_datetime()), "the state before the crash");
         assert_eq!(backend.history(&run).last().expect("two states").message.as_deref(), Some("it left"));
         assert_eq!(names(backend, &of_nobody), ["Pending", "Running", "Crashed"]);
         let (found, own) = (backend.flow(&of_nobody), backend.task(&of_its_own));

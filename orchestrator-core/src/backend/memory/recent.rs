@@ -185,7 +185,6 @@ impl Row {
         for (at, later) in at[1..].iter_mut().zip(later) {
             *at = Timestamp::from_micros(created.as_micros() + i64::from(later));
         }
-        let count = usize::from(count);
         let run = RunInfo {
             id: RunId::Task(id),
             def,
@@ -197,7 +196,7 @@ impl Row {
             upstream: upstream.map(RunIds::one).unwrap_or_default(),
             process,
         };
-        let transitions = Transitions::plain(&states[..count], &at[..count]);
+        let transitions = Transitions::plain(states, at, count);
         Event::Run(RunEvent { run, first_seq: 0, transitions, run_count, cache: None })
     }
 }

@@ -31,15 +31,9 @@ impl Transitions {
     /// How many are kept in place, if they have nothing to say.
     pub(crate) const IN_PLACE: usize = 3;
 
-    /// Up to three that have nothing to say: each one's state, and when it was entered.
-    pub(crate) fn plain(names: &[StateName], at: &[Timestamp]) -> Self {
-        let mut transitions = Self::default();
-        if let Form::Plain { names: first, count, at: since } = &mut transitions.0 {
-            first[..names.len()].copy_from_slice(names);
-            since[..at.len()].copy_from_slice(at);
-            *count = u8::try_from(names.len()).expect("they are three at most");
-        }
-        transitions
+    /// The first so many of these, which have nothing to say: each one's state, and when it was entered.
+    pub(crate) const fn plain(names: [StateName; MOST], at: [Timestamp; MOST], count: u8) -> Self {
+        Self(Form::Plain { names, count, at })
     }
 
     /// Adds one that is younger than all others.

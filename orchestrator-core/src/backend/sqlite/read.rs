@@ -248,7 +248,8 @@ fn runs<T>(
             process.pid, run.created, run.start_time, run.end_time, amendment.parameters, function.key, run.flow_run,
             amendment.pause,
             iif(run.state IN ('{AWAITING_RETRY}', '{CRASHED}'), run.states || coalesce(
-                (SELECT states FROM history WHERE history.run = run.id ORDER BY first_seq DESC LIMIT 1), ''), NULL),
+                (SELECT group_concat(states, '' ORDER BY first_seq) FROM
+                    (SELECT states, first_seq FROM history WHERE history.run = run.id ORDER BY first_seq DESC LIMIT 2)), ''), NULL),
             iif(run.state = '{CRASHED}' AND {FOUND_OUT}, {HEARD}{of_tasks}), NULL)
             {more}
         FROM {table} AS run
