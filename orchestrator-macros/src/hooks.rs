@@ -76,12 +76,13 @@ fn name(path: &Path) -> String {
 
 /// The call of a hook, whatever it returns.
 fn call(root: &Root, span: Span, outcome: TokenStream) -> TokenStream {
-    let (p, given) = (root.at(span), variable("given", span));
+    let p = root.at(span);
     quote_spanned! {span=>
         {
             use #p::probes::*;
-            let #given = #outcome;
-            (&&#p::probe_of(&#given)).hook_kind().run(#given)
+            // What the hook is named is not looked up any more where this name is.
+            let __outcome = #outcome;
+            (&&#p::probe_of(&__outcome)).hook_kind().run(__outcome)
         }
     }
 }
