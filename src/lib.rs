@@ -43,7 +43,9 @@ pub use orchestrator_core::{Compacted, Finding, ParseRetentionError, Removed, Re
 pub use orchestrator_core::{
     Elsewhere, Explanation, LimitWait, RunRef, RunRefs, SlotHolder, UnfinishedTasks, WaitingTasks, Why,
 };
-pub use orchestrator_core::{FlowInfo, FlowParameter, ParameterError, Resume, flows, registered};
+pub use orchestrator_core::{
+    FlowInfo, FlowParameter, ParameterError, PreparedCall, Resume, flows, prepare_call, registered,
+};
 pub use orchestrator_core::{
     FlowRun, FlowRunId, FlowRunQuery, LogLine, ParseIdError, Pause, RunId, State, StateFilter, StateName, StateType,
     TaskRun, TaskRunId, TaskRunQuery, Transition,

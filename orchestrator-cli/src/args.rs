@@ -18,10 +18,10 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  the run failed or crashed; `db check` found something
-  2  the arguments make no sense, or ask for what cannot be done; nothing was done
+  2  the arguments, or a variable of the environment, make no sense or ask for what cannot be done
   3  the run was cancelled
-  4  there is no such run, limit or cached result, or several could be meant
-  5  the database cannot be read or written
+  4  there is no such run, flow, limit or cached result, or several could be meant
+  5  the database cannot be read or written, or there is none yet
   130, 143  ended by Ctrl-C or SIGTERM";
 
 /// Which program the command line is that of.

@@ -28,22 +28,22 @@ const LEASE: Duration = Duration::from_secs(30);
 /// A shorter one would be over whenever the machine is busy.
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 
-/// Options of an [`Orchestrator`]; what is not set comes from the environment.
+/// Options of an [`Orchestrator`]; for [`build`](Self::build) what is not set comes from the environment.
 ///
 /// | variable | meaning | default |
 /// | --- | --- | --- |
 /// | `ORCHESTRATOR_HOME` | folder of the embedded database | the platform's data folder |
 /// | `ORCHESTRATOR_DATABASE_URL` | `memory` or `sqlite:PATH` | `orchestrator.db` in the home |
 /// | `ORCHESTRATOR_RETRIES` | retries of tasks that say nothing | 0 |
-/// | `ORCHESTRATOR_RETRY_DELAY_SECS` | delay before each of them | 0 |
-/// | `ORCHESTRATOR_RETRY_JITTER` | share by which delays are spread | 0 |
+/// | `ORCHESTRATOR_RETRY_DELAY_SECS` | delay before each retry of tasks and flows that say nothing | 0 |
+/// | `ORCHESTRATOR_RETRY_JITTER` | share by which the delays of tasks and flows that say nothing are spread | 0 |
 /// | `ORCHESTRATOR_TASK_TIMEOUT_SECS` | timeout of an attempt of a task that says nothing | none |
 /// | `ORCHESTRATOR_REFRESH_CACHE` | `true`: ignore what the cache has, and replace it | `false` |
 /// | `ORCHESTRATOR_PERSIST` | `true`: flows that say nothing keep the results of their tasks | `false` |
 /// | `ORCHESTRATOR_RESULTS` | where large results are kept: a folder, or the URL of a bucket | `results` beside the database |
 /// | `ORCHESTRATOR_BLOCKING_THREADS` | sync bodies that run at the same time | 4 for each core, at least 16 |
 /// | `ORCHESTRATOR_CANCEL_GRACE_SECS` | time that a sync body is given to notice its cancellation | 30 |
-/// | `ORCHESTRATOR_STRICT` | `true`: a run whose history cannot be stored fails | `false` |
+/// | `ORCHESTRATOR_STRICT` | `true`: a run whose history cannot be stored ends as Crashed, and a program that cannot open its database ends | `false` |
 /// | `ORCHESTRATOR_LEASE_SECS` | silence after which other processes take this one for gone | 30 |
 /// | `ORCHESTRATOR_RESUME_CRASHED` | `false`: leave runs that crashed with their process to others | `true` |
 /// | `ORCHESTRATOR_RETENTION` | how long history is kept: an age, a number of runs or both (`30d,10000 runs`), or `off` | `30d` |
@@ -119,13 +119,13 @@ impl OrchestratorBuilder {
         self
     }
 
-    /// The delay before each retry of tasks that say nothing.
+    /// The delay before each retry of tasks and flows that say nothing.
     pub fn retry_delay(mut self, delay: impl Into<Delay>) -> Self {
         self.retry_delay = Some(delay.into());
         self
     }
 
-    /// The share by which delays of tasks that say nothing are spread.
+    /// The share by which delays of tasks and flows that say nothing are spread.
     pub const fn retry_jitter(mut self, factor: f64) -> Self {
         self.retry_jitter = Some(factor);
         self
@@ -174,7 +174,8 @@ impl OrchestratorBuilder {
         self
     }
 
-    /// Whether a run whose history cannot be stored fails, and a store that cannot be opened is an error.
+    /// Whether a run whose history cannot be stored ends as Crashed. A store that cannot be opened is an error of
+    /// [`build`](Self::build) either way.
     pub const fn strict(mut self, strict: bool) -> Self {
         self.strict = Some(strict);
         self
@@ -270,7 +271,8 @@ impl OrchestratorBuilder {
         }
     }
 
-    /// Makes the orchestrator over a store of one's own. An option that makes no sense is told, and left at its default.
+    /// Makes the orchestrator over a store of one's own. What is not set has its default: the variables above are not looked
+    /// at. An option that makes no sense is told, and left at its default.
     #[must_use]
     pub fn build_over(self, backend: Arc<dyn StateBackend>) -> Orchestrator {
         let mut builder = self;

@@ -107,10 +107,10 @@ pub fn task(options: TokenStream, function: TokenStream) -> TokenStream {
 /// | `retries = 3` | how often a failed attempt is followed by another one | 0 |
 /// | `retry_delay_secs = 10` | the time before each retry: one duration, a list whose last one repeats, or `exponential(base, max)` | the orchestrator's, none at first |
 /// | `timeout_secs = 60` | the longest that one attempt may take | no limit |
-/// | `persist` | keeps the results of all tasks whose result types can be stored, so that a retry does not run them again; tasks and flows inside may say `persist = false` | that of the flow around it, `false` at first |
+/// | `persist` | keeps the results of all tasks whose result types can be stored, so that a retry does not run them again; tasks and flows inside may say `persist = false` | that of the flow around it, or else the orchestrator's, `false` at first |
 /// | `max_concurrent_tasks = 8` | how many tasks of one flow run may run at the same time | no limit |
 /// | `on_running = hook` | hooks for each attempt that begins; each of these options takes a function, or a list such as `[a, b]` | none |
-/// | `on_completion = hook` | hooks for the end as Completed, which a cached result is too | none |
+/// | `on_completion = hook` | hooks for the end as Completed | none |
 /// | `on_failure = hook` | hooks for the end as Failed, after the last attempt | none |
 /// | `on_cancellation = hook` | hooks for the end as Cancelled | none |
 /// | `on_crash = "resume"` | a run whose process went away goes on by itself when the program starts again | it stays Crashed |

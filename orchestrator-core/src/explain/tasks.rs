@@ -19,6 +19,8 @@ use crate::state::{StateName, StateType};
 
 /// The task runs of a flow run that have not ended: how many there are, and what those wait for that wait. Task runs of flow
 /// runs that it called are not among them.
+///
+/// Nor are those that were detached, unless another process drives the flow run: the history does not tell them apart.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct UnfinishedTasks {

@@ -54,7 +54,7 @@ impl ObjectResults {
         Self { place: Place::Bucket { store, prefix: Path::from(prefix) }, location: location.into() }
     }
 
-    /// The store that a URL names: a folder, `file:///FOLDER`, or, with the feature of that name, `s3://BUCKET/PREFIX`,
+    /// The store that a URL names: a folder, `file:///FOLDER`, or, with the feature in parentheses, `s3://BUCKET/PREFIX` (`s3`),
     /// `gs://BUCKET/PREFIX` (`gcs`) or `az://CONTAINER/PREFIX` (`azure`). Credentials, region and endpoint of a bucket
     /// come from the variables that its own programs read, such as `AWS_ACCESS_KEY_ID`, `AWS_REGION` and
     /// `AWS_ENDPOINT_URL`.

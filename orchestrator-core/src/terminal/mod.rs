@@ -1,7 +1,7 @@
 //! What a person sees when the program has set no `tracing` subscriber: log lines, a progress line, a summary.
 //!
 //! Everything goes to standard error, and nothing here can fail a run: what cannot be written is dropped. A program
-//! that sets a subscriber of its own before its first run gets none of this; it adds [`capture_layer`] to keep the
+//! that sets a subscriber of its own before its orchestrator is made gets none of this; it adds [`capture_layer`] to keep the
 //! log lines of its runs in the history.
 
 mod capture;
