@@ -248,7 +248,7 @@ impl Run {
         RunInfo {
             id,
             def,
-            given_name: self.bound.as_ref().and_then(|bound| bound.given_name.clone()),
+            given_name: self.given_name(),
             index,
             parent: self.parent.as_ref().map(|parent| parent.id()),
             flow_run: self.flow_run(),
@@ -284,8 +284,14 @@ impl Run {
 
     pub(crate) fn name(&self) -> Arc<str> {
         let renamed = self.flag(RENAMED).then(|| lock(&self.cell).rare.as_ref()?.renamed.clone()).flatten();
-        let given = || self.bound.as_ref()?.given_name.clone();
-        renamed.or_else(given).unwrap_or_else(|| RunInfo::numbered(self.def(), self.identity.index).into())
+        renamed
+            .or_else(|| self.given_name())
+            .unwrap_or_else(|| RunInfo::numbered(self.def(), self.identity.index).into())
+    }
+
+    /// The name that it was given at its submission.
+    fn given_name(&self) -> Option<Arc<str>> {
+        self.bound.as_ref()?.given_name.clone()
     }
 
     /// The transaction that the run was submitted in.

@@ -4,11 +4,17 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
-use super::{LAUNCHED, Run, SIGNAL, Waiter, lock};
+use super::{Cell, LAUNCHED, Run, SIGNAL, Waiter, lock};
 use crate::cache::Elsewhere;
 use crate::engine::Call;
 use crate::engine::launcher;
 use crate::state::Transition;
+
+impl Cell {
+    fn waits(&self) -> Waits {
+        self.rare.as_ref().and_then(|rare| rare.waits.clone()).unwrap_or(Waits::Nothing)
+    }
+}
 
 impl Run {
     /// Tells `waiter` when the run ends; gives it back if it has ended already.
@@ -145,14 +151,12 @@ impl Run {
     /// The state that the run is in, and what the driver waits for.
     pub(crate) fn stands(&self) -> (Transition, Waits) {
         let cell = lock(&self.cell);
-        let waits = cell.rare.as_ref().and_then(|rare| rare.waits.clone()).unwrap_or(Waits::Nothing);
-        (cell.track.current(), waits)
+        (cell.track.current(), cell.waits())
     }
 
     /// What the driver waits for.
     pub(crate) fn waits(&self) -> Waits {
-        let cell = lock(&self.cell);
-        cell.rare.as_ref().and_then(|rare| rare.waits.clone()).unwrap_or(Waits::Nothing)
+        lock(&self.cell).waits()
     }
 }
 
