@@ -15,7 +15,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 
 use crate::backend::record::{CachedValue, Event};
-use crate::backend::{BackendError, BackendErrorKind, StateBackend};
+use crate::backend::{BackendError, BackendErrorKind, Brief, RecentRuns, StateBackend};
 use crate::cache::Fresh;
 use crate::engine::panics;
 use crate::keeper::Membership;
@@ -54,6 +54,8 @@ pub(crate) struct Journal {
 
 struct Shared {
     backend: Arc<dyn StateBackend>,
+    /// Where most task runs are put down in place of events, if the backend has that.
+    recent: Option<Arc<RecentRuns>>,
     /// In whose name the backend is given events, if others use it too.
     membership: Option<Arc<Membership>>,
     observers: Vec<Arc<dyn Observer>>,
@@ -79,6 +81,8 @@ struct Shared {
     lost: AtomicU64,
     /// Whether the last batch was lost.
     failing: AtomicBool,
+    /// Nothing is taken any more: for a look without the lock of the queue.
+    closed: AtomicBool,
     /// The orchestrator ends: a store that others hold is not waited for any longer than one that fails.
     ending: AtomicBool,
     /// From then on it is not waited for at all: the program was told to end.
@@ -149,6 +153,7 @@ impl Journal {
     ) -> Self {
         let in_process = backend.in_process();
         let shared = Arc::new(Shared {
+            recent: backend.recent_runs(),
             backend,
             membership,
             observers,
@@ -164,6 +169,7 @@ impl Journal {
             settled: Settled::default(),
             lost: AtomicU64::new(0),
             failing: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             until: Mutex::default(),
             loss: OnceLock::new(),
@@ -188,6 +194,13 @@ impl Journal {
         self.enqueue(event).see_to_it(self);
     }
 
+    /// Takes all that there is to know of a task run, if the backend wants no event of it; says whether it did.
+    #[inline]
+    pub(crate) fn puts_down(&self, run: &Brief<'_>) -> bool {
+        let shared = &*self.shared;
+        shared.recent.as_ref().is_some_and(|recent| !shared.closed.load(Ordering::Relaxed) && recent.put(run))
+    }
+
     /// Takes an event. What is to be done then may be code of others, for which no lock is held.
     #[inline]
     pub(crate) fn enqueue(&self, event: Event) -> Enqueued {
@@ -195,7 +208,7 @@ impl Journal {
         let mut queue = lock(&shared.queue);
         // What comes after a shutdown, such as the refusal of a run, is told to its caller alone.
         if queue.closed {
-            return Enqueued { length: 0, wake: false };
+            return Enqueued::NOTHING;
         }
         queue.weight += weight(&event);
         queue.events.push(event);
@@ -371,6 +384,7 @@ impl Journal {
             self.shared.store_all();
         }
         lock(&self.shared.queue).closed = true;
+        self.shared.closed.store(true, Ordering::Relaxed);
         self.shared.work.notify_one();
         if let Some(writer) = writer {
             let _ = writer.join();
@@ -388,6 +402,9 @@ pub(crate) struct Enqueued {
 }
 
 impl Enqueued {
+    /// Nothing is.
+    pub(crate) const NOTHING: Self = Self { length: 0, wake: false };
+
     /// Sees to it that it is stored.
     pub(crate) fn see_to_it(self, journal: &Journal) {
         let shared = &*journal.shared;

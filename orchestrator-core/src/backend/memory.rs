@@ -1,10 +1,9 @@
 //! The backend that keeps everything in this process.
 //!
-//! It is on the hot path: events are kept as they come, and are sorted by run only when someone asks for a run. Whoever asks
+//! It is on the hot path: what comes is kept as it comes, and is sorted by run only when someone asks for a run. Whoever asks
 //! first pays for all that came before, less than a microsecond for each run.
 
 mod history;
-mod recent;
 mod run;
 mod search;
 
@@ -16,26 +15,29 @@ use super::record::{
     CacheHit, CacheKey, CacheRecord, CachedValue, Event, FlowRun, FlowRunQuery, LogLine, LogRecord, ResultRecord,
     TakeOver, TaskRun,
 };
-use super::{BackendError, CacheIndex, EventStore, ResultIndex, RunHistory, StateBackend};
+use super::{BackendError, CacheIndex, EventStore, RecentRuns, ResultIndex, RunHistory, StateBackend};
 use crate::clock::Timestamp;
 use crate::engine::panics;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::State;
 use dashmap::DashMap;
 use history::History;
-use recent::Recent;
 use run::Run;
 
 /// So many results are put into the cache at least between two searches for expired ones.
 const PRUNE_EVERY: usize = 1024;
+/// Smaller batches of events are kept together up to that number.
+const BATCH: usize = 1024;
 
 /// History and cache in memory; nothing outlives the value.
 ///
 /// Cached values are kept in the form that they come in, [`Live`](super::record::CachedValue::Live) ones included.
 #[derive(Debug, Default)]
 pub struct MemoryBackend {
-    /// What nobody has asked for yet.
-    recent: Mutex<Recent>,
+    /// Most task runs that nobody has asked for yet.
+    recent: Arc<RecentRuns>,
+    /// What else came since, in batches.
+    events: Mutex<Vec<Vec<Event>>>,
     sorting: Mutex<()>,
     /// Asked for by way of [`history`](Self::history) only.
     sorted: History,
@@ -59,13 +61,14 @@ impl MemoryBackend {
     fn history(&self) -> &History {
         // Held while events are sorted in, so that nobody sees a part of them. Those who bring more do not wait for it.
         let _sorting = self.sorting.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = std::mem::take(&mut *self.recent());
-        recent.into_events().for_each(|event| self.sorted.take_up(&event));
+        // The runs after the events, and sorted in before them: what an event adds to one comes later.
+        let events = std::mem::take(&mut *self.events());
+        self.recent.take().chain(events.into_iter().flatten()).for_each(|event| self.sorted.take_up(&event));
         &self.sorted
     }
 
-    fn recent(&self) -> MutexGuard<'_, Recent> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn events(&self) -> MutexGuard<'_, Vec<Vec<Event>>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes up what is found by its key, and gives back what belongs to the history.
@@ -152,9 +155,13 @@ impl EventStore for MemoryBackend {
     fn take(&self, batch: &mut Vec<Event>) -> Result<(), BackendError> {
         // Results, and what they replace, are of others: they are dropped outside of the lock.
         batch.retain(|event| self.take_up(event).is_some());
-        let mut recent = self.recent();
-        batch.retain(|event| !recent.takes(event));
-        recent.take_others(batch);
+        self.recent.take_from(batch);
+        let mut events = self.events();
+        match events.last_mut() {
+            _ if batch.is_empty() => {}
+            Some(last) if last.len() + batch.len() <= BATCH => last.append(batch),
+            Some(_) | None => events.push(std::mem::take(batch)),
+        }
         Ok(())
     }
 
@@ -219,6 +226,10 @@ impl CacheIndex for MemoryBackend {
 impl StateBackend for MemoryBackend {
     fn in_process(&self) -> bool {
         true
+    }
+
+    fn recent_runs(&self) -> Option<Arc<RecentRuns>> {
+        Some(Arc::clone(&self.recent))
     }
 
     fn location(&self) -> String {

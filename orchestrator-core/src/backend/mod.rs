@@ -9,6 +9,7 @@ mod crashes;
 pub mod maintenance;
 pub mod memory;
 mod ownership;
+mod recent;
 pub mod record;
 mod requests;
 mod search;
@@ -21,6 +22,7 @@ pub mod conformance;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::id::{FlowRunId, RunId};
@@ -33,6 +35,8 @@ use record::{
 pub use claims::{ClaimLeases, ClaimRequest, Claimed};
 pub use crashes::{Crash, Crashes};
 pub use ownership::{Owner, OwnerNo, Ownership};
+pub(crate) use recent::Brief;
+pub use recent::RecentRuns;
 pub use requests::{Answer, Request, RequestNo, Requests, Wanted};
 pub use shared::Shared;
 pub use slots::{
@@ -254,6 +258,12 @@ pub trait StateBackend:
     /// as they are.
     fn in_process(&self) -> bool {
         false
+    }
+
+    /// Where such a store has the engine put down most task runs when they end, in place of an event for each; `None` if it is to
+    /// be given the events.
+    fn recent_runs(&self) -> Option<Arc<RecentRuns>> {
+        None
     }
 
     /// What only a store has that several processes share; `None` for any other.

@@ -46,7 +46,7 @@ impl Run {
         let failed = outcome.is_err();
         let mut cell = lock(&self.cell);
         let at = cell.enter(Transition::new(name, now));
-        let enqueued = journal.enqueue(self.take_staged(&mut cell, None));
+        let enqueued = self.hand_over(&mut cell, journal);
         let waiters = self.set_outcome(&mut cell, outcome);
         drop(cell);
         Concluded { at, failed, enqueued, waiters }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cell, LISTED, RENAMED, Run, lock};
+use super::{Cell, Identity, LISTED, RENAMED, Run, lock};
+use crate::backend::Brief;
 use crate::backend::record::{CacheLook, Event, FlowRun, RunEvent, TaskRun, Times};
 use crate::clock::Timestamp;
 use crate::engine::machine::may_follow;
 use crate::engine::panics;
 use crate::error::TaskError;
-use crate::journal::Awaited;
+use crate::id::RunId;
+use crate::journal::{Awaited, Enqueued, Journal};
 use crate::observe::{Observed, Observer};
 use crate::orchestrator::Inner;
 use crate::state::{StateName, Transition};
@@ -84,9 +86,42 @@ impl Run {
                 return;
             }
             // Under the lock: whoever finds that the journal knows the run finds it there.
-            journal.enqueue(self.take_staged(&mut cell, None))
+            self.hand_over(&mut cell, journal)
         };
         enqueued.see_to_it(journal);
+    }
+
+    /// Gives the journal what happened since it was last given something.
+    pub(super) fn hand_over(&self, cell: &mut Cell, journal: &Journal) -> Enqueued {
+        if self.brief(cell).is_some_and(|brief| journal.puts_down(&brief)) {
+            cell.track.told_briefly();
+            return Enqueued::NOTHING;
+        }
+        journal.enqueue(self.take_staged(cell, None))
+    }
+
+    /// All that there is to know of a run, if that is little and the journal was not given any of it.
+    fn brief(&self, cell: &Cell) -> Option<Brief<'_>> {
+        let (&states, &at, count) = cell.track.brief()?;
+        let Identity { id: RunId::Task(id), def, index, ref tags, ref upstream } = self.identity else { return None };
+        let is_named = self.bound.as_ref().is_some_and(|bound| bound.given_name.is_some());
+        if is_named || cell.rare.as_ref().is_some_and(|rare| rare.looked.is_some()) {
+            return None;
+        }
+        Some(Brief {
+            id,
+            def,
+            index,
+            parent: self.parent.as_ref().map(|parent| parent.id()),
+            flow_run: self.flow_run(),
+            tags,
+            upstream: upstream.at_most_one()?,
+            process: self.scope().orchestrator.process,
+            states,
+            at,
+            count,
+            run_count: self.run_count(),
+        })
     }
 
     /// Lets the journal learn what happened so far: a run of which it was given nothing is looked at when there is

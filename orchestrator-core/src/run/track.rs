@@ -180,6 +180,19 @@ impl Track {
         self.places.first_new() < self.places.count()
     }
 
+    /// All states, if the journal has been given none of them, they are few and have nothing to say.
+    pub(super) fn brief(&self) -> Option<(&[StateName; 3], &[Timestamp; 3], u8)> {
+        let is_brief = self.is_unknown() && matches!(self.more, More::Long(None));
+        is_brief.then_some((&self.names, &self.at, self.places.0 % Places::GIVEN))
+    }
+
+    /// The journal has been given what [`brief`](Self::brief) says.
+    pub(super) fn told_briefly(&mut self) {
+        let last = self.places.last();
+        self.next_seq = u32::from(self.places.0 % Places::GIVEN);
+        self.stand(self.at[last], self.names[last], true, More::Long(None));
+    }
+
     /// What the journal has not been given, and `further` if there is another state to tell of, with the number of the
     /// first.
     pub(super) fn take_staged(&mut self, further: Option<Transition>) -> (u32, Transitions) {
@@ -235,6 +248,7 @@ mod tests {
     enum Step {
         Enter(StateName, bool, bool),
         Take,
+        TakeBriefly,
         Propose(StateName),
     }
 
@@ -244,6 +258,7 @@ mod tests {
             4 => (name.clone(), prop::bool::weighted(0.2), prop::bool::weighted(0.2))
                 .prop_map(|(name, says, is_due)| Step::Enter(name, says, is_due)),
             2 => Just(Step::Take),
+            2 => Just(Step::TakeBriefly),
             1 => name.prop_map(Step::Propose),
         ]
     }
@@ -287,6 +302,13 @@ mod tests {
                         given.extend(staged.iter());
                         prop_assert_eq!(&given, &expected);
                         prop_assert!(!track.has_staged());
+                    }
+                    Step::TakeBriefly => {
+                        let Some((names, at, count)) = track.brief() else { continue };
+                        given.extend(Transitions::plain(*names, *at, count).iter());
+                        track.told_briefly();
+                        prop_assert_eq!(&given, &expected);
+                        prop_assert!(!track.has_staged() && track.brief().is_none());
                     }
                     Step::Propose(name) => {
                         let proposed = transition(name, at, false);

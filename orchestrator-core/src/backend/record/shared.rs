@@ -86,6 +86,15 @@ impl RunIds {
     pub(crate) const fn one(id: RunId) -> Self {
         Self(Ids::One(id))
     }
+
+    /// The only one, if there is any; `None` if there are several.
+    pub(crate) const fn at_most_one(&self) -> Option<Option<RunId>> {
+        match self.0 {
+            Ids::None => Some(None),
+            Ids::One(id) => Some(Some(id)),
+            Ids::Several(_) => None,
+        }
+    }
 }
 
 impl Deref for RunIds {

@@ -1,8 +1,10 @@
-//! What nobody has asked for yet.
+//! Task runs that are over and that nobody has asked for yet, in a process that keeps history in memory.
 //!
-//! Of most task runs one event tells all, and little of it differs from the one before: such an event is a short row, a
-//! quarter of its size, and what many rows have in common stands beside them once. It is the first event of its run,
-//! so what else is known of the run may come after it.
+//! Of most task runs one event would tell all, and little of it differs from the one before. So the engine puts down a row
+//! of a quarter of the size, where what many rows have in common stands beside them once, and the event is made when somebody
+//! asks. It is the first event of its run, so what else is known of the run may come after it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::backend::record::{Event, Process, RunEvent, RunIds, RunInfo, SharedList, Transitions};
 use crate::clock::Timestamp;
@@ -10,16 +12,58 @@ use crate::def::Def;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::StateName;
 
-/// Events, nearly in the order in which they came.
+/// What the engine puts down of task runs that have ended, for a backend in the same process that takes it out when somebody asks.
+///
+/// ```
+/// use orchestrator_core::backend::RecentRuns;
+///
+/// let recent = RecentRuns::default();
+/// assert_eq!(recent.take().count(), 0);
+/// ```
 #[derive(Debug, Default)]
-pub(super) struct Recent {
-    /// Those that are short. All pieces but the last are full.
-    pieces: Vec<Piece>,
-    /// The others, so many together as well.
-    others: Vec<Vec<Event>>,
+pub struct RecentRuns {
+    /// In the order in which they came. All pieces but the last are full.
+    pieces: Mutex<Vec<Piece>>,
 }
 
-/// So many short events together.
+/// All that there is to know of a task run, if that is little.
+pub(crate) struct Brief<'a> {
+    pub(crate) id: TaskRunId,
+    pub(crate) def: &'static Def,
+    pub(crate) index: u32,
+    pub(crate) parent: Option<RunId>,
+    pub(crate) flow_run: Option<FlowRunId>,
+    pub(crate) tags: &'a SharedList<Box<str>>,
+    /// It has no others.
+    pub(crate) upstream: Option<RunId>,
+    pub(crate) process: &'static Process,
+    /// The first of them; so many count.
+    pub(crate) states: [StateName; STATES],
+    pub(crate) at: [Timestamp; STATES],
+    pub(crate) count: u8,
+    pub(crate) run_count: u32,
+}
+
+impl<'a> Brief<'a> {
+    /// What the event tells, if that is all there is to know.
+    fn of(event: &'a Event) -> Option<Self> {
+        let Event::Run(RunEvent { run, first_seq: 0, transitions, run_count, cache: None }) = event else {
+            return None;
+        };
+        let RunInfo { id: RunId::Task(id), def, given_name: None, index, parent, flow_run, tags, upstream, process } =
+            run
+        else {
+            return None;
+        };
+        let (states, at, count) = transitions.in_place()?;
+        let upstream = upstream.at_most_one()?;
+        let (&id, &def, &index, &parent, &flow_run, &process) = (id, def, index, parent, flow_run, process);
+        let (&states, &at, &run_count) = (states, at, run_count);
+        Some(Self { id, def, index, parent, flow_run, tags, upstream, process, states, at, count, run_count })
+    }
+}
+
+/// So many rows together.
 #[derive(Debug, Default)]
 struct Piece {
     rows: Vec<Row>,
@@ -30,7 +74,7 @@ struct Piece {
     upstreams: Vec<RunId>,
 }
 
-/// How many events are kept together.
+/// How many rows are kept together.
 const PIECE: usize = 1024;
 /// So many families are looked at for one that fits: tasks that are called in turns have one each.
 const LOOKED_AT: usize = 8;
@@ -65,73 +109,71 @@ struct Family {
 }
 
 impl Family {
-    fn of(run: &RunInfo) -> Self {
-        let RunInfo { def, parent, flow_run, ref tags, process, .. } = *run;
+    fn of(run: &Brief<'_>) -> Self {
+        let Brief { def, parent, flow_run, tags, process, .. } = *run;
         Self { def, parent, flow_run, tags: tags.clone(), process }
     }
 
-    fn is_of(&self, run: &RunInfo) -> bool {
+    fn is_of(&self, run: &Brief<'_>) -> bool {
         std::ptr::eq(self.def, run.def)
             && std::ptr::eq(self.process, run.process)
-            && self.tags.is(&run.tags)
+            && self.tags.is(run.tags)
             && self.parent == run.parent
             && self.flow_run == run.flow_run
     }
 }
 
-impl Recent {
-    /// Takes the event if it is short.
+impl RecentRuns {
+    /// Puts a run down; says whether it fits into a row.
     #[inline]
-    pub(super) fn takes(&mut self, event: &Event) -> bool {
-        if self.pieces.last().is_none_or(|last| last.rows.len() >= PIECE) {
-            self.begin_piece();
-        }
-        self.pieces.last_mut().is_some_and(|last| last.takes(event).is_some())
+    pub(crate) fn put(&self, run: &Brief<'_>) -> bool {
+        put(&mut self.pieces(), run)
     }
 
-    /// Takes others, in their order.
-    pub(super) fn take_others(&mut self, others: &mut Vec<Event>) {
-        match self.others.last_mut() {
-            _ if others.is_empty() => {}
-            Some(last) if last.len() + others.len() <= PIECE => last.append(others),
-            Some(_) | None => self.others.push(std::mem::take(others)),
-        }
+    /// Puts down what the events tell, as far as they are about task runs of which there is no more to know, and takes those out of
+    /// the list.
+    pub(crate) fn take_from(&self, events: &mut Vec<Event>) {
+        let mut pieces = self.pieces();
+        events.retain(|event| Brief::of(event).is_none_or(|run| !put(&mut pieces, &run)));
     }
 
-    #[cold]
-    fn begin_piece(&mut self) {
-        // Most flows have fewer tasks.
-        let rows = Vec::with_capacity(if self.pieces.is_empty() { 0 } else { PIECE });
-        self.pieces.push(Piece { rows, ..Piece::default() });
+    /// Takes all out, each run as the first event that tells of it. What is known beside them, and was taken before, comes after
+    /// them.
+    pub fn take(&self) -> impl Iterator<Item = Event> + use<> {
+        std::mem::take(&mut *self.pieces()).into_iter().flat_map(Piece::into_events)
     }
 
-    /// All events; those of one run in their order.
-    pub(super) fn into_events(self) -> impl Iterator<Item = Event> {
-        self.pieces.into_iter().flat_map(Piece::into_events).chain(self.others.into_iter().flatten())
+    fn pieces(&self) -> MutexGuard<'_, Vec<Piece>> {
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+fn put(pieces: &mut Vec<Piece>, run: &Brief<'_>) -> bool {
+    if pieces.last().is_none_or(|last| last.rows.len() >= PIECE) {
+        begin_piece(pieces);
+    }
+    pieces.last_mut().is_some_and(|last| last.put(run).is_some())
+}
+
+#[cold]
+fn begin_piece(pieces: &mut Vec<Piece>) {
+    // Most flows have fewer tasks.
+    let rows = Vec::with_capacity(if pieces.is_empty() { 0 } else { PIECE });
+    pieces.push(Piece { rows, ..Piece::default() });
+}
+
 impl Piece {
-    /// Takes the event, if it fits into a row.
+    /// Puts the run down, if it fits into a row.
     #[inline]
-    fn takes(&mut self, event: &Event) -> Option<()> {
-        let Event::Run(RunEvent { run, first_seq: 0, transitions, run_count, cache: None }) = event else {
-            return None;
-        };
-        let RunInfo { id: RunId::Task(id), given_name: None, index, upstream, .. } = run else { return None };
-        let (states, [created, later @ ..], count) = transitions.in_place()?;
-        let further = usize::from(count).checked_sub(1)?;
+    fn put(&mut self, run: &Brief<'_>) -> Option<()> {
+        let Brief { id, index, upstream, states, at: [created, later @ ..], count, run_count, .. } = run;
+        let further = usize::from(*count).checked_sub(1)?;
         let mut since = [0; STATES - 1];
         for (since, at) in since.iter_mut().zip(&later[..further]) {
             *since = i32::try_from(at.as_micros().checked_sub(created.as_micros())?).ok()?;
         }
-        let upstream = match **upstream {
-            [] => None,
-            [upstream] => Some(upstream),
-            _ => return None,
-        };
         let family = self.family(run);
-        self.upstreams.extend(upstream);
+        self.upstreams.extend(*upstream);
         self.rows.push(Row {
             id: *id,
             created: *created,
@@ -140,7 +182,7 @@ impl Piece {
             run_count: *run_count,
             family,
             states: *states,
-            count,
+            count: *count,
             has_upstream: upstream.is_some(),
         });
         Some(())
@@ -148,7 +190,7 @@ impl Piece {
 
     /// The number of the run's family.
     #[inline]
-    fn family(&mut self, run: &RunInfo) -> u16 {
+    fn family(&mut self, run: &Brief<'_>) -> u16 {
         // Mostly it is that of the run before.
         if self.families.get(usize::from(self.last)).is_none_or(|last| !last.is_of(run)) {
             self.last = self.find_family(run);
@@ -157,7 +199,7 @@ impl Piece {
     }
 
     #[cold]
-    fn find_family(&mut self, run: &RunInfo) -> u16 {
+    fn find_family(&mut self, run: &Brief<'_>) -> u16 {
         let mut last = self.families.iter().enumerate().rev().take(LOOKED_AT);
         let number = last.find(|(_, family)| family.is_of(run)).map(|(number, _)| number);
         let number = number.unwrap_or_else(|| {
@@ -276,21 +318,32 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// What comes out is what was put in; in its order but for those that are short, which come first.
+        /// What comes out is what was put in, in its order.
         #[test]
         fn nothing_is_lost(events in prop::collection::vec(event(), 0..3000)) {
-            let mut recent = Recent::default();
-            let (short, mut others): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| recent.takes(event));
-            let put_in: Vec<_> = short.iter().chain(&others).map(|event| format!("{event:?}")).collect();
-            recent.take_others(&mut others);
-            prop_assert_eq!(recent.into_events().map(|event| format!("{event:?}")).collect::<Vec<_>>(), put_in);
+            let recent = RecentRuns::default();
+            let takes = |event: &Event| Brief::of(event).is_some_and(|run| recent.put(&run));
+            let put_in: Vec<_> = events.iter().filter(|event| takes(event)).map(|event| format!("{event:?}")).collect();
+            prop_assert_eq!(recent.take().map(|event| format!("{event:?}")).collect::<Vec<_>>(), put_in);
         }
 
-        /// What is short is the first event of a task run.
+        /// What is taken out of a list of events comes out again, and the others stay in it.
         #[test]
-        fn what_is_short_comes_first(event in event()) {
+        fn each_event_is_in_one_place(mut events in prop::collection::vec(event(), 0..300)) {
+            let recent = RecentRuns::default();
+            let mut before: Vec<_> = events.iter().map(|event| format!("{event:?}")).collect();
+            recent.take_from(&mut events);
+            let mut after: Vec<_> = recent.take().chain(events).map(|event| format!("{event:?}")).collect();
+            before.sort_unstable();
+            after.sort_unstable();
+            prop_assert_eq!(before, after);
+        }
+
+        /// What fits into a row is the first event of a task run.
+        #[test]
+        fn what_is_brief_comes_first(event in event()) {
             let is_first = matches!(&event, Event::Run(RunEvent { run, first_seq: 0, .. }) if run.id.as_task().is_some());
-            prop_assert!(is_first || !Recent::default().takes(&event));
+            prop_assert!(is_first || Brief::of(&event).is_none());
         }
     }
 
