@@ -156,9 +156,11 @@ impl Hasher for FastHasher {
 }
 
 /// Identifies a call whose inputs are there, on the thread that brought them: there, calls come in order.
-pub(crate) fn launched(run: &Arc<Run>, call: &mut dyn Call) {
+pub(crate) fn launched(run: &Arc<Run>) {
     let Some(identified) = run.identified().filter(|_| !run.is_cancelled()) else { return };
-    let resolved = panics::catch(|| engine::resolve(run, call).inspect(|()| identify(run, call)));
+    let mut call = run.take_call();
+    let resolved = panics::catch(|| engine::resolve(run, &mut *call).inspect(|()| identify(run, &*call)));
+    run.put_call(call);
     *identified.resolved.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolved);
 }
 

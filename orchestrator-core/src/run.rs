@@ -14,15 +14,16 @@ mod waiters;
 mod waiting;
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use once_cell::race::OnceBox;
+use once_cell::sync::OnceCell;
 
 use crate::backend::record::{CacheLook, RunIds, RunInfo, SharedList};
 use crate::body::Erased;
 use crate::clock::Timestamp;
 use crate::def::Def;
-use crate::engine::Call;
+use crate::engine::OwnedCall;
 use crate::engine::plain;
 use crate::engine::rules;
 use crate::error::{Cause, FailedRun, FailureKind, TaskError};
@@ -61,6 +62,8 @@ pub struct Run {
     pub(crate) is_plain: bool,
     /// Whether there was any other run to wait for, be it one that people do not see.
     has_upstream: bool,
+    /// Whether one of these is the expansion of a `map`, whose end may bring further ones.
+    awaits_expansion: bool,
     /// Whether one of the runs above has a sync body, which may block its thread on this one.
     below_sync: bool,
     /// Whether a run takes this one's result, or took it.
@@ -74,7 +77,7 @@ pub struct Run {
     /// Requests for slots that the run holds, each once for each limit.
     held: AtomicU32,
     driver: AtomicWaker,
-    outcome: OnceLock<Outcome>,
+    outcome: OnceCell<Outcome>,
     cell: Mutex<Cell>,
     children: OnceBox<Children>,
 }
@@ -99,6 +102,17 @@ struct Bound {
     transaction: Option<Arc<transaction::Shared>>,
     /// What identifies the call, where results are kept for the flow run.
     identified: Option<Identified>,
+}
+
+/// What a new run waits for.
+#[derive(Clone, Copy)]
+pub(crate) enum Upstreams {
+    /// It begins as launched: whoever makes it starts it.
+    None,
+    Runs {
+        /// Whether one of them is the expansion of a `map`.
+        with_expansion: bool,
+    },
 }
 
 /// Where a run comes from.
@@ -162,8 +176,8 @@ pub(crate) type VisitResult = fn(&Erased, &mut dyn FnMut(&Arc<Run>));
 struct Cell {
     track: Track,
     waiters: Waiters,
-    /// The body and its arguments, until the run is launched; not of one that begins as launched.
-    call: Option<Box<dyn Call>>,
+    /// The body and its arguments, until somebody polls the run for the first time.
+    call: Option<OwnedCall>,
     rare: Option<Box<Rare>>,
 }
 
@@ -195,8 +209,7 @@ fn scope_of<'r>(own: Option<&'r Arc<Scope>>, parent: Option<&'r Arc<Run>>) -> &'
 }
 
 impl Run {
-    /// A run without a call begins as launched: whoever has the call starts it.
-    pub(crate) fn new(identity: Identity, origin: Origin, call: Option<Box<dyn Call>>) -> Arc<Self> {
+    pub(crate) fn new(identity: Identity, origin: Origin, upstreams: Upstreams, call: OwnedCall) -> Arc<Self> {
         let shared = scope_of(origin.scope.as_ref(), origin.parent.as_ref());
         let asks_for_nothing = origin.identified.is_none()
             && rules::ask_for_nothing(identity.def, origin.overrides.get(), &identity.tags, shared);
@@ -207,12 +220,17 @@ impl Run {
         let bound = is_bound.then(|| Box::new(Bound { given_name, transaction, identified }));
         let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def().is_async);
         let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
-        let has_upstream = call.is_some() && resumed.is_none();
-        let flags = if resumed.is_some() { RESUMED } else { 0 } | if call.is_none() { LAUNCHED } else { 0 };
-        let (track, run_count) = match resumed {
-            None => (Track::new(Transition::new(StateName::Pending, created), 0), 0),
-            // Whoever took it over has written its state.
-            Some(Resumed { seq, running, run_count }) => (Track::new(running, seq), run_count),
+        let (has_upstream, awaits_expansion) = match upstreams {
+            Upstreams::None => (false, false),
+            Upstreams::Runs { with_expansion } => (true, with_expansion),
+        };
+        let (flags, track, run_count) = match resumed {
+            None => {
+                let flags = if has_upstream { 0 } else { LAUNCHED };
+                (flags, Track::new(Transition::new(StateName::Pending, created), 0), 0)
+            }
+            // Whoever took it over has written its state, and launches it.
+            Some(Resumed { seq, running, run_count }) => (RESUMED, Track::new(running, seq), run_count),
         };
         Arc::new(Self {
             identity,
@@ -224,6 +242,7 @@ impl Run {
             asks_for_nothing,
             is_plain,
             has_upstream,
+            awaits_expansion,
             below_sync,
             taken: AtomicBool::new(false),
             depth,
@@ -232,8 +251,8 @@ impl Run {
             run_count: AtomicU32::new(run_count),
             held: AtomicU32::new(0),
             driver: AtomicWaker::new(),
-            outcome: OnceLock::new(),
-            cell: Mutex::new(Cell { track, waiters: Waiters::None, call, rare: None }),
+            outcome: OnceCell::new(),
+            cell: Mutex::new(Cell { track, waiters: Waiters::None, call: Some(call), rare: None }),
             children: OnceBox::new(),
         })
     }

@@ -25,7 +25,7 @@ use crate::options::Overrides;
 use crate::orchestrator::{Inner, Orchestrator};
 use crate::persist::{self, Identified, KeptBefore};
 use crate::recovery;
-use crate::run::{Identity, Origin, Resumed, Run};
+use crate::run::{Identity, Origin, Resumed, Run, Upstreams};
 use crate::scope::Scope;
 use crate::state::StateName;
 use crate::testing::Fakes;
@@ -363,19 +363,18 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: OwnedCall, m
     let stale = parent.as_ref().is_some_and(|parent| parent.run_count() != attempt);
     // What an attempt has left behind has no place in the next one.
     let manner = if stale && manner == Manner::Call { Manner::Later } else { manner };
-    let (run, call) = make(def, overrides, call, manner, Around { root, parent, transaction }, &upstreams);
+    let run = make(def, overrides, call, manner, Around { root, parent, transaction }, &upstreams);
     run.submitted();
     if run.scope().launcher.is_none() {
         refuse(
             &run,
-            call,
             "there is no tokio runtime here: call it under #[tokio::main], or inside `block_on`".to_owned(),
         );
         return run;
     }
     if run.parent.as_ref().is_some_and(|parent| parent.run_count() != attempt) {
         run.disown();
-        refuse(&run, call, format!("attempt {attempt} of the run that called it is over"));
+        refuse(&run, format!("attempt {attempt} of the run that called it is over"));
         return run;
     }
     if !run.adopt() {
@@ -384,7 +383,7 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: OwnedCall, m
             Some(parent) => format!("the run '{}' that called it has ended", parent.name()),
             None => run.scope().orchestrator.why_closed(),
         };
-        refuse(&run, call, said);
+        refuse(&run, said);
         return run;
     }
     if let Some(transaction) = run.transaction() {
@@ -393,21 +392,21 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: OwnedCall, m
     if let Some(parent) = run.above()
         && let Some(said) = upstreams.iter().find_map(|upstream| cycle::closed_by_child(parent, upstream))
     {
-        refuse(&run, call, said);
+        refuse(&run, said);
         return run;
     }
     wait_for_all(&run, &upstreams);
     if let Some(by) = run.parent.as_ref().and_then(|parent| parent.stopped_by()) {
         run.cancel_tree(by);
     }
-    match call {
-        Some(call) => start(&run, call),
-        None if run.upstream_ended() => launch(&run),
-        None => {
-            run.flush_later();
-            if let Some(launcher) = &run.scope().launcher {
-                launcher.push_on();
-            }
+    if upstreams.is_empty() {
+        start(&run);
+    } else if run.upstream_ended() {
+        launch(&run);
+    } else {
+        run.flush_later();
+        if let Some(launcher) = &run.scope().launcher {
+            launcher.push_on();
         }
     }
     run
@@ -427,7 +426,6 @@ struct Around {
     transaction: Option<Arc<transaction::Shared>>,
 }
 
-/// Gives the call back if the run has nothing to wait for: it begins as launched.
 fn make(
     def: &'static Def,
     overrides: Overrides,
@@ -435,7 +433,7 @@ fn make(
     manner: Manner,
     around: Around,
     upstreams: &[Arc<Run>],
-) -> (Arc<Run>, Option<OwnedCall>) {
+) -> Arc<Run> {
     let Around { root, parent, transaction } = around;
     let outer = parent.as_ref().map(|parent| parent.scope()).or(root.as_ref()).expect("there is one of the two");
     let orchestrator = &outer.orchestrator;
@@ -471,11 +469,11 @@ fn make(
     let scope = scope.or_else(|| (!is_parents).then(|| Arc::clone(outer)));
     let origin =
         Origin { given_name, overrides, scope, parent, transaction, identified, visible, created, resumed: None };
-    if upstreams.is_empty() {
-        (Run::new(identity, origin, None), Some(call))
-    } else {
-        (Run::new(identity, origin, Some(OwnedCall::into_box(call))), None)
-    }
+    let upstreams = match upstreams {
+        [] => Upstreams::None,
+        runs => Upstreams::Runs { with_expansion: runs.iter().any(|run| !run.visible) },
+    };
+    Run::new(identity, origin, upstreams, call)
 }
 
 /// Lets a flow run go on that was taken over.
@@ -517,7 +515,7 @@ pub(crate) fn go_on(
         created,
         resumed: Some(resumed),
     };
-    let run = Run::new(identity, origin, Some(OwnedCall::into_box(call)));
+    let run = Run::new(identity, origin, Upstreams::None, call);
     if run.adopt() {
         run.upstream_ended();
         launch(&run);
@@ -526,7 +524,7 @@ pub(crate) fn go_on(
         run.disown();
         recovery::uncount(orchestrator, record.id);
         let said = format!("{}; it can be resumed another time", orchestrator.why_closed());
-        refuse_as((StateName::Crashed, FailureKind::Crashed), &run, None, said);
+        refuse_as((StateName::Crashed, FailureKind::Crashed), &run, said);
     }
     run
 }
@@ -569,14 +567,16 @@ fn ids(upstreams: &[Arc<Run>]) -> RunIds {
 }
 
 /// Ends a run without starting it; the call is there if it begins as launched.
-fn refuse(run: &Arc<Run>, call: Option<OwnedCall>, said: String) {
-    refuse_as((StateName::Failed, FailureKind::Refused), run, call, said);
+fn refuse(run: &Arc<Run>, said: String) {
+    refuse_as((StateName::Failed, FailureKind::Refused), run, said);
 }
 
-fn refuse_as((state, kind): (StateName, FailureKind), run: &Arc<Run>, call: Option<OwnedCall>, said: String) {
+fn refuse_as((state, kind): (StateName, FailureKind), run: &Arc<Run>, said: String) {
     // Whoever cancelled the run meanwhile has started it, and it ends by itself.
-    let Some(call) = call.or_else(|| run.launch().map(OwnedCall::from_box)) else { return };
-    drop(call);
+    if run.is_begun_by_others() {
+        return;
+    }
+    drop(run.take_call());
     let error = run.error(kind, Cause::Said(said.clone()));
     run.conclude(state, Some(said.into()), Some(&error));
     Arc::clone(run).end(Err(error)).wake();
@@ -618,29 +618,27 @@ pub(crate) fn launch(run: &Arc<Run>) {
     }
 }
 
-fn start(run: &Arc<Run>, mut call: OwnedCall) {
-    persist::launched(run, &mut *call);
-    engine::start(run, call);
+fn start(run: &Arc<Run>) {
+    persist::launched(run);
+    engine::start(run);
 }
 
 fn launch_now(run: &Arc<Run>) {
-    let Some(call) = run.launch() else { return };
-    let grew = !run.is_cancelled() && {
-        let mut more = false;
-        call.visit(&mut |upstream: &Arc<Run>| more |= !upstream.has_ended());
-        more
-    };
-    if !grew {
-        start(run, OwnedCall::from_box(call));
+    if !run.launch() {
         return;
     }
-    // A map that was expanded meanwhile brought further upstream runs.
+    if run.is_cancelled() || !run.has_further_upstreams() {
+        start(run);
+        return;
+    }
+    let call = run.take_call();
     let upstreams = upstreams(&*call);
+    run.put_call(call);
     if run.visible {
         run.scope().orchestrator.journal.push(Event::Upstream { run: run.id(), upstream: ids(&upstreams) });
     }
     run.rearm();
-    run.unlaunch(call);
+    run.unlaunch();
     wait_for_all(run, &upstreams);
     if run.upstream_ended() || run.is_cancelled() {
         launch(run);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::Call;
+use super::{Call, OwnedCall};
 use super::attempt::{self, Body, Ended, children_ended, closed, unless_cancelled};
 use super::inputs::prepare;
 use super::launcher;
@@ -97,8 +97,9 @@ pub(super) enum Wait {
 }
 
 impl Driver {
-    pub(super) fn new(run: Arc<Run>, call: Box<dyn Call>) -> Self {
-        let course = Course::new(call, &run);
+    /// Of a run that was not polled yet.
+    pub(super) fn new(run: Arc<Run>) -> Self {
+        let course = Course::new(OwnedCall::into_box(run.take_call()), &run);
         Self { run: Some(run), course: Some(course), stage: Stage::Begin }
     }
 

@@ -40,7 +40,6 @@ use crossbeam_utils::CachePadded;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use super::OwnedCall;
 use super::driver::Driver;
 use super::panics;
 use super::plain::{self, Left};
@@ -56,7 +55,7 @@ const SLICE_TIME: Duration = Duration::from_micros(200);
 const SPARE: usize = 2;
 /// How often a starter looks for another run before it ends: a few microseconds.
 const LINGER: usize = 128;
-/// How much room a queue keeps that nobody is in, in runs: a burst of a million would leave a hundred megabytes.
+/// How much room a queue keeps that nobody is in, in runs: a burst of a million would leave eight megabytes.
 const ROOM: usize = 4096;
 /// How many runs a starter polls before those are woken who waited for them.
 const BEFORE_WAKING: usize = 16;
@@ -72,7 +71,7 @@ struct AtWork {
     /// Whether no others waited in the queue when it last took a run out of it.
     is_queue_empty: bool,
     /// The run that it polls next: empty while it polls one.
-    in_hand: ManuallyDrop<Option<Launched>>,
+    in_hand: ManuallyDrop<Option<Arc<Run>>>,
     /// Whether a task was woken, which now waits in the slot of this worker.
     woke: bool,
     /// When the last run ended, if nothing but the engine has been at work since.
@@ -139,7 +138,7 @@ pub(crate) struct Launcher {
     launched: CachePadded<Inbox>,
     /// What was launched before that: starters take from here, and all that was launched meanwhile when it is empty. So those who
     /// launch and those who start seldom want the same lock.
-    next: CachePadded<Mutex<VecDeque<Launched>>>,
+    next: CachePadded<Mutex<VecDeque<Arc<Run>>>>,
     starters: CachePadded<Starters>,
     /// Tasks that a starter has put off waking.
     put_off: Mutex<Vec<Waker>>,
@@ -149,14 +148,9 @@ pub(crate) struct Launcher {
     stirred: Notify,
 }
 
-struct Launched {
-    run: Arc<Run>,
-    call: OwnedCall,
-}
-
 #[derive(Default)]
 struct Inbox {
-    queue: Mutex<VecDeque<Launched>>,
+    queue: Mutex<VecDeque<Arc<Run>>>,
     /// How many runs are in it, for a look without the lock.
     length: AtomicUsize,
 }
@@ -177,16 +171,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Inbox {
     /// Puts a run at the end; says how many there are.
-    fn push(&self, launched: Launched) -> usize {
+    fn push(&self, run: Arc<Run>) -> usize {
         let mut queue = lock(&self.queue);
-        queue.push_back(launched);
+        queue.push_back(run);
         // Before the look at the starters that come: one of the two sees the other.
         self.length.store(queue.len(), Ordering::SeqCst);
         queue.len()
     }
 
     /// Takes all out, into a queue that is empty.
-    fn empty_into(&self, other: &mut VecDeque<Launched>) {
+    fn empty_into(&self, other: &mut VecDeque<Arc<Run>>) {
         if other.capacity() > ROOM {
             *other = VecDeque::new();
         }
@@ -220,20 +214,19 @@ impl Launcher {
     }
 
     /// Gives a run to the runtime.
-    pub(super) fn launch(self: &Arc<Self>, run: Arc<Run>, call: OwnedCall) {
+    pub(super) fn launch(self: &Arc<Self>, run: Arc<Run>) {
         let is_cancelled = run.is_cancelled();
-        let launched = Launched { run, call };
         // One run is for the starter of this thread, if that takes up the next one now.
         let (queued, is_next) = STARTER.with_borrow_mut(|starter| {
             let is_next = starter.is_between_bodies && starter.launcher == self.address() && starter.in_hand.is_none();
             if is_next && starter.is_queue_empty {
-                *starter.in_hand = Some(launched);
+                *starter.in_hand = Some(run);
                 return (None, false);
             }
-            (Some(launched), is_next)
+            (Some(run), is_next)
         });
-        let Some(launched) = queued else { return };
-        let waiting = self.launched.push(launched);
+        let Some(run) = queued else { return };
+        let waiting = self.launched.push(run);
         let waiting = if is_next { waiting - 1 } else { waiting };
         // A starter counts itself down before it looks into the queue: either it is seen here, or it sees the run.
         let Starters { coming, alone, lingering } = &*self.starters;
@@ -283,13 +276,13 @@ impl Launcher {
     }
 
     /// Takes the next run: the one in hand, or the first in the queue, if there is any; says whether there are others in the queue.
-    fn take_next(&self) -> Option<(Launched, bool)> {
+    fn take_next(&self) -> Option<(Arc<Run>, bool)> {
         let in_hand = STARTER.with_borrow_mut(|starter| starter.in_hand.take());
-        in_hand.map(|launched| (launched, !self.launched.is_empty())).or_else(|| self.take())
+        in_hand.map(|run| (run, !self.launched.is_empty())).or_else(|| self.take())
     }
 
     /// Takes the first run out of the queue; says whether there are others.
-    fn take(&self) -> Option<(Launched, bool)> {
+    fn take(&self) -> Option<(Arc<Run>, bool)> {
         let mut queue = lock(&self.next);
         if queue.is_empty() {
             self.launched.empty_into(&mut queue);
@@ -299,20 +292,18 @@ impl Launcher {
     }
 
     /// The next run that may begin, and whether there are others.
-    fn next(self: &Arc<Self>) -> Option<(Launched, bool)> {
-        let (next, others) = self.take_next()?;
-        let run = &next.run;
+    fn next(self: &Arc<Self>) -> Option<(Arc<Run>, bool)> {
+        let (run, others) = self.take_next()?;
         if !run.scope().orchestrator.journal.has_room() && !run.is_cancelled() {
-            self.put_back(next);
+            self.put_back(run);
             return None;
         }
-        Some((next, others))
+        Some((run, others))
     }
 
     /// Leaves a run in the queue until the store has room for what comes of it: a starter is on its way that begins then.
-    fn put_back(self: &Arc<Self>, launched: Launched) {
-        let run = Arc::clone(&launched.run);
-        lock(&self.next).push_front(launched);
+    fn put_back(self: &Arc<Self>, run: Arc<Run>) {
+        lock(&self.next).push_front(Arc::clone(&run));
         if self.starters.coming.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             // Another one comes, and does this if it has to.
             return;
@@ -335,7 +326,7 @@ impl Launcher {
         let mut meanwhile = VecDeque::new();
         self.launched.empty_into(&mut meanwhile);
         let all = queue.drain(..).chain(meanwhile);
-        let (cancelled, others): (VecDeque<_>, VecDeque<_>) = all.partition(|launched| launched.run.is_cancelled());
+        let (cancelled, others): (VecDeque<_>, VecDeque<_>) = all.partition(|run| run.is_cancelled());
         queue.extend(cancelled.into_iter().chain(others));
     }
 
@@ -344,7 +335,7 @@ impl Launcher {
     }
 
     /// The next run, if one comes soon.
-    fn next_soon(self: &Arc<Self>) -> Option<(Launched, bool)> {
+    fn next_soon(self: &Arc<Self>) -> Option<(Arc<Run>, bool)> {
         if !self.has_others {
             return None;
         }
@@ -408,7 +399,7 @@ impl Launcher {
         let mut waiting: Option<(usize, Option<Timestamp>)> = None;
         for polled in 1.. {
             let next = self.next().or_else(|| if waiting.is_some() { None } else { self.next_soon() });
-            let Some((Launched { run, call }, others)) = next else { return false };
+            let Some((run, others)) = next else { return false };
             let is_nobody_to_wake = STARTER.with_borrow_mut(|starter| {
                 starter.is_queue_empty = !others;
                 starter.to_wake.is_empty()
@@ -426,7 +417,7 @@ impl Launcher {
             if others && self.starters.coming.load(Ordering::SeqCst) == 0 {
                 self.send_for_starter();
             }
-            let waits = match plain::poll(run, call, cx) {
+            let waits = match plain::poll(run, cx) {
                 Left::Nothing => None,
                 Left::Wait(driver) => Some(driver),
                 Left::Poll(mut driver) => Pin::new(&mut driver).poll(cx).is_pending().then_some(driver),
@@ -496,8 +487,8 @@ impl Drop for Said<'_> {
     /// The run in hand goes to the end of the queue: others have waited longer.
     fn drop(&mut self) {
         STARTER.with_borrow_mut(|starter| std::mem::swap(starter, &mut self.at_work));
-        if let Some(launched) = self.at_work.in_hand.take() {
-            self.launcher.launched.push(launched);
+        if let Some(run) = self.at_work.in_hand.take() {
+            self.launcher.launched.push(run);
             // Nobody looks into the queue any more.
             if std::thread::panicking() {
                 self.launcher.send_for_starter();
@@ -527,8 +518,8 @@ impl Drop for Starter {
     fn drop(&mut self) {
         let Some(launcher) = self.begin() else { return };
         loop {
-            let Some((Launched { run, call }, _)) = launcher.take() else { return };
-            panics::let_go(Driver::new(run, OwnedCall::into_box(call)));
+            let Some((run, _)) = launcher.take() else { return };
+            panics::let_go(Driver::new(run));
         }
     }
 }

@@ -19,7 +19,6 @@ pub(crate) use wind_down::{End, Watch};
 use std::sync::Arc;
 
 use smallbox::SmallBox;
-use smallbox::space::S8;
 
 use crate::body::{ArgEncoder, ArgError, Attempt, Codec, Erased};
 use crate::error::TaskError;
@@ -50,12 +49,12 @@ pub(crate) trait Call: Send {
     fn gives(&self, value: &Erased) -> bool;
 }
 
-/// A call on its way to the first poll of its run. With few arguments it has no allocation of its own, which one thread would make
-/// and another one free.
-pub(crate) type OwnedCall = SmallBox<dyn Call, S8>;
+/// A call until the first poll of its run. With one argument, or none, it is part of the run, and has no allocation of its own that
+/// one thread would make and another one free.
+pub(crate) type OwnedCall = SmallBox<dyn Call, [usize; 6]>;
 
 /// Gives a run to the runtime.
-pub(crate) fn start(run: &Arc<Run>, call: OwnedCall) {
+pub(crate) fn start(run: &Arc<Run>) {
     let launcher = run.scope().launcher.as_ref().expect("a run without a runtime is refused before it starts");
-    launcher.launch(Arc::clone(run), call);
+    launcher.launch(Arc::clone(run));
 }

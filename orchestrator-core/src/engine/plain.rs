@@ -41,11 +41,12 @@ pub(crate) fn is_plain(def: &Def, origin: &Origin, scope: &Scope) -> bool {
 }
 
 /// Polls a run for the first time.
-pub(super) fn poll(run: Arc<Run>, call: OwnedCall, cx: &mut Context<'_>) -> Left {
+pub(super) fn poll(run: Arc<Run>, cx: &mut Context<'_>) -> Left {
     if !run.is_plain || run.is_cancelled() {
-        return Left::Poll(Driver::new(run, OwnedCall::into_box(call)));
+        return Left::Poll(Driver::new(run));
     }
-    let (mut watch, mut call) = (Watch::over_lost(run, true), Some(call));
+    let mut call = Some(run.take_call());
+    let mut watch = Watch::over_lost(run, true);
     panics::engine(|| go(&mut watch, &mut call, cx)).unwrap_or_else(|| {
         // The panic hook has told where, and the run ends as crashed.
         panics::let_go(call);

@@ -6,7 +6,7 @@ use std::task::Waker;
 
 use super::{Cell, LAUNCHED, Run, SIGNAL, Waiter, lock};
 use crate::cache::Elsewhere;
-use crate::engine::Call;
+use crate::engine::OwnedCall;
 use crate::engine::launcher;
 use crate::state::Transition;
 
@@ -100,25 +100,52 @@ impl Run {
         self.waiting_for.store(1, Ordering::Release);
     }
 
-    /// The body, for whoever launches the run: given out once.
-    pub(crate) fn launch(&self) -> Option<Box<dyn Call>> {
-        if self.raise(LAUNCHED) { None } else { lock(&self.cell).call.take() }
+    /// Whether whoever asks is to start the run: one is, once.
+    pub(crate) fn launch(&self) -> bool {
+        !self.raise(LAUNCHED)
+    }
+
+    /// Whether somebody else starts the run, which has no say about its beginning any more.
+    pub(crate) fn is_begun_by_others(&self) -> bool {
+        let begins_launched = !self.has_upstream && !self.is_resumed();
+        !begins_launched && self.raise(LAUNCHED)
+    }
+
+    /// The body and its arguments, for whoever has launched the run.
+    pub(crate) fn take_call(&self) -> OwnedCall {
+        lock(&self.cell).call.take().expect("whoever takes it polls the run, or puts it back")
+    }
+
+    pub(crate) fn put_call(&self, call: OwnedCall) {
+        lock(&self.cell).call = Some(call);
+    }
+
+    /// Whether there are further upstream runs, now that those have ended that were known: a `map` was expanded meanwhile.
+    pub(crate) fn has_further_upstreams(&self) -> bool {
+        let mut any = false;
+        if self.awaits_expansion
+            && let Some(call) = &lock(&self.cell).call
+        {
+            call.visit(&mut |upstream| any |= !upstream.has_ended());
+        }
+        any
     }
 
     pub(crate) fn is_launched(&self) -> bool {
         self.flag(LAUNCHED)
     }
 
-    /// Puts the body back when further upstream runs turned up.
-    pub(crate) fn unlaunch(&self, call: Box<dyn Call>) {
-        lock(&self.cell).call = Some(call);
+    /// Lets somebody else launch the run, when further upstream runs turned up.
+    pub(crate) fn unlaunch(&self) {
         self.flags.fetch_and(!LAUNCHED, Ordering::AcqRel);
     }
 
     /// The upstream runs that a run which is not launched waits for.
     pub(crate) fn active_upstreams(&self) -> Vec<Arc<Self>> {
         let mut upstreams = Vec::new();
-        if let Some(call) = &lock(&self.cell).call {
+        if !self.is_launched()
+            && let Some(call) = &lock(&self.cell).call
+        {
             call.visit(&mut |upstream| upstreams.push(Arc::clone(upstream)));
         }
         upstreams.retain(|upstream| !upstream.has_ended());
