@@ -64,7 +64,7 @@ impl Identified {
         call: &dyn Call,
         (scope, parent): (&Scope, Option<&Arc<Run>>),
         in_order: bool,
-    ) -> Option<Self> {
+    ) -> Option<Box<Self>> {
         scope.flow?;
         let place = || {
             let body = match parent {
@@ -92,9 +92,9 @@ impl Identified {
         Some(Self::at(place()))
     }
 
-    fn at(place: Option<u32>) -> Self {
+    fn at(place: Option<u32>) -> Box<Self> {
         let (resolved, identity, proposed) = (Mutex::default(), OnceLock::new(), Mutex::default());
-        Self { place, resolved, identity, proposed }
+        Box::new(Self { place, resolved, identity, proposed })
     }
 }
 

@@ -31,7 +31,7 @@ use crate::id::{FlowRunId, RunId};
 use crate::options::{Effective, Overrides};
 use crate::persist::Identified;
 use crate::scope::Scope;
-use crate::state::{StateName, Transition};
+use crate::state::Transition;
 use crate::sync::{AtomicBool, AtomicU16, AtomicU32, AtomicWaker, Mutex, MutexGuard};
 use crate::transaction;
 pub(crate) use cancel::Stop;
@@ -95,13 +95,28 @@ pub(crate) struct Identity {
 }
 
 /// What a run has from its beginning that most have not.
-struct Bound {
+pub(crate) struct Bound {
     /// The name that it was given at its submission.
     given_name: Option<Arc<str>>,
     /// The transaction that the run was submitted in.
     transaction: Option<Arc<transaction::Shared>>,
     /// What identifies the call, where results are kept for the flow run.
-    identified: Option<Identified>,
+    identified: Option<Box<Identified>>,
+}
+
+impl Bound {
+    pub(crate) fn of(
+        given_name: Option<Arc<str>>,
+        transaction: Option<Arc<transaction::Shared>>,
+        identified: Option<Box<Identified>>,
+    ) -> Option<Box<Self>> {
+        let is_any = given_name.is_some() || transaction.is_some() || identified.is_some();
+        is_any.then(|| Box::new(Self { given_name, transaction, identified }))
+    }
+
+    pub(crate) const fn is_in_transaction(&self) -> bool {
+        self.transaction.is_some()
+    }
 }
 
 /// What a new run waits for.
@@ -117,16 +132,14 @@ pub(crate) enum Upstreams {
 
 /// Where a run comes from.
 pub(crate) struct Origin {
-    pub(crate) given_name: Option<Arc<str>>,
+    pub(crate) bound: Option<Box<Bound>>,
     pub(crate) overrides: Overrides,
     /// Absent where it is that of the parent.
     pub(crate) scope: Option<Arc<Scope>>,
     pub(crate) parent: Option<Arc<Run>>,
-    pub(crate) transaction: Option<Arc<transaction::Shared>>,
-    pub(crate) identified: Option<Identified>,
     pub(crate) visible: bool,
     pub(crate) created: Timestamp,
-    pub(crate) resumed: Option<Resumed>,
+    pub(crate) resumed: Option<Box<Resumed>>,
 }
 
 /// A flow run that goes on after it had ended.
@@ -211,13 +224,10 @@ fn scope_of<'r>(own: Option<&'r Arc<Scope>>, parent: Option<&'r Arc<Run>>) -> &'
 impl Run {
     pub(crate) fn new(identity: Identity, origin: Origin, upstreams: Upstreams, call: OwnedCall) -> Arc<Self> {
         let shared = scope_of(origin.scope.as_ref(), origin.parent.as_ref());
-        let asks_for_nothing = origin.identified.is_none()
+        let asks_for_nothing = origin.bound.as_ref().is_none_or(|bound| bound.identified.is_none())
             && rules::ask_for_nothing(identity.def, origin.overrides.get(), &identity.tags, shared);
         let is_plain = asks_for_nothing && plain::is_plain(identity.def, &origin, shared);
-        let Origin { given_name, overrides, scope, parent, transaction, identified, visible, created, resumed } =
-            origin;
-        let is_bound = given_name.is_some() || transaction.is_some() || identified.is_some();
-        let bound = is_bound.then(|| Box::new(Bound { given_name, transaction, identified }));
+        let Origin { bound, overrides, scope, parent, visible, created, resumed } = origin;
         let below_sync = parent.as_ref().is_some_and(|parent| parent.below_sync || !parent.def().is_async);
         let depth = parent.as_ref().map_or(0, |parent| parent.depth.saturating_add(1));
         let (has_upstream, awaits_expansion) = match upstreams {
@@ -227,10 +237,10 @@ impl Run {
         let (flags, track, run_count) = match resumed {
             None => {
                 let flags = if has_upstream { 0 } else { LAUNCHED };
-                (flags, Track::new(Transition::new(StateName::Pending, created), 0), 0)
+                (flags, Track::begin(created), 0)
             }
             // Whoever took it over has written its state, and launches it.
-            Some(Resumed { seq, running, run_count }) => (RESUMED, Track::new(running, seq), run_count),
+            Some(resumed) => (RESUMED, Track::new(resumed.running, resumed.seq), resumed.run_count),
         };
         Arc::new(Self {
             identity,
@@ -320,7 +330,7 @@ impl Run {
 
     /// What identifies the call, where results are kept for the flow run.
     pub(crate) fn identified(&self) -> Option<&Identified> {
-        self.bound.as_ref()?.identified.as_ref()
+        self.bound.as_ref()?.identified.as_deref()
     }
 
     /// `Task run` or `Flow run`.

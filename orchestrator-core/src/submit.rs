@@ -25,7 +25,7 @@ use crate::options::Overrides;
 use crate::orchestrator::{Inner, Orchestrator};
 use crate::persist::{self, Identified, KeptBefore};
 use crate::recovery;
-use crate::run::{Identity, Origin, Resumed, Run, Upstreams};
+use crate::run::{Bound, Identity, Origin, Resumed, Run, Upstreams};
 use crate::scope::Scope;
 use crate::state::StateName;
 use crate::testing::Fakes;
@@ -464,11 +464,11 @@ fn make(
     let given_name = options.and_then(|options| options.run_name.clone()).or(given_name);
     let identity = Identity { id, def, index, tags, upstream: ids(upstreams) };
     let within = (&**outer, parent.as_ref());
-    let identified = visible.then(|| Identified::of(def, options, &*call, within, manner == Manner::Call)).flatten();
+    let identified = if visible { Identified::of(def, options, &*call, within, manner == Manner::Call) } else { None };
     let is_parents = parent.as_ref().is_some_and(|parent| parent.own_scope().is_some());
     let scope = scope.or_else(|| (!is_parents).then(|| Arc::clone(outer)));
-    let origin =
-        Origin { given_name, overrides, scope, parent, transaction, identified, visible, created, resumed: None };
+    let bound = Bound::of(given_name, transaction, identified);
+    let origin = Origin { bound, overrides, scope, parent, visible, created, resumed: None };
     let upstreams = match upstreams {
         [] => Upstreams::None,
         runs => Upstreams::Runs { with_expansion: runs.iter().any(|run| !run.visible) },
@@ -505,15 +505,13 @@ pub(crate) fn go_on(
     }
     let identity = Identity { id: record.id.into(), def, index: 0, tags, upstream: record.upstream.clone().into() };
     let origin = Origin {
-        given_name: Some(record.name.as_str().into()),
+        bound: Bound::of(Some(record.name.as_str().into()), None, None),
         overrides: Overrides::NONE,
         scope: Some(scope),
         parent: None,
-        transaction: None,
-        identified: None,
         visible: true,
         created,
-        resumed: Some(resumed),
+        resumed: Some(Box::new(resumed)),
     };
     let run = Run::new(identity, origin, Upstreams::None, call);
     if run.adopt() {

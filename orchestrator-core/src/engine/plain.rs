@@ -33,8 +33,9 @@ pub(super) enum Left {
 
 /// Whether nothing that is known of a call from its beginning concerns the run but its body.
 pub(crate) fn is_plain(def: &Def, origin: &Origin, scope: &Scope) -> bool {
-    let Origin { parent, transaction, visible, resumed, .. } = origin;
-    let is_part = *visible && parent.is_some() && transaction.is_none() && resumed.is_none();
+    let Origin { parent, bound, visible, resumed, .. } = origin;
+    let is_in_transaction = bound.as_ref().is_some_and(|bound| bound.is_in_transaction());
+    let is_part = *visible && parent.is_some() && !is_in_transaction && resumed.is_none();
     let orchestrator = &scope.orchestrator;
     let has_limit = def.timeout.or(orchestrator.defaults.timeout).is_some();
     is_part && def.kind == DefKind::Task && def.hooks.are_none() && !has_limit && !orchestrator.strict

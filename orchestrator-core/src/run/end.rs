@@ -10,7 +10,7 @@ use crate::engine::panics;
 use crate::error::TaskError;
 use crate::journal::Enqueued;
 use crate::orchestrator::Inner;
-use crate::state::{StateName, Transition};
+use crate::state::StateName;
 
 impl Run {
     pub(crate) fn has_ended(&self) -> bool {
@@ -45,7 +45,7 @@ impl Run {
         let now = clock.now();
         let failed = outcome.is_err();
         let mut cell = lock(&self.cell);
-        let at = cell.enter(Transition::new(name, now));
+        let at = cell.enter_plain(name, now);
         let enqueued = self.hand_over(&mut cell, journal);
         let waiters = self.set_outcome(&mut cell, outcome);
         drop(cell);

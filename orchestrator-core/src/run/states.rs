@@ -29,11 +29,26 @@ impl Cell {
 
     /// Enters a state, later than the one before; gives back when.
     pub(super) fn enter(&mut self, transition: Transition) -> Timestamp {
-        let (before, name) = (self.track.name(), transition.name);
-        debug_assert!(may_follow(before, name), "no way leads from {before} to {name}");
-        let at = transition.at.max(self.track.since().after(Duration::from_micros(1)));
+        let at = self.next_moment(transition.name, transition.at);
         self.track.enter(Transition { at, ..transition });
         at
+    }
+
+    /// The same for a state that has nothing to say.
+    #[inline]
+    pub(super) fn enter_plain(&mut self, name: StateName, at: Timestamp) -> Timestamp {
+        let at = self.next_moment(name, at);
+        if !self.track.enter_plain(name, at) {
+            self.track.enter(Transition::new(name, at));
+        }
+        at
+    }
+
+    /// When the state is entered, at that moment or as soon after the one before as can be told.
+    fn next_moment(&self, name: StateName, at: Timestamp) -> Timestamp {
+        let before = self.track.name();
+        debug_assert!(may_follow(before, name), "no way leads from {before} to {name}");
+        at.max(self.track.since().after(Duration::from_micros(1)))
     }
 }
 
@@ -85,8 +100,13 @@ impl Run {
         self.reopen();
         if name == StateName::Running && self.is_resumed() {
             self.show_resumed();
+            return;
+        }
+        let at = at.unwrap_or_else(|| self.scope().orchestrator.clock.now());
+        if message.is_none() && !self.is_watched(name) {
+            lock(&self.cell).enter_plain(name, at);
         } else {
-            self.enter_at(name, message, at.unwrap_or_else(|| self.scope().orchestrator.clock.now()));
+            self.enter_at(name, message, at);
         }
     }
 
