@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use orchestrator::prelude::*;
 use orchestrator::{Observed, Observer, StateName};
@@ -120,7 +121,6 @@ async fn a_sync_body_can_notice() {
 #[tokio::test]
 async fn a_sync_body_that_does_not_stop_is_abandoned() {
     use std::sync::mpsc;
-    use std::time::Duration;
     static GATE: Mutex<Option<mpsc::Receiver<()>>> = Mutex::new(None);
     let (release, gate) = mpsc::channel();
     *GATE.lock().unwrap() = Some(gate);
@@ -156,6 +156,122 @@ async fn a_sync_body_that_does_not_stop_is_abandoned() {
         })
         .await;
     release.send(()).unwrap();
+}
+
+/// A body on a thread that ends when somebody sends it something, or has gone, and looks at nothing else.
+#[task]
+fn deaf(gate: &Mutex<std::sync::mpsc::Receiver<()>>) {
+    let _ = gate.lock().unwrap().recv();
+}
+
+/// The shapes of retries that a run may have: none, at once, after a delay.
+const RETRIES: [(u32, u64); 3] = [(0, 0), (2, 0), (2, 60)];
+
+#[orchestrator::test(start_paused = true)]
+async fn a_timeout_does_not_cut_the_grace_of_a_cancelled_run_short() {
+    for (retries, delay) in RETRIES {
+        for stops in [true, false] {
+            let (release, gate) = std::sync::mpsc::channel();
+            let run = deaf::configure()
+                .timeout(Duration::from_secs(5))
+                .retries(retries)
+                .retry_delay(Duration::from_secs(delay))
+                .submit(Mutex::new(gate));
+            until_running(&run).await;
+            run.cancel();
+            while run.state().name != "Cancelling" {
+                tokio::task::yield_now().await;
+            }
+            // Beyond the timeout, within the grace.
+            tokio::time::advance(Duration::from_secs(6)).await;
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(run.state().name, "Cancelling");
+            if stops {
+                release.send(()).unwrap();
+            } else {
+                tokio::time::advance(Duration::from_mins(1)).await;
+            }
+            assert!((&run).await.unwrap_err().is_cancelled());
+            assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Cancelling", "Cancelled"]);
+            drop(release);
+        }
+    }
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn the_timeout_of_a_flow_cancels_tasks_that_have_timeouts_of_their_own() {
+    #[flow(timeout_secs = 2)]
+    async fn hurried(#[param(skip)] gate: Arc<Mutex<std::sync::mpsc::Receiver<()>>>, retries: u32, delay: u64) {
+        let run = deaf::configure()
+            .timeout(Duration::from_secs(5))
+            .retries(retries)
+            .retry_delay(Duration::from_secs(delay))
+            .submit(gate);
+        let _ = run.await;
+    }
+    for (retries, delay) in RETRIES {
+        let (release, gate) = std::sync::mpsc::channel();
+        let run = hurried(Arc::new(Mutex::new(gate)), retries, delay);
+        while tasks(run.run_id()).await != ["deaf-0: Running"] {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(Duration::from_secs(3)).await;
+        while tasks(run.run_id()).await != ["deaf-0: Cancelling"] {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(Duration::from_secs(3)).await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        release.send(()).unwrap();
+        assert!((&run).await.unwrap_err().is_timed_out());
+        let task = Orchestrator::current().task_runs(run.run_id()).await.unwrap().remove(0);
+        assert_eq!(states(task.id).await, ["Pending", "Running", "Cancelling", "Cancelled"]);
+    }
+}
+
+#[orchestrator::test(start_paused = true)]
+async fn a_run_that_is_cancelled_while_its_timeout_stops_what_it_started_makes_no_other_attempt() {
+    #[flow(timeout_secs = 5)]
+    async fn hurried(#[param(skip)] gate: Arc<Mutex<std::sync::mpsc::Receiver<()>>>) -> Result<(), TaskError> {
+        deaf(gate).await
+    }
+    for (retries, delay) in RETRIES {
+        let (release, gate) = std::sync::mpsc::channel();
+        let delay = Duration::from_secs(delay);
+        let run = hurried::configure().retries(retries).retry_delay(delay).submit(Arc::new(Mutex::new(gate)));
+        while tasks(run.run_id()).await != ["deaf-0: Running"] {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(Duration::from_secs(6)).await;
+        while tasks(run.run_id()).await != ["deaf-0: Cancelling"] {
+            tokio::task::yield_now().await;
+        }
+        run.cancel();
+        while run.state().name != "Cancelling" {
+            tokio::task::yield_now().await;
+        }
+        release.send(()).unwrap();
+        assert!((&run).await.unwrap_err().is_cancelled());
+        assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Cancelling", "Cancelled"]);
+    }
+}
+
+#[orchestrator::test]
+async fn an_async_body_with_a_timeout_is_cancelled_at_once() {
+    for (retries, delay) in RETRIES {
+        let run = endless::configure()
+            .timeout(Duration::from_mins(1))
+            .retries(retries)
+            .retry_delay(Duration::from_secs(delay))
+            .submit();
+        until_running(&run).await;
+        run.cancel();
+        assert!((&run).await.unwrap_err().is_cancelled());
+        assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Cancelling", "Cancelled"]);
+    }
 }
 
 #[orchestrator::test]

@@ -74,20 +74,32 @@ pub(super) async fn closed(run: &Run) {
     }
 }
 
+/// The outcome of a future, or `None` when it took longer than `limit`. A run that is cancelled has no limit but its grace.
+async fn within<F: Future>(run: &Run, limit: Duration, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut limit = pin!(tokio::time::sleep(limit));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+        Poll::Pending if run.is_cancelled() => Poll::Pending,
+        Poll::Pending => limit.as_mut().poll(cx).map(|()| None),
+    })
+    .await
+}
+
 /// Runs the body once; ends when all that it started has ended.
 pub(super) async fn execute(run: &Arc<Run>, attempt: Attempt, number: u32, limit: Option<Duration>) -> Ended {
     let Some(limit) = limit else { return body_and_children(run, attempt, number).await };
-    match tokio::time::timeout(limit, body_and_children(run, attempt, number)).await {
-        Ok(ended) => ended,
-        // The body is gone by now, and what its destructors left to do counts among the children.
-        Err(_) => {
-            run.cancel_children(Stop::TimedOut);
-            // A sync body may go on; what it submits has no place in the next attempt either.
-            closed(run).await;
-            let _ = run.unobserved_failure();
-            Ended::TimedOut(limit)
-        }
+    if let Some(ended) = within(run, limit, body_and_children(run, attempt, number)).await {
+        return ended;
     }
+    // The body is gone by now, and what its destructors left to do counts among the children.
+    run.cancel_children(Stop::TimedOut);
+    // A sync body may go on; what it submits has no place in the next attempt either.
+    if unless_cancelled(run, closed(run)).await.is_none() {
+        return Ended::Cancelled;
+    }
+    let _ = run.unobserved_failure();
+    Ended::TimedOut(limit)
 }
 
 async fn body_and_children(run: &Arc<Run>, attempt: Attempt, number: u32) -> Ended {
@@ -216,6 +228,9 @@ impl Drop for Thread {
 
 /// Calls a sync body on a thread. A body that is cancelled is given some time to notice.
 async fn call_body(run: &Arc<Run>, function: Function, number: u32) -> Option<Body> {
+    if run.is_cancelled() {
+        return None;
+    }
     let mut thread = match Thread::start(run, function, number) {
         Ok(thread) => thread,
         Err(error) => return Some(Body::NoThread(error)),
