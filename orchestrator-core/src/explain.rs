@@ -199,8 +199,8 @@ pub struct LimitWait {
     pub slot_decay: Option<f64>,
     /// How many requests are served before this one.
     pub ahead: usize,
-    /// Whether that number is only about right: the request is kept back by another process, because others of its own
-    /// are before it, and the number was put together from their states.
+    /// Whether that number is only about right: another process keeps requests back, because others of its own are before
+    /// them, and the number was put together from the states of their runs.
     pub is_about: bool,
     /// Who holds the slots, in the order in which they took them. Nobody does if they come back by time.
     pub holders: Vec<SlotHolder>,

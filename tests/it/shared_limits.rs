@@ -128,6 +128,44 @@ async fn who_comes_first_is_served_first_in_whatever_process() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_that_another_process_keeps_back_are_ahead_as_well() {
+    #[task(concurrency = "door")]
+    async fn passes() {}
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (open(folder.path()).await, open(folder.path()).await);
+    one.limit("door", 1).await.unwrap();
+    let held = one.scope(async { concurrency("door", 1).await.unwrap() }).await;
+    let waits = async |orchestrator: &Orchestrator, waiting: usize| {
+        let run = orchestrator.scope(async { passes() }).await;
+        until(async || taken(&one, "door").await == (1, waiting)).await;
+        let id = run.run_id();
+        until(async || one.task_run(id).await.is_ok_and(|run| run.state.name == "AwaitingConcurrencySlot")).await;
+        run
+    };
+    let mut runs = Vec::new();
+    // The first stands in the queue of the store, the others behind it in its process.
+    for waiting in 1..=4 {
+        runs.push(waits(&one, waiting).await);
+    }
+    let last = waits(&other, 5).await;
+    runs.push(waits(&one, 6).await);
+    for looker in [&one, &other] {
+        let explained = soon(looker.explain(last.run_id())).await.unwrap();
+        let Why::Slots(limits) = &explained.why else { panic!("{explained:?}") };
+        assert_eq!((limits[0].ahead, limits[0].is_about), (4, true), "{explained}");
+        assert!(explained.to_string().contains("about 4 requests ahead of it"), "{explained}");
+    }
+    let own = soon(one.explain(runs[3].run_id())).await.unwrap();
+    let Why::Slots(limits) = &own.why else { panic!("{own:?}") };
+    assert_eq!((limits[0].ahead, limits[0].is_about), (3, false), "nobody else keeps anything back: {own}");
+    drop(held);
+    runs.push(last);
+    for run in runs {
+        soon(run).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_limit_is_set_to_reaches_everybody() {
     let folder = tempfile::tempdir().unwrap();
     let (one, other) = (open(folder.path()).await, open(folder.path()).await);

@@ -222,6 +222,9 @@ pub struct SlotStanding {
     pub taken: u32,
     /// How many requests are served before this one.
     pub ahead: usize,
+    /// How many requests other owners keep back until there is room for them: when they were made is not known here, so some
+    /// of them may be served before this one.
+    pub kept_back: usize,
     /// Who holds the slots, in the order in which they took them. Nobody does if they come back by time.
     pub holders: Vec<SlotLease>,
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use crate::backend::{BackendError, LimitRecord, LimitSetting, OwnerNo, SlotPlace, SlotStanding};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::explain::{LimitWait, SlotHolder};
 use crate::orchestrator::Orchestrator;
@@ -335,8 +335,10 @@ impl Limits {
             let question = move |store: &dyn crate::backend::Shared| {
                 let place = SlotPlace { class, since, owner, ticket };
                 let ask = |here: Standing| {
-                    let there = store.standing(&here.limit, place, most_holders, now)?;
-                    Ok::<_, BackendError>(there.map(|there| everywhere(here, there, owner)))
+                    let Some(there) = store.standing(&here.limit, place, most_holders, now)? else { return Ok(None) };
+                    // Those that stand in this process before it have not been asked for yet.
+                    let ahead = ahead(store, &here.limit, since, here.ahead + there.ahead, there.kept_back)?;
+                    Ok::<_, BackendError>(Some(everywhere(here, there, ahead, owner)))
                 };
                 standings.into_iter().filter_map(|here| ask(here).transpose()).collect()
             };
@@ -358,8 +360,24 @@ impl Limits {
     }
 }
 
+/// How many requests are before one that was made at that moment, of which so many are known, and whether that is only
+/// about right: of those that other owners keep back, the states of their runs tell who waits for longer.
+pub(crate) fn ahead(
+    store: &dyn crate::backend::Shared,
+    limit: &str,
+    since: Timestamp,
+    known: usize,
+    kept_back: usize,
+) -> Result<(usize, bool), BackendError> {
+    if kept_back == 0 {
+        return Ok((known, false));
+    }
+    let waiting = store.waiting_before(&of_limit(limit), since)?;
+    Ok((waiting.clamp(known, known.saturating_add(kept_back)), true))
+}
+
 /// How a request stands in all processes.
-fn everywhere(here: Standing, there: SlotStanding, owner: OwnerNo) -> LimitWait {
+fn everywhere(here: Standing, there: SlotStanding, (ahead, is_about): (usize, bool), owner: OwnerNo) -> LimitWait {
     let holders = there.holders.into_iter().map(|lease| {
         let (run_id, name) = lease.run.unzip();
         let process = (lease.owner != owner).then_some(lease.process);
@@ -371,9 +389,8 @@ fn everywhere(here: Standing, there: SlotStanding, owner: OwnerNo) -> LimitWait 
         slots: there.setting.slots,
         taken: there.taken,
         slot_decay: there.setting.decay,
-        // Those that stand in this process before it have not been asked for yet.
-        ahead: there.ahead + here.ahead,
-        is_about: false,
+        ahead,
+        is_about,
         holders: holders.collect(),
     }
 }
@@ -394,7 +411,7 @@ impl From<Standing> for LimitWait {
     /// Takes hold of the holders' runs for a moment: not to be called under a lock.
     fn from(standing: Standing) -> Self {
         let Standing { limit, wanted, slots, taken, decay, ahead, holders } = standing;
-        let holder = |(run, slots, since): (Option<Weak<Run>>, u32, crate::clock::Timestamp)| {
+        let holder = |(run, slots, since): (Option<Weak<Run>>, u32, Timestamp)| {
             let run = run.and_then(|run| run.upgrade());
             SlotHolder {
                 run_id: run.as_ref().map(|run| run.id()),

@@ -5,7 +5,7 @@ use super::{LimitWait, RunRef, RunRefs, SlotHolder, Why, still_to_come};
 use crate::backend::record::{ActiveRuns, FlowRun, Pause, TaskRun, TaskRunQuery};
 use crate::backend::{BackendError, LimitRecord, Shared, SlotClass, SlotPlace, SlotStanding, SlotWait, StateBackend};
 use crate::clock::Timestamp;
-use crate::concurrency::{of_limit, waits_for};
+use crate::concurrency::{ahead, of_limit, waits_for};
 use crate::id::{FlowRunId, RunId};
 use crate::state::{State, StateName, StateType};
 
@@ -194,7 +194,8 @@ fn slots(shared: &dyn Shared, run: RunId, now: Timestamp) -> Result<Vec<LimitWai
     for SlotWait { limit, slots, place } in shared.waits_of(run)? {
         // It may have been served, or the limit removed, meanwhile.
         if let Some(standing) = shared.standing(&limit, place, usize::MAX, now)? {
-            waits.push(LimitWait::recorded(limit, slots, standing));
+            let (ahead, is_about) = ahead(shared, &limit, place.since, standing.ahead, standing.kept_back)?;
+            waits.push(LimitWait { ahead, is_about, ..LimitWait::recorded(limit, slots, standing) });
         }
     }
     Ok(waits)
@@ -220,7 +221,7 @@ fn kept_back(shared: &dyn Shared, run: &Recorded, now: Timestamp) -> Result<Vec<
 
 impl LimitWait {
     fn recorded(limit: String, wanted: u32, standing: SlotStanding) -> Self {
-        let SlotStanding { setting, taken, ahead, holders } = standing;
+        let SlotStanding { setting, taken, ahead, holders, kept_back: _ } = standing;
         let holders = holders.into_iter().map(|lease| {
             let (run_id, name) = lease.run.unzip();
             let since = lease.since.to_datetime();

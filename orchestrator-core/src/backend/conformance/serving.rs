@@ -329,6 +329,13 @@ fn standing(backend: &Arc<dyn StateBackend>) {
         assert_eq!((&told.holders[1].run, &told.holders[1].process), (&None, another(7)));
         assert_eq!(shared.standing("a", place, 1, at(100)).expect("ask").map(|told| told.holders.len()), Some(1));
         assert_eq!(shared.standing("b", place, 1, at(100)).expect("ask"), None);
+        assert_eq!(told.kept_back, 0);
+        for (owner, waiting) in [(one, 5), (other, 2)] {
+            let backlog = vec![(Arc::from("a"), waiting)];
+            SlotTrade { backlog, ..SlotTrade::default() }.at(shared, owner, 100);
+        }
+        let told = shared.standing("a", place, 9, at(100)).expect("ask").expect("it is there");
+        assert_eq!(told.kept_back, 2, "by others");
 
         let later = task(2).id;
         let waits = SlotRequest { run: Some((later, Arc::from("load-2"))), ..ask(3, 4, &[("a", 1)]) };

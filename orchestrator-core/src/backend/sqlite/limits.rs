@@ -185,6 +185,12 @@ impl SlotLeases for SqliteBackend {
                 let key =
                     params![limit, place.class, place.since.as_micros(), place.owner.0, place.ticket.cast_signed()];
                 let ahead: i64 = transaction.prepare_cached(ahead)?.query_row(key, |row| row.get(0))?;
+                let kept_back = "SELECT coalesce(sum(waiting), 0)
+                    FROM slot_backlog JOIN process ON process.no = slot_backlog.owner
+                    WHERE process.ended IS NULL AND slot_limit = ?1 AND slot_backlog.owner <> ?2";
+                let kept_back: i64 = transaction
+                    .prepare_cached(kept_back)?
+                    .query_row(params![limit, place.owner.0], |row| row.get(0))?;
                 let holders =
                     "SELECT holder.owner, holder.ticket, holder.slots, holder.since, holder.run, holder.run_name,
                         process.host, process.pid, process.namespace, process.started, process.session
@@ -193,7 +199,8 @@ impl SlotLeases for SqliteBackend {
                     LIMIT ?2";
                 let mut statement = transaction.prepare_cached(holders)?;
                 let holders = statement.query_map(params![limit, most], holder)?.collect::<rusqlite::Result<_>>()?;
-                Ok(Some(SlotStanding { setting, taken, ahead: usize::try_from(ahead).unwrap_or(0), holders }))
+                let (ahead, kept_back) = (usize::try_from(ahead).unwrap_or(0), usize::try_from(kept_back).unwrap_or(0));
+                Ok(Some(SlotStanding { setting, taken, ahead, kept_back, holders }))
             },
         )
     }
