@@ -41,7 +41,7 @@ pub use orchestrator_core::{Clock, Orchestrator, OrchestratorBuilder, SystemCloc
 pub use orchestrator_core::{CommitMode, Transaction, TransactionBuilder, TransactionError, transaction};
 pub use orchestrator_core::{Compacted, Finding, ParseRetentionError, Removed, Retention, StoreInfo, TableInfo};
 pub use orchestrator_core::{
-    Elsewhere, Explanation, LimitWait, RunRef, RunRefs, SlotHolder, UnfinishedTasks, WaitingTasks, Why,
+    Elsewhere, Explanation, LimitWait, RunRef, RunRefs, SlotHolder, UnfinishedFlows, UnfinishedTasks, WaitingTasks, Why,
 };
 pub use orchestrator_core::{
     FlowInfo, FlowParameter, ParameterError, PreparedCall, Resume, flows, prepare_call, registered,

@@ -95,23 +95,41 @@ impl Inner {
 
 /// Shows the active task runs that belong to a flow run, and not to one that it called. No lock is held meanwhile.
 pub(crate) fn each_task_of(flow: &Arc<Run>, look: &mut dyn FnMut(&Arc<Run>)) {
+    each_of(flow, &mut |run| {
+        if !run.is_flow() {
+            look(run);
+        }
+    });
+}
+
+/// Shows the active flow runs that a flow run, or a task run of it, called. No lock is held meanwhile.
+pub(crate) fn each_flow_of(flow: &Arc<Run>, look: &mut dyn FnMut(&Arc<Run>)) {
+    each_of(flow, &mut |run| {
+        if run.is_flow() {
+            look(run);
+        }
+    });
+}
+
+/// Shows the active runs that belong to a flow run: its task runs, and the flow runs that these and it called.
+fn each_of(flow: &Arc<Run>, look: &mut dyn FnMut(&Arc<Run>)) {
     let mut parents = Vec::new();
     if flow.has_children() {
         parents.push(Arc::clone(flow));
     }
     while let Some(parent) = parents.pop() {
         let _ = parent.children().each(&mut |run| {
-            if run.is_flow() || run.is_detached() {
-                panics::let_go(run);
-                return ControlFlow::Continue(());
+            if run.visible && !run.is_detached() {
+                look(&run);
             }
-            let mut show = |run: &Arc<Run>| {
-                if run.visible {
-                    look(run);
-                }
-                ControlFlow::Continue(())
-            };
-            look_at(run, &mut show, &mut parents)
+            let is_left_out = run.is_detached() || (run.is_flow() && run.visible);
+            if !is_left_out && run.has_children() {
+                parents.push(run);
+            } else {
+                // This may be the last of its result.
+                panics::let_go(run);
+            }
+            ControlFlow::Continue(())
         });
         panics::let_go(parent);
     }

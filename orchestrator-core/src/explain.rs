@@ -3,6 +3,7 @@
 //! The answer is put together from what the runs of this process say of themselves, or else from the history. Nothing
 //! is kept for it except a note in runs that wait without a state that says so.
 
+mod flows;
 mod recorded;
 mod tasks;
 
@@ -21,11 +22,12 @@ use crate::orchestrator::{Inner, Orchestrator};
 use crate::process::{Fate, fate};
 use crate::run::{Run, Waits};
 use crate::state::{State, StateType};
+pub use flows::UnfinishedFlows;
 use recorded::Recorded;
 pub use tasks::{UnfinishedTasks, WaitingTasks};
 
 /// Why a run is where it is; made by [`Orchestrator::explain`]. [`Display`](fmt::Display) tells it in one sentence, and in
-/// another one what the task runs of a flow run do.
+/// others what the task runs and the subflows of a flow run do.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Explanation {
@@ -42,6 +44,9 @@ pub struct Explanation {
     pub elsewhere: Option<Elsewhere>,
     /// Of a flow run that has not ended: what those of its task runs do that have not; `None` if there are none.
     pub tasks: Option<UnfinishedTasks>,
+    /// Of a flow run that has not ended: the flow runs that it called and that have not, with what one of them does; `None`
+    /// if there are none.
+    pub flows: Option<Box<UnfinishedFlows>>,
     /// Of a flow run that crashed: whether it goes on by itself; `None` if its flow does not ask for it.
     pub on_crash: Option<CrashBudget>,
 }
@@ -249,18 +254,13 @@ impl Orchestrator {
         // A run that has ended is in the history by now: its parent lets go of it only after that.
         if let Some(run) = self.inner().active_run(run_id).filter(|run| run.visible) {
             let state = run.state();
-            let mut why = why(&run, &state);
-            if let Why::Slots(waits) | Why::Running { slots: waits, .. } = &mut why
-                && !waits.is_empty()
-            {
-                *waits = self.inner().limits.all_waits_of(&run).await?;
-            }
-            let tasks = match run.is_flow() && !state.is_terminal() {
-                true => tasks::unfinished(self.inner(), &run).await?,
-                false => None,
+            let why = known_why(self.inner(), &run, &state).await?;
+            let (tasks, flows) = match run.is_flow() && !state.is_terminal() {
+                true => (tasks::unfinished(self.inner(), &run).await?, flows::unfinished(self.inner(), &run).await?),
+                false => (None, None),
             };
             let name = run.name().to_string();
-            return Ok(Explanation { run_id, name, state, why, elsewhere: None, tasks, on_crash: None });
+            return Ok(Explanation { run_id, name, state, why, elsewhere: None, tasks, flows, on_crash: None });
         }
         let (run, on_crash): (Recorded, _) = match run_id {
             RunId::Task(id) => (self.task_run(id).await?.into(), None),
@@ -272,24 +272,25 @@ impl Orchestrator {
         };
         if run.state.is_terminal() {
             let Recorded { name, state, .. } = run;
-            return Ok(Explanation { run_id, name, state, why: Why::Ended, elsewhere: None, tasks: None, on_crash });
+            let (why, elsewhere, tasks, flows) = (Why::Ended, None, None, None);
+            return Ok(Explanation { run_id, name, state, why, elsewhere, tasks, flows, on_crash });
         }
         let found = self.ask(move |backend, inner| {
             let owner = backend.shared().map_or(Ok(None), |shared| shared.owner_of(run_id))?;
             let now = inner.clock.now();
             let why = recorded::why(backend, &run, now)?;
-            let tasks = run_id.as_flow().and_then(|flow| {
-                recorded::tasks(backend, flow, now).unwrap_or_else(|error| {
-                    let name = &run.name;
-                    tracing::warn!(target: "orchestrator", "what the task runs of '{name}' wait for cannot be told: {error}");
-                    None
-                })
+            let inside = |flow| Ok((recorded::tasks(backend, flow, now)?, flows::recorded(backend, flow, now)?));
+            let inside = run_id.as_flow().map_or(Ok((None, None)), inside);
+            let inside = inside.unwrap_or_else(|error: BackendError| {
+                let name = &run.name;
+                tracing::warn!(target: "orchestrator", "what the runs inside '{name}' wait for cannot be told: {error}");
+                (None, None)
             });
-            Ok((why, tasks, Elsewhere::of(inner, run.host.clone(), run.pid, owner), run))
+            Ok((why, inside, Elsewhere::of(inner, run.host.clone(), run.pid, owner), run))
         });
-        let (why, tasks, elsewhere, Recorded { name, state, .. }) = found.await?;
+        let (why, (tasks, flows), elsewhere, Recorded { name, state, .. }) = found.await?;
         let elsewhere = Some(elsewhere);
-        Ok(Explanation { run_id, name, state, why, elsewhere, tasks, on_crash })
+        Ok(Explanation { run_id, name, state, why, elsewhere, tasks, flows, on_crash })
     }
 
     /// Whose a run is that has not ended, if it is another process's, or another orchestrator's of this one; with what is
@@ -306,6 +307,17 @@ impl Orchestrator {
         };
         self.ask(look).await
     }
+}
+
+/// Why an active run of this process is where it is, with what the store tells of the slots that it waits for.
+async fn known_why(inner: &Inner, run: &Arc<Run>, state: &State) -> Result<Why, Error> {
+    let mut why = why(run, state);
+    if let Why::Slots(waits) | Why::Running { slots: waits, .. } = &mut why
+        && !waits.is_empty()
+    {
+        *waits = inner.limits.all_waits_of(run).await?;
+    }
+    Ok(why)
 }
 
 /// Why an active run of this process is where it is.
@@ -411,7 +423,8 @@ impl fmt::Display for Explanation {
         if let Some(elsewhere) = &self.elsewhere {
             write!(f, "; it belongs to {elsewhere}")?;
         }
-        self.tasks.as_ref().map_or(Ok(()), |tasks| write!(f, ". {tasks}"))
+        self.tasks.as_ref().map_or(Ok(()), |tasks| write!(f, ". {tasks}"))?;
+        self.flows.as_ref().map_or(Ok(()), |flows| write!(f, ". {flows}"))
     }
 }
 

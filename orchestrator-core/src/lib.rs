@@ -62,7 +62,9 @@ pub use concurrency::{Acquiring, Limit, RateLimited, SetLimit, SlotGuard, concur
 pub use context::{InCurrentRun, Placed, RunContext};
 pub use def::CachePolicy;
 pub use error::{Error, FlowError, Result, TaskError};
-pub use explain::{Elsewhere, Explanation, LimitWait, RunRef, RunRefs, SlotHolder, UnfinishedTasks, WaitingTasks, Why};
+pub use explain::{
+    Elsewhere, Explanation, LimitWait, RunRef, RunRefs, SlotHolder, UnfinishedFlows, UnfinishedTasks, WaitingTasks, Why,
+};
 pub use future::{
     AsCompleted, Awaitable, FlowFuture, Indexed, JoinAll, MapFuture, Settled, Shared, StartedFlow, Tally, TaskFuture,
     Upstream, WaitState, all_completed, as_completed, join_all, wait_all,

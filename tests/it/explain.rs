@@ -526,6 +526,72 @@ async fn the_beginning_and_the_end() {
 }
 
 #[tokio::test]
+async fn the_subflows_of_a_flow_and_what_they_wait_for() {
+    #[task(concurrency = "billing")]
+    async fn charge() {}
+    #[task]
+    async fn asks_for_a_bill() -> Result<(), orchestrator::FlowError> {
+        bill("second".to_owned()).await
+    }
+    #[flow(run_name = "{name}-customer")]
+    async fn customer(name: String) -> Result<(), TaskError> {
+        let _ = name;
+        let (first, second) = tokio::join!(charge(), charge());
+        first.and(second)
+    }
+    #[flow(run_name = "{name}-bill")]
+    async fn bill(name: String) -> Result<(), orchestrator::FlowError> {
+        customer(name).await
+    }
+    #[flow(run_name = "month-end")]
+    async fn month_end() -> Result<(), orchestrator::FlowError> {
+        let first = bill("first".to_owned());
+        let _ = asks_for_a_bill().await;
+        first.await
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let [own, other] = [(), ()].map(|()| Orchestrator::builder().home(folder.path()).build());
+    let (own, other) = (own.await.unwrap(), other.await.unwrap());
+    own.limit("billing", 0).await.unwrap();
+    let run = own.scope(async { month_end() }).await;
+    for orchestrator in [&own, &other] {
+        let told = loop {
+            let told = orchestrator.explain(run.run_id()).await.unwrap();
+            let inner = told.flows.as_ref().filter(|flows| flows.count == 2).and_then(|flows| flows.flows.as_ref());
+            let is_waiting = inner.is_some_and(|inner| inner.tasks.as_ref().is_some_and(|tasks| tasks.waiting == 2));
+            let is_running = told.tasks.as_ref().is_some_and(|tasks| tasks.running == 1);
+            if is_waiting && is_running && matches!(told.why, Why::Running { .. }) {
+                break told;
+            }
+            own.find_task_runs(&TaskRunQuery::new()).await.unwrap();
+            own.flow_runs(&orchestrator::FlowRunQuery::new()).await.unwrap();
+            tokio::task::yield_now().await;
+        };
+        let flows = told.flows.as_ref().unwrap();
+        assert_eq!((&*flows.example.name, &flows.tasks), ("first-bill", &None));
+        assert!(matches!(flows.why, Why::Running { attempt: 1, .. }), "{told:?}");
+        let inner = flows.flows.as_ref().unwrap();
+        assert_eq!((inner.count, &*inner.example.name, &inner.flows), (1, "first-customer", &None));
+        let [(2, _, Why::Slots(limits))] = &reasons(inner.tasks.as_ref().unwrap())[..] else { panic!("{told:?}") };
+        assert_eq!((&*limits[0].limit, limits[0].slots), ("billing", 0));
+        let said = told.to_string();
+        let tasks = said.split_once(". 1 of its task runs is running. ").map(|(_, flows)| flows);
+        let flows = "2 of its subflows have not ended, such as 'first-bill', which has been running attempt 1 since ";
+        assert!(tasks.is_some_and(|tasks| tasks.starts_with(flows)), "{said}");
+        let inner = " (1 of its subflows has not ended: 'first-customer', which has been running attempt 1 since ";
+        assert!(said.contains(inner), "{said}");
+        let waits = " (2 of its task runs wait: 2 like 'charge-";
+        assert!(
+            said.contains(waits) && said.ends_with("which waits for a slot of limit 'billing', which has none))"),
+            "{said}"
+        );
+    }
+    run.cancel();
+    assert_eq!(run.wait().await.name, "Cancelled");
+    assert_eq!(own.explain(run.run_id()).await.unwrap().flows, None);
+}
+
+#[tokio::test]
 async fn a_run_of_another_orchestrator() {
     let folder = tempfile::tempdir().unwrap();
     let [own, other] = [(), ()].map(|()| Orchestrator::builder().home(folder.path()).build());

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use orchestrator_core::{
-    Explanation, LimitWait, Orchestrator, Pause, RunRef, RunRefs, UnfinishedTasks, WaitingTasks, Why,
+    Explanation, LimitWait, Orchestrator, Pause, RunRef, RunRefs, UnfinishedFlows, UnfinishedTasks, WaitingTasks, Why,
 };
 use serde::Serialize;
 
@@ -34,6 +34,36 @@ struct ExplanationJson {
     /// What the task runs of a flow run do that have not ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     tasks: Option<TasksJson>,
+    /// What the flow runs do that it called and that have not ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flows: Option<Box<FlowsJson>>,
+}
+
+#[derive(Serialize)]
+struct FlowsJson {
+    count: u64,
+    example: RunRefJson,
+    /// What the example does, or waits for.
+    why: &'static str,
+    #[serde(flatten)]
+    details: Details,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tasks: Option<TasksJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flows: Option<Box<FlowsJson>>,
+}
+
+impl From<UnfinishedFlows> for FlowsJson {
+    fn from(flows: UnfinishedFlows) -> Self {
+        let UnfinishedFlows { count, example, why, tasks, flows, .. } = flows;
+        let (why, details) = details(why);
+        let (tasks, flows) = (tasks.map(TasksJson::from), nested(flows));
+        Self { count, example: example.into(), why, details, tasks, flows }
+    }
+}
+
+fn nested(flows: Option<Box<UnfinishedFlows>>) -> Option<Box<FlowsJson>> {
+    flows.map(|flows| Box::new(FlowsJson::from(*flows)))
 }
 
 #[derive(Serialize)]
@@ -187,6 +217,7 @@ impl From<Explanation> for ExplanationJson {
             sentence,
             details,
             tasks: explanation.tasks.map(TasksJson::from),
+            flows: nested(explanation.flows),
         }
     }
 }

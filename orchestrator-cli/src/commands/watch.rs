@@ -98,6 +98,8 @@ impl PartialEq for Now {
 struct Active {
     run: FlowRun,
     counts: Vec<(StateName, u64)>,
+    /// How many of the flow runs that it called have not ended.
+    subflows: usize,
     /// What it waits for, if it does not run.
     why: Option<String>,
 }
@@ -107,8 +109,10 @@ impl Now {
         let mut runs = Vec::new();
         for run in orchestrator.flow_runs(&FlowRunQuery::new().active().limit(AT_MOST)).await? {
             let counts = orchestrator.count_task_runs(run.id).await?;
+            let inside = FlowRunQuery::new().inside(run.id).active().limit(usize::MAX);
+            let subflows = orchestrator.flow_runs(&inside).await?.len();
             let why = reason(&run);
-            runs.push(Active { run, counts, why });
+            runs.push(Active { run, counts, subflows, why });
         }
         runs.sort_by_key(|active| (active.run.created, active.run.id));
         Ok(Self { at: Some(Utc::now()), runs, limits: orchestrator.limits().await? })
@@ -122,7 +126,7 @@ impl Now {
             lines.push("nothing runs".to_owned());
         }
         let mut table = print::Table::new(&["ID", "NAME", "FLOW", "STATE", "FOR", "TASK RUNS"]);
-        for Active { run, counts, why } in &self.runs {
+        for Active { run, counts, subflows, why } in &self.runs {
             let waits = why.as_ref().map(|why| format!("{why}; ")).unwrap_or_default();
             table.row([
                 short(run.id),
@@ -130,7 +134,7 @@ impl Now {
                 one_line(&run.flow_name),
                 print::state(&run.state),
                 time::short(whole_seconds(time::between(run.start_time.unwrap_or(run.created), Utc::now()))),
-                format!("{waits}{}", counted(counts, print::state_name)),
+                format!("{waits}{}", counted(counts, *subflows, print::state_name)),
             ]);
         }
         if !self.runs.is_empty() {
@@ -155,7 +159,7 @@ impl Now {
         let known: BTreeMap<FlowRunId, &Active> = before.runs.iter().map(|active| (active.run.id, active)).collect();
         for active in self.runs.iter().filter(|active| known.get(&active.run.id) != Some(active)) {
             let waits = active.why.as_ref().map(|why| format!(", {why}")).unwrap_or_default();
-            let counts = counted(&active.counts, |_, part| part.to_owned());
+            let counts = counted(&active.counts, active.subflows, |_, part| part.to_owned());
             text += &line(&at, &active.run, &active.run.state, &format!("{waits}: {counts}"));
         }
         for gone in known.keys().filter(|id| self.runs.iter().all(|active| active.run.id != **id)) {
@@ -185,9 +189,15 @@ fn reason(run: &FlowRun) -> Option<String> {
     (run.state.kind != StateType::Running).then(|| run.state.message.as_deref().map(one_line)).flatten()
 }
 
-fn counted(counts: &[(StateName, u64)], show: impl Fn(StateType, &str) -> String) -> String {
-    let parts = counts.iter().map(|(name, count)| show(name.kind(), &format!("{count} {name}")));
-    if counts.is_empty() { "no task runs yet".to_owned() } else { parts.collect::<Vec<_>>().join(", ") }
+fn counted(counts: &[(StateName, u64)], subflows: usize, show: impl Fn(StateType, &str) -> String) -> String {
+    let mut parts: Vec<_> = counts.iter().map(|(name, count)| show(name.kind(), &format!("{count} {name}"))).collect();
+    match subflows {
+        0 if parts.is_empty() => return "no task runs yet".to_owned(),
+        0 => {}
+        1 => parts.push("1 subflow goes on".to_owned()),
+        _ => parts.push(format!("{subflows} subflows go on")),
+    }
+    parts.join(", ")
 }
 
 /// Less would make the screen flicker.
@@ -216,11 +226,13 @@ struct ActiveJson<'a> {
     waits_for: Option<&'a str>,
     /// By the name of the state, how many there are.
     task_runs: BTreeMap<&'static str, u64>,
+    /// How many of the flow runs that it called have not ended.
+    subflows: usize,
 }
 
 impl<'a> From<&'a Now> for NowJson<'a> {
     fn from(now: &'a Now) -> Self {
-        let flow_runs = now.runs.iter().map(|Active { run, counts, why }| ActiveJson {
+        let flow_runs = now.runs.iter().map(|Active { run, counts, subflows, why }| ActiveJson {
             id: run.id.to_string(),
             name: &run.name,
             flow_name: &run.flow_name,
@@ -230,6 +242,7 @@ impl<'a> From<&'a Now> for NowJson<'a> {
             start_time: run.start_time,
             waits_for: why.as_deref(),
             task_runs: counts.iter().map(|(name, count)| (name.as_str(), *count)).collect(),
+            subflows: *subflows,
         });
         Self {
             at: now.at,

@@ -124,12 +124,7 @@ pub(super) async fn unfinished(inner: &Inner, flow: &Arc<Run>) -> Result<Option<
         let examples: Vec<_> = examples.into_iter().map(|(count, run)| (count, why(&run, &run.state()), run)).collect();
         Some((tasks, examples))
     };
-    // There may be very many of them.
-    let found = match Handle::try_current() {
-        Ok(runtime) => runtime.spawn_blocking(look).await.map_err(|_| Error::new(ErrorKind::ShutDown))?,
-        Err(_) => look(),
-    };
-    let Some((mut tasks, examples)) = found else { return Ok(None) };
+    let Some((mut tasks, examples)) = aside(look).await? else { return Ok(None) };
     for (count, mut why, run) in examples {
         // Where the store does not tell of other processes' slots, those of this one are told.
         if let Why::Slots(waits) = &mut why
@@ -141,6 +136,14 @@ pub(super) async fn unfinished(inner: &Inner, flow: &Arc<Run>) -> Result<Option<
         panics::let_go(run);
     }
     Ok(Some(tasks))
+}
+
+/// Looks at runs, of which there may be very many.
+pub(super) async fn aside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    match Handle::try_current() {
+        Ok(runtime) => runtime.spawn_blocking(look).await.map_err(|_| Error::new(ErrorKind::ShutDown)),
+        Err(_) => Ok(look()),
+    }
 }
 
 /// Goes over all of them, and holds no lock meanwhile.
