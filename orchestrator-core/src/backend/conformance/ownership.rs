@@ -20,6 +20,7 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("an orchestrator that has renewed its lease meanwhile is not ended", renewed_meanwhile),
     ("nothing is taken of one that has ended", fencing),
     ("what one has left behind is found", left_behind),
+    ("a run is known to have gone on as long as anything of its process was", last_seen),
     ("a run's owner is known", owner_of_a_run),
 ];
 
@@ -203,16 +204,17 @@ fn left_behind(backend: &Arc<dyn StateBackend>) {
         backend.give(&[event(&run, 0, &[(Pending, 0)]), event(&of_nobody, 0, &[(Pending, 1), (Running, 2)])]);
         backend.give(&[event(&of_its_own, 0, &[(Pending, 3), (StateName::Crashed, 4)]), success(&inside, 4)]);
         // More states than stand in one place.
-        let long = RunInfo { process: another(7), ..task(5) };
+        let long = RunInfo { process: another(8), ..task(5) };
         let states: Vec<_> = (0..40).map(|n| (Running, 10 + n)).collect();
         backend.give(&[event(&long, 0, &states[..33]), event(&long, 33, &states[33..])]);
         shared.leave(no, at(5)).expect("leave");
         let found = shared.owners().expect("list owners");
-        let [left, never_joined] = &*found else { panic!("both have runs that have not ended: {found:?}") };
+        let [left, never_joined, of_long] = &*found else { panic!("all have runs that have not ended: {found:?}") };
         assert_eq!((left.no, left.ended), (no, Some(at(5))));
         assert_eq!((&never_joined.process, never_joined.lease_until), (another(7), None));
         assert_eq!(shared.expel(left, at(9), "it left").expect("expel"), Some(1));
-        assert_eq!(shared.expel(never_joined, at(9), "it was killed").expect("expel"), Some(2));
+        assert_eq!(shared.expel(never_joined, at(9), "it was killed").expect("expel"), Some(1));
+        assert_eq!(shared.expel(of_long, at(9), "it was killed").expect("expel"), Some(1));
         assert_eq!(present(shared), []);
         assert_eq!(backend.task(&long).last_seen, Some(at(49).to_datetime()), "the state before the crash");
         assert_eq!(backend.history(&run).last().expect("two states").message.as_deref(), Some("it left"));
@@ -222,6 +224,28 @@ fn left_behind(backend: &Arc<dyn StateBackend>) {
         assert_eq!(found.last_seen, backend.task(&inside).end_time, "the last that is known");
         assert!(found.last_seen < found.end_time && backend.task(&run).last_seen.is_some());
         assert_eq!((own.end_time, own.last_seen), (Some(at(4).to_datetime()), None), "its process wrote that itself");
+    });
+}
+
+/// A process that was killed before its first heartbeat.
+fn last_seen(backend: &Arc<dyn StateBackend>) {
+    let of = |run: RunInfo, session| RunInfo { process: another(session), ..run };
+    with(backend, |shared| {
+        let (of_states, inner) = (of(flow(0), 7), of(flow(1), 7));
+        let inner = RunInfo { parent: Some(of_states.id), flow_run: of_states.id.as_flow(), ..inner };
+        let (of_lines, says) = (of(flow(2), 8), of(task(3), 8));
+        backend.give(&[event(&of_states, 0, &[(Pending, 1), (Running, 2)])]);
+        backend.give(&[event(&inner, 0, &[(Pending, 3), (Running, 40)])]);
+        backend.give(&[event(&of_lines, 0, &[(Pending, 1), (Running, 2)]), event(&says, 0, &[(Pending, 3)])]);
+        backend.give(&[log(says.id, 50, "here"), success(&of(task(4), 9), 60)]);
+        for gone in shared.owners().expect("list owners") {
+            shared.expel(&gone, at(90), "it was killed").expect("expel");
+        }
+        let seen = |at_millis| Some(at(at_millis).to_datetime());
+        assert_eq!(backend.flow(&of_states).last_seen, seen(40), "the state of a run that it called");
+        assert_eq!(backend.flow(&inner).last_seen, seen(40));
+        assert_eq!(backend.flow(&of_lines).last_seen, seen(50), "what another run of the process logged");
+        assert_eq!(backend.task(&says).last_seen, seen(50));
     });
 }
 

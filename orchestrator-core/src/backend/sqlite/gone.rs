@@ -4,7 +4,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::orphans::crashed_line;
+use super::orphans::{LAST_KNOWN, crashed_line};
 use super::write::STATES_IN_ROW;
 use super::{SqliteBackend, lock};
 use crate::backend::{BackendError, Owner};
@@ -45,12 +45,14 @@ pub(super) fn cover(connection: &Connection, gone: &[Gone]) -> rusqlite::Result<
     }
     connection.execute_batch(
         "PRAGMA temp_store = MEMORY;
-        CREATE TEMP TABLE gone (no INTEGER PRIMARY KEY, lease INTEGER, at INTEGER NOT NULL, why TEXT NOT NULL, rest TEXT NOT NULL)",
+        CREATE TEMP TABLE gone (no INTEGER PRIMARY KEY, lease INTEGER, at INTEGER NOT NULL, why TEXT NOT NULL, rest TEXT NOT NULL,
+            known INTEGER)",
     )?;
     for Gone { owner, lease, at, why } in gone {
         let rest = format!(",{}]\n", serde_json::Value::from(why.as_str()));
+        // Once, and not for each run that is read.
         connection.execute(
-            "INSERT OR REPLACE INTO temp.gone VALUES (?1, ?2, ?3, ?4, ?5)",
+            &format!("INSERT OR REPLACE INTO temp.gone VALUES (?1, ?2, ?3, ?4, ?5, ({LAST_KNOWN}))"),
             params![owner, lease, at, why, rest],
         )?;
     }
@@ -80,7 +82,9 @@ pub(super) fn cover(connection: &Connection, gone: &[Gone]) -> rusqlite::Result<
     };
     // Before what it changes is looked up: that it has ended says that it left.
     let why = format!("iif(ended IS NULL, {}, why)", known("why"));
-    view(connection, "process", &[("ended", format!("coalesce(ended, {})", known("at"))), ("why", why)], "")?;
+    let heard = format!("coalesce(max(coalesce(heard, 0), {}), heard)", known("known"));
+    let ended = format!("coalesce(ended, {})", known("at"));
+    view(connection, "process", &[("ended", ended), ("why", why), ("heard", heard)], "")?;
     let also = ["flow_run", "task_run"]
         .map(|table| format!("UNION ALL SELECT id, next_seq, {line} FROM main.{table} WHERE {lost} AND {long}"));
     view(connection, "history", &[], &also.join(" "))

@@ -7,6 +7,28 @@ use crate::backend::OwnerNo;
 use crate::clock::Timestamp;
 use crate::state::StateName;
 
+/// The last that is known of the orchestrator `?1`, apart from its heartbeat: a state of a run of it, or a line that one
+/// logged. It is looked for among what has not ended and what is newest.
+pub(super) const LAST_KNOWN: &str = "SELECT max(at) FROM (
+        SELECT max(created, state_at) AS at FROM flow_run WHERE process = ?1 AND end_time IS NULL
+        UNION ALL SELECT max(created, state_at) FROM task_run WHERE process = ?1 AND end_time IS NULL
+        UNION ALL SELECT max(created, state_at)
+            FROM (SELECT process, created, state_at FROM flow_run ORDER BY id DESC LIMIT 1000) WHERE process = ?1
+        UNION ALL SELECT max(created, state_at)
+            FROM (SELECT process, created, state_at FROM task_run ORDER BY id DESC LIMIT 1000) WHERE process = ?1
+        UNION ALL SELECT at FROM (SELECT run, at FROM log ORDER BY no DESC LIMIT 1000) AS line WHERE ?1 IN (
+            SELECT process FROM flow_run WHERE id = line.run UNION ALL SELECT process FROM task_run WHERE id = line.run
+        )
+    )";
+
+/// Puts down when something was heard last of an orchestrator that is gone, before its runs are ended.
+pub(super) fn note_last_known(transaction: &Transaction<'_>, owner: OwnerNo) -> rusqlite::Result<()> {
+    let update = format!(
+        "UPDATE process SET heard = nullif(max(coalesce(heard, 0), coalesce(({LAST_KNOWN}), 0)), 0) WHERE no = ?1"
+    );
+    transaction.execute(&update, [owner.0]).map(drop)
+}
+
 /// Marks the runs of an orchestrator that have not ended as Crashed, and says how many there were.
 pub(super) fn end(
     transaction: &Transaction<'_>,

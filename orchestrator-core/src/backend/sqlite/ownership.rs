@@ -118,6 +118,7 @@ impl Ownership for SqliteBackend {
                     Some((true, _)) => false,
                 };
                 if first {
+                    orphans::note_last_known(&transaction, owner.no)?;
                     end(&transaction, owner.no, at, Some(message))?;
                 }
                 let runs = orphans::end(&transaction, owner.no, at, message)?;
