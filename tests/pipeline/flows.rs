@@ -44,6 +44,15 @@ pub(crate) async fn total(numbers: Vec<i64>) -> Result<Sum, TaskError> {
 #[flow]
 pub(crate) async fn nothing() {}
 
+/// Cannot be written as JSON.
+#[derive(Debug, Clone)]
+pub(crate) struct Opaque;
+
+#[flow]
+pub(crate) async fn opaque() -> Opaque {
+    Opaque
+}
+
 #[task(persist)]
 async fn once(marks: PathBuf) -> Result<usize, std::io::Error> {
     mark(&marks, "once")

@@ -32,6 +32,11 @@ fn run_by_name() {
     assert_eq!(world.json(&["run", "total", "--param", "numbers=[1, 2, 3]"]), json!({ "count": 3, "sum": 6 }));
     assert_eq!(world.tell(&["run", "total", "--param", "numbers=[]"]), "{\n  \"count\": 0,\n  \"sum\": 0\n}\n");
     assert_eq!((world.tell(&["run", "nothing"]), world.json(&["run", "nothing"])), (String::new(), json!(null)));
+    for (more, printed) in [(&[][..], ""), (&["--json"], "null\n")] {
+        let answer = world.ask(&[&["run", "opaque"], more].concat());
+        assert_eq!((answer.code, answer.out.as_str()), (Some(0), printed), "{}", answer.err);
+        assert!(answer.err.contains("the result cannot be written as JSON, and is not shown\n"), "{}", answer.err);
+    }
 }
 
 fn told() {

@@ -162,9 +162,9 @@ async fn finish(started: &StartedFlow, interrupted: &mut Interrupted, json: bool
 fn print_result(result: Option<Value>, json: bool) -> Result<(), Trouble> {
     match result {
         Some(result) if json => print::json(&result),
-        None if json => {
-            print::note("the result cannot be written as JSON");
-            print::json(&Value::Null)
+        None => {
+            print::note("the result cannot be written as JSON, and is not shown");
+            if json { print::json(&Value::Null) } else { Ok(()) }
         }
         // `()` is nothing to look at.
         None | Some(Value::Null) => Ok(()),
