@@ -53,7 +53,7 @@ pub use orchestrator_core::{
 pub use orchestrator_core::{
     Gather, Gathered, Input, IntoInput, IntoMapInput, Ready, Unmapped, gather, ready, unmapped,
 };
-pub use orchestrator_core::{InCurrentRun, Placed, RunContext};
+pub use orchestrator_core::{InCurrentRun, Placed, RunContext, abandoned_bodies};
 pub use orchestrator_core::{Observed, Observer, StateBackend, backend, capture_layer};
 pub use orchestrator_core::{PauseFlowRun, pause_flow_run, pause_for_input, schemars};
 pub use orchestrator_core::{ResultStore, results};

@@ -85,9 +85,10 @@ impl Session {
         &self.orchestrator
     }
 
-    /// Ends it. What could not be stored is told; it changes nothing about how the run ended.
-    pub(crate) async fn close(self, json: bool) {
-        if self.ours
+    /// Ends it, if it is this program's, or is the last thing that the process does. What could not be stored is told; it
+    /// changes nothing about how the run ended.
+    pub(crate) async fn close(self, last: bool, json: bool) {
+        if (self.ours || last)
             && let Err(error) = self.orchestrator.shutdown().await
         {
             crate::print::warn(&error.to_string(), json);

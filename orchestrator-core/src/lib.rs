@@ -61,6 +61,7 @@ pub use clock::{Clock, SystemClock, Timestamp, TokioClock};
 pub use concurrency::{Acquiring, Limit, RateLimited, SetLimit, SlotGuard, concurrency, rate_limit};
 pub use context::{InCurrentRun, Placed, RunContext};
 pub use def::CachePolicy;
+pub use engine::abandoned_bodies;
 pub use error::{Error, FlowError, Result, TaskError};
 pub use explain::{
     Elsewhere, Explanation, LimitWait, RunRef, RunRefs, SlotHolder, UnfinishedFlows, UnfinishedTasks, WaitingTasks, Why,

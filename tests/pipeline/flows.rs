@@ -83,6 +83,20 @@ pub(crate) async fn endless(begun: PathBuf) -> Result<(), TaskError> {
     forever(begun).await
 }
 
+/// The same on a thread, and does not look whether it is to end.
+#[flow]
+pub(crate) async fn deaf(begun: PathBuf) -> Result<(), TaskError> {
+    sleeps(begun).await
+}
+
+#[task]
+fn sleeps(begun: PathBuf) {
+    std::fs::write(begun, "").expect("write a file");
+    loop {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+}
+
 /// Goes on by itself after a crash; ends when there is a file `go` beside the one that it makes.
 #[flow(persist, on_crash = "resume")]
 pub(crate) async fn patient(begun: PathBuf) -> Result<(), TaskError> {

@@ -11,6 +11,7 @@ use super::world::{World, until};
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("Ctrl-C cancels the run in order and ends the program with 130", interrupted),
     ("SIGTERM cancels the run in order and ends the program with 143", terminated),
+    ("a signal ends the program though the body of a thread does not stop", deaf),
     ("a run of another process is cancelled, and ends its program with 3", cancelled),
     ("who cancels a run whose process is stopped is told for whom to wait", stopped),
     ("a paused run of another process is let on", paused),
@@ -23,9 +24,14 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
 
 /// The program, running a flow that does not end.
 fn endless(world: &World) -> Child {
+    begin(world, "endless")
+}
+
+fn begin(world: &World, flow: &str) -> Child {
     let begun = world.path("begun");
     let _ = std::fs::remove_file(&begun);
-    let mut command = world.command(&["run", "endless", "--param", &format!("begun={}", begun.display())]);
+    let mut command = world.command(&["run", flow, "--param", &format!("begun={}", begun.display())]);
+    command.env("ORCHESTRATOR_CANCEL_GRACE_SECS", "0.2");
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run the program");
     until(|| begun.exists());
     child
@@ -55,6 +61,21 @@ fn terminated() {
     signal(&child, "TERM");
     assert_eq!(end(child).code, Some(143));
     assert_eq!(world.newest()["state"], json!("Cancelled"));
+}
+
+fn deaf() {
+    let world = World::new();
+    for (name, code) in [("TERM", 143), ("INT", 130)] {
+        let child = begin(&world, "deaf");
+        signal(&child, name);
+        let answer = end(child);
+        assert_eq!((answer.code, answer.out.as_str()), (Some(code), ""), "{}", answer.err);
+        let said = "warning: ending without the bodies that did not stop: those of 'sleeps-0'\n";
+        assert!(answer.err.ends_with(said), "{}", answer.err);
+        assert_eq!(world.newest()["state"], json!("Cancelled"));
+        let tasks = world.json(&["tasks", "ls", "--limit", "1"]);
+        assert_eq!(tasks[0]["state"], json!("Cancelled"), "it is stored");
+    }
 }
 
 fn cancelled() {

@@ -77,8 +77,7 @@ pub(super) async fn resume(globals: &Globals, text: Option<&str>) -> Result<u8, 
         Ok(started) => finish(&started, &mut interrupted, globals.json).await,
         Err(error) => Err(elsewhere(error.into(), &run, "resume")),
     };
-    session.close(globals.json).await;
-    outcome
+    close(session, outcome, globals.json).await
 }
 
 /// The newest run of a flow of this program that ended without having completed, or may have crashed.
@@ -140,9 +139,30 @@ async fn start(globals: &Globals, flow: &str, parameters: Value) -> Result<u8, T
         print::note(&format!("waiting for flow run '{}', which had crashed and goes on", one_line(&run.name())));
         run.wait().await;
     }
-    session.close(globals.json).await;
+    close(session, outcome, globals.json).await
+}
+
+/// Ends the session. A runtime waits at its end for the threads of sync bodies: where a signal has told the program to end, the
+/// process does so without those that nobody else waits for.
+async fn close(session: store::Session, outcome: Result<u8, Trouble>, json: bool) -> Result<u8, Trouble> {
+    let signal = outcome.as_ref().ok().copied().filter(|code| [exit::INTERRUPTED, exit::TERMINATED].contains(code));
+    let left = if signal.is_some() { orchestrator_core::abandoned_bodies() } else { Vec::new() };
+    session.close(!left.is_empty(), json).await;
+    if let (Some(code), false) = (signal, left.is_empty()) {
+        let named: Vec<_> = left.iter().take(LEFT_NAMED).map(|name| format!("'{}'", one_line(name))).collect();
+        let others = left.len() - named.len();
+        let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+        print::warn(
+            &format!("ending without the bodies that did not stop: those of {}{others}", named.join(", ")),
+            json,
+        );
+        std::process::exit(code.into());
+    }
     outcome
 }
+
+/// How many of those are named.
+const LEFT_NAMED: usize = 3;
 
 /// Waits for the end of a run and prints its result.
 async fn finish(started: &StartedFlow, interrupted: &mut Interrupted, json: bool) -> Result<u8, Trouble> {
@@ -167,7 +187,7 @@ fn print_result(result: Option<Value>, json: bool) -> Result<(), Trouble> {
             if json { print::json(&Value::Null) } else { Ok(()) }
         }
         // `()` is nothing to look at.
-        None | Some(Value::Null) => Ok(()),
+        Some(Value::Null) => Ok(()),
         Some(Value::String(text)) => print::out(&(print::lines(&text) + "\n")),
         Some(result) => print::json(&result),
     }

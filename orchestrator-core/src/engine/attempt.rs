@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::abandoned::{Going, Watched};
 use super::panics::{self, Contained};
 use crate::body::{Attempt, BodyFailure, BodyFuture, Erased};
 use crate::context::Place;
@@ -179,22 +180,33 @@ async fn poll_body(run: &Arc<Run>, future: BodyFuture, number: u32) -> Option<Bo
 type Function = Box<dyn FnOnce() -> Result<Erased, BodyFailure> + Send>;
 
 /// A thread that calls a sync body; one of the pool that has not begun when nobody waits for it any more does not begin.
-enum Thread {
-    OfPool(tokio::task::JoinHandle<Body>),
-    OfItsOwn(oneshot::Receiver<Body>),
+struct Thread {
+    run: Arc<Run>,
+    of: ThreadOf,
+    body: Watched,
+}
+
+enum ThreadOf {
+    Pool(tokio::task::JoinHandle<Body>),
+    Body(oneshot::Receiver<Body>),
 }
 
 impl Thread {
     fn start(run: &Arc<Run>, function: Function, number: u32) -> std::io::Result<Self> {
         let mut place = Place::of(Arc::clone(run), number);
+        let going = Going::new();
+        let body = going.watch();
         let call = move || {
+            going.begin();
             let outcome = place.within(|| panics::catch(function)).map_or_else(Body::Panicked, Body::Returned);
             // Whoever is told of the outcome may be its only owner.
             drop(place);
+            drop(going);
             outcome
         };
+        let run = Arc::clone(run);
         if !run.is_below_sync() {
-            return Ok(Self::OfPool(tokio::task::spawn_blocking(call)));
+            return Ok(Self { run, of: ThreadOf::Pool(tokio::task::spawn_blocking(call)), body });
         }
         // The pool may be full of bodies that wait for this one.
         let (sender, outcome) = oneshot::channel();
@@ -203,7 +215,7 @@ impl Thread {
             let _runtime = handle.enter();
             let _ = sender.send(call());
         })?;
-        Ok(Self::OfItsOwn(outcome))
+        Ok(Self { run, of: ThreadOf::Body(outcome), body })
     }
 }
 
@@ -211,18 +223,19 @@ impl Future for Thread {
     type Output = Body;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Body> {
-        match &mut *self {
-            Self::OfPool(thread) => Pin::new(thread).poll(cx).map(|outcome| outcome.unwrap_or(Body::Lost)),
-            Self::OfItsOwn(outcome) => Pin::new(outcome).poll(cx).map(|outcome| outcome.unwrap_or(Body::Lost)),
+        match &mut self.of {
+            ThreadOf::Pool(thread) => Pin::new(thread).poll(cx).map(|outcome| outcome.unwrap_or(Body::Lost)),
+            ThreadOf::Body(outcome) => Pin::new(outcome).poll(cx).map(|outcome| outcome.unwrap_or(Body::Lost)),
         }
     }
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        if let Self::OfPool(thread) = self {
+        if let ThreadOf::Pool(thread) = &self.of {
             thread.abort();
         }
+        self.body.give_up(|| self.run.name().to_string());
     }
 }
 

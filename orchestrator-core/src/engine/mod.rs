@@ -2,6 +2,7 @@
 //! user's body once ([`attempt`]), what must hold before a body runs stands in one list ([`rules`]), and what happens after
 //! the last attempt in one function ([`wind_down`]).
 
+mod abandoned;
 pub(crate) mod attempt;
 mod driver;
 mod inputs;
@@ -12,6 +13,7 @@ pub(crate) mod plain;
 pub(crate) mod rules;
 mod wind_down;
 
+pub use abandoned::abandoned_bodies;
 pub(crate) use inputs::{record_parameters, resolve};
 pub(crate) use launcher::Launcher;
 pub(crate) use wind_down::{End, Watch};
