@@ -194,7 +194,7 @@ impl Journal {
         self.enqueue(event).see_to_it(self);
     }
 
-    /// Takes all that there is to know of a task run, if the backend wants no event of it; says whether it did.
+    /// Takes all that there is to know of a task run by now, if the backend wants no event of that; says whether it did.
     #[inline]
     pub(crate) fn puts_down(&self, run: &Brief<'_>) -> bool {
         let shared = &*self.shared;

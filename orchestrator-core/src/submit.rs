@@ -366,10 +366,7 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: OwnedCall, m
     let run = make(def, overrides, call, manner, Around { root, parent, transaction }, &upstreams);
     run.submitted();
     if run.scope().launcher.is_none() {
-        refuse(
-            &run,
-            "there is no tokio runtime here: call it under #[tokio::main], or inside `block_on`".to_owned(),
-        );
+        refuse(&run, "there is no tokio runtime here: call it under #[tokio::main], or inside `block_on`".to_owned());
         return run;
     }
     if run.parent.as_ref().is_some_and(|parent| parent.run_count() != attempt) {
@@ -564,17 +561,18 @@ fn ids(upstreams: &[Arc<Run>]) -> RunIds {
     }
 }
 
-/// Ends a run without starting it; the call is there if it begins as launched.
+/// Ends a run without starting it, unless somebody has started it.
 fn refuse(run: &Arc<Run>, said: String) {
     refuse_as((StateName::Failed, FailureKind::Refused), run, said);
 }
 
 fn refuse_as((state, kind): (StateName, FailureKind), run: &Arc<Run>, said: String) {
     // Whoever cancelled the run meanwhile has started it, and it ends by itself.
-    if run.is_begun_by_others() {
+    if !run.takes_back() {
         return;
     }
-    drop(run.take_call());
+    // Arguments have destructors of their own.
+    panics::let_go(run.take_call());
     let error = run.error(kind, Cause::Said(said.clone()));
     run.conclude(state, Some(said.into()), Some(&error));
     Arc::clone(run).end(Err(error)).wake();

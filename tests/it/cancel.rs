@@ -640,3 +640,16 @@ async fn a_body_is_not_begun_after_its_run_was_cancelled() {
     assert!(ended.unwrap_err().to_string().contains("cancelled"));
     assert_eq!(BEGUN.load(Ordering::SeqCst), 0);
 }
+
+#[tokio::test]
+async fn a_body_that_is_always_ready_has_a_timeout_all_the_same() {
+    #[task(timeout_secs = 0.05)]
+    async fn never_at_rest() {
+        loop {
+            tokio::task::consume_budget().await;
+        }
+    }
+    let orchestrator = Orchestrator::in_memory();
+    let state = orchestrator.scope(async { never_at_rest().wait().await }).await;
+    assert_eq!(state.name, StateName::TimedOut);
+}

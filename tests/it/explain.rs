@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use chrono::{Local, TimeDelta};
 use orchestrator::prelude::*;
-use orchestrator::{Explanation, RunId, TaskRunQuery, UnfinishedTasks, Why};
+use orchestrator::{Explanation, FlowRun, RunId, State, TaskRunQuery, UnfinishedTasks, Why};
+use tokio::sync::Notify;
 
 use crate::door::Calls;
 
@@ -589,6 +590,43 @@ async fn the_subflows_of_a_flow_and_what_they_wait_for() {
     run.cancel();
     assert_eq!(run.wait().await.name, "Cancelled");
     assert_eq!(own.explain(run.run_id()).await.unwrap().flows, None);
+}
+
+#[tokio::test]
+async fn a_subflow_that_is_left_in_its_hooks_hides_no_other() {
+    static HOOK_MAY_END: Notify = Notify::const_new();
+    async fn lingers(_: &FlowRun, _: &State) {
+        HOOK_MAY_END.notified().await;
+    }
+    #[flow(on_completion = [lingers])]
+    async fn quick() {}
+    #[flow(run_name = "slow")]
+    async fn slow() {
+        std::future::pending().await
+    }
+    #[flow]
+    async fn outer() -> Result<(), orchestrator::FlowError> {
+        let first = quick();
+        let second = slow();
+        first.await?;
+        second.await
+    }
+    let orchestrator = Orchestrator::in_memory();
+    let run = orchestrator.scope(async { outer() }).await;
+    let told = loop {
+        let told = orchestrator.explain(run.run_id()).await.unwrap();
+        let runs = orchestrator.flow_runs(&orchestrator::FlowRunQuery::new()).await.unwrap();
+        let completed = runs.iter().any(|run| run.flow_name == "quick" && run.state.is_terminal());
+        if completed && told.flows.as_ref().is_some_and(|flows| matches!(flows.why, Why::Running { .. })) {
+            break told;
+        }
+        tokio::task::yield_now().await;
+    };
+    let flows = told.flows.unwrap();
+    assert_eq!((flows.count, &*flows.example.name), (1, "slow"));
+    HOOK_MAY_END.notify_one();
+    run.cancel();
+    run.wait().await;
 }
 
 #[tokio::test]

@@ -146,8 +146,10 @@ async fn start(globals: &Globals, flow: &str, parameters: Value) -> Result<u8, T
 /// process does so without those that nobody else waits for.
 async fn close(session: store::Session, outcome: Result<u8, Trouble>, json: bool) -> Result<u8, Trouble> {
     let signal = outcome.as_ref().ok().copied().filter(|code| [exit::INTERRUPTED, exit::TERMINATED].contains(code));
-    let left = if signal.is_some() { orchestrator_core::abandoned_bodies() } else { Vec::new() };
-    session.close(!left.is_empty(), json).await;
+    let left = || if signal.is_some() { orchestrator_core::abandoned_bodies() } else { Vec::new() };
+    session.close(!left().is_empty(), json).await;
+    // A shutdown waits for the grace of those that were detached.
+    let left = left();
     if let (Some(code), false) = (signal, left.is_empty()) {
         let named: Vec<_> = left.iter().take(LEFT_NAMED).map(|name| format!("'{}'", one_line(name))).collect();
         let others = left.len() - named.len();

@@ -61,9 +61,12 @@ impl MemoryBackend {
     fn history(&self) -> &History {
         // Held while events are sorted in, so that nobody sees a part of them. Those who bring more do not wait for it.
         let _sorting = self.sorting.lock().unwrap_or_else(PoisonError::into_inner);
-        // The runs after the events, and sorted in before them: what an event adds to one comes later.
-        let events = std::mem::take(&mut *self.events());
-        self.recent.take().chain(events.into_iter().flatten()).for_each(|event| self.sorted.take_up(&event));
+        // Both under one lock, as a batch is taken. The runs come first: what an event adds to one comes later.
+        let (runs, events) = {
+            let mut events = self.events();
+            (self.recent.take(), std::mem::take(&mut *events))
+        };
+        runs.chain(events.into_iter().flatten()).for_each(|event| self.sorted.take_up(&event));
         &self.sorted
     }
 
@@ -155,8 +158,8 @@ impl EventStore for MemoryBackend {
     fn take(&self, batch: &mut Vec<Event>) -> Result<(), BackendError> {
         // Results, and what they replace, are of others: they are dropped outside of the lock.
         batch.retain(|event| self.take_up(event).is_some());
-        self.recent.take_from(batch);
         let mut events = self.events();
+        self.recent.take_from(batch);
         match events.last_mut() {
             _ if batch.is_empty() => {}
             Some(last) if last.len() + batch.len() <= BATCH => last.append(batch),

@@ -260,8 +260,8 @@ pub trait StateBackend:
         false
     }
 
-    /// Where such a store has the engine put down most task runs when they end, in place of an event for each; `None` if it is to
-    /// be given the events.
+    /// Where such a store has the engine put down most task runs, in place of the first event of each; `None` if it is to be given
+    /// all events.
     fn recent_runs(&self) -> Option<Arc<RecentRuns>> {
         None
     }

@@ -1,4 +1,4 @@
-//! Task runs that are over and that nobody has asked for yet, in a process that keeps history in memory.
+//! What task runs did of which little is to be told and nobody has asked for yet, in a process that keeps history in memory.
 //!
 //! Of most task runs one event would tell all, and little of it differs from the one before. So the engine puts down a row
 //! of a quarter of the size, where what many rows have in common stands beside them once, and the event is made when somebody
@@ -12,7 +12,8 @@ use crate::def::Def;
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::state::StateName;
 
-/// What the engine puts down of task runs that have ended, for a backend in the same process that takes it out when somebody asks.
+/// What the engine puts down of task runs, of most of them when they have ended, for a backend in the same process that takes it
+/// out when somebody asks. What comes of such a run later it is given as an event.
 ///
 /// ```
 /// use orchestrator_core::backend::RecentRuns;
@@ -26,7 +27,7 @@ pub struct RecentRuns {
     pieces: Mutex<Vec<Piece>>,
 }
 
-/// All that there is to know of a task run, if that is little.
+/// All that there is to know of a task run by now, if that is little.
 pub(crate) struct Brief<'a> {
     pub(crate) id: TaskRunId,
     pub(crate) def: &'static Def,

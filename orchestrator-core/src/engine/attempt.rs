@@ -78,7 +78,8 @@ pub(super) async fn closed(run: &Run) {
 /// The outcome of a future, or `None` when it took longer than `limit`. A run that is cancelled has no limit but its grace.
 async fn within<F: Future>(run: &Run, limit: Duration, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    let mut limit = pin!(tokio::time::sleep(limit));
+    // A body that is always ready takes all of the task's budget: the limit has none to keep to.
+    let mut limit = pin!(tokio::task::coop::unconstrained(tokio::time::sleep(limit)));
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
         Poll::Pending if run.is_cancelled() => Poll::Pending,
@@ -124,6 +125,7 @@ pub(super) fn is_settled(run: &Run, outcome: &Body) -> bool {
 /// Waits until that is so. A body that ended lets what it started end as well, unless the run is cancelled.
 pub(super) async fn settle(run: &Run, outcome: Body) -> Ended {
     if !is_settled(run, &outcome) && unless_cancelled(run, closed(run)).await.is_none() {
+        panics::let_go(outcome);
         return Ended::Cancelled;
     }
     judge(run, outcome)
@@ -242,6 +244,7 @@ impl Drop for Thread {
 /// Calls a sync body on a thread. A body that is cancelled is given some time to notice.
 async fn call_body(run: &Arc<Run>, function: Function, number: u32) -> Option<Body> {
     if run.is_cancelled() {
+        panics::let_go(function);
         return None;
     }
     let mut thread = match Thread::start(run, function, number) {
@@ -255,16 +258,19 @@ async fn call_body(run: &Arc<Run>, function: Function, number: u32) -> Option<Bo
     run.enter_cancelling();
     pause::withdraw(run);
     let grace = run.scope().orchestrator.defaults.cancel_grace;
-    if tokio::time::timeout(grace, &mut thread).await.is_err() {
-        run.abandon();
-        panics::shield(|| {
-            tracing::warn!(
-                target: "orchestrator",
-                "{} '{}' did not stop within {grace:?} of its cancellation; its thread is abandoned",
-                run.kind(),
-                run.name(),
-            );
-        });
+    match tokio::time::timeout(grace, &mut thread).await {
+        Ok(late) => panics::let_go(late),
+        Err(_) => {
+            run.abandon();
+            panics::shield(|| {
+                tracing::warn!(
+                    target: "orchestrator",
+                    "{} '{}' did not stop within {grace:?} of its cancellation; its thread is abandoned",
+                    run.kind(),
+                    run.name(),
+                );
+            });
+        }
     }
     None
 }

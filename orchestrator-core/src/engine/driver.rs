@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::{Call, OwnedCall};
 use super::attempt::{self, Body, Ended, children_ended, closed, unless_cancelled};
 use super::inputs::prepare;
 use super::launcher;
@@ -18,6 +17,7 @@ use super::machine::{Decision, Event, Machine, jittered};
 use super::panics::{self, Contained};
 use super::rules::{self, Answer, Holding, Queued, Rule, Taken, Verdict};
 use super::wind_down::{End, Watch, wind_down};
+use super::{Call, OwnedCall};
 use crate::body::{Attempt, Codec, Erased};
 use crate::cache::{Claim, Flight};
 use crate::context::Place;

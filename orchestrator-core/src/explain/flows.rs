@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::recorded::{self, Recorded};
 use super::tasks::{self, UnfinishedTasks};
-use super::{RunRef, Why, known_why};
+use super::{RunRef, Why, known_why, why};
 use crate::active::each_flow_of;
 use crate::backend::record::FlowRunQuery;
 use crate::backend::{BackendError, StateBackend};
@@ -50,10 +50,14 @@ pub(super) async fn unfinished(inner: &Inner, flow: &Arc<Run>) -> Result<Option<
             break;
         }
         let example = RunRef::of(&run);
-        let (why, tasks) = (known_why(inner, &run, &state).await?, tasks::unfinished(inner, &run).await?);
-        found.push(UnfinishedFlows { count, example, why, tasks, flows: None });
-        next = if found.len() < DEPTH { first_of(&run).await? } else { None };
+        // Where the store does not tell of other processes' slots, those of this one are told.
+        let known = known_why(inner, &run, &state).await.unwrap_or_else(|_| why(&run, &state));
+        let tasks = tasks::unfinished(inner, &run).await;
+        let inside = if found.len() < DEPTH - 1 { first_of(&run).await } else { Ok(None) };
+        // This may be the last of its result.
         panics::let_go(run);
+        found.push(UnfinishedFlows { count, example, why: known, tasks: tasks?, flows: None });
+        next = inside?;
     }
     Ok(nested(found))
 }
@@ -64,6 +68,8 @@ async fn first_of(flow: &Arc<Run>) -> Result<Option<(u64, Arc<Run>)>, Error> {
     let look = move || {
         let mut found: Option<(u64, Arc<Run>)> = None;
         each_flow_of(&flow, &mut |run| match &mut found {
+            // Its hooks are all that goes on.
+            _ if run.state().is_terminal() => {}
             None => found = Some((1, Arc::clone(run))),
             Some((count, first)) => {
                 *count += 1;

@@ -141,7 +141,10 @@ pub(super) async fn unfinished(inner: &Inner, flow: &Arc<Run>) -> Result<Option<
 /// Looks at runs, of which there may be very many.
 pub(super) async fn aside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
     match Handle::try_current() {
-        Ok(runtime) => runtime.spawn_blocking(look).await.map_err(|_| Error::new(ErrorKind::ShutDown)),
+        Ok(runtime) => runtime.spawn_blocking(look).await.map_err(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Error::new(ErrorKind::ShutDown),
+        }),
         Err(_) => Ok(look()),
     }
 }

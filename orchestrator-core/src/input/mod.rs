@@ -6,7 +6,7 @@ mod map;
 mod shapes;
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::error::TaskError;
 use crate::run::Run;
@@ -64,14 +64,24 @@ pub(crate) struct CollectOnce<T> {
 }
 
 impl<T: Send + Sync + 'static> CollectOnce<T> {
-    fn get(&self) -> Result<Arc<T>, TaskError> {
-        // The lock is held while the value is put together, so that a second reader waits for it.
-        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(collect) = source.take() {
-            let _ = self.value.set(collect.collect().map(Arc::new));
+    /// Names each run that must have ended before the value is put together; none once somebody is at it.
+    fn visit(&self, visit: &mut dyn FnMut(&Arc<Run>)) {
+        if let Some(collect) = &*self.source() {
+            collect.visit(visit);
         }
-        drop(source);
-        self.value.get().expect("the value was set by whoever took the source").clone()
+    }
+
+    /// The value. A second reader waits until it is put together, by code of others, for which the source is not locked.
+    fn get(&self) -> Result<Arc<T>, TaskError> {
+        let make = || {
+            let source = self.source().take();
+            source.expect("it did not panic when another run put it together").collect().map(Arc::new)
+        };
+        self.value.get_or_init(make).clone()
+    }
+
+    fn source(&self) -> MutexGuard<'_, Option<Box<dyn Collect<T>>>> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -114,14 +124,7 @@ impl<T: Send + Sync + 'static> Input<T> {
             InputKind::Value(_) | InputKind::Shared(_) => {}
             InputKind::Run(run) | InputKind::Element { run, .. } => visit(run),
             InputKind::Collect(collect) => collect.visit(visit),
-            InputKind::Once(once) => {
-                // Where it is being put together, by code of others, all that it waited for has ended.
-                if let Ok(source) = once.source.try_lock()
-                    && let Some(collect) = &*source
-                {
-                    collect.visit(visit);
-                }
-            }
+            InputKind::Once(once) => once.visit(visit),
         }
     }
 

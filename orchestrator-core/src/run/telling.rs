@@ -100,12 +100,17 @@ impl Run {
         journal.enqueue(self.take_staged(cell, None))
     }
 
-    /// All that there is to know of a run, if that is little and the journal was not given any of it.
+    /// All that there is to know of a run by now, if that is little and the journal was not given any of it, nor anything that
+    /// is to be known together with it.
     fn brief(&self, cell: &Cell) -> Option<Brief<'_>> {
         let (&states, &at, count) = cell.track.brief()?;
         let Identity { id: RunId::Task(id), def, index, ref tags, ref upstream } = self.identity else { return None };
         let is_named = self.bound.as_ref().is_some_and(|bound| bound.given_name.is_some());
-        if is_named || cell.rare.as_ref().is_some_and(|rare| rare.looked.is_some()) {
+        if is_named
+            || self.flag(RENAMED)
+            || self.awaits_expansion
+            || cell.rare.as_ref().is_some_and(|rare| rare.looked.is_some())
+        {
             return None;
         }
         Some(Brief {

@@ -105,10 +105,10 @@ impl Run {
         !self.raise(LAUNCHED)
     }
 
-    /// Whether somebody else starts the run, which has no say about its beginning any more.
-    pub(crate) fn is_begun_by_others(&self) -> bool {
+    /// Sees to it that nobody starts the run, for whoever made it and is to end it; `false` if somebody has.
+    pub(crate) fn takes_back(&self) -> bool {
         let begins_launched = !self.has_upstream && !self.is_resumed();
-        !begins_launched && self.raise(LAUNCHED)
+        begins_launched || self.launch()
     }
 
     /// The body and its arguments, for whoever has launched the run.
