@@ -1,15 +1,17 @@
 //! The `Def` that goes into the program: what the attribute says, as constants.
 
+use std::fmt::Display;
 use std::time::Duration;
 
-use proc_macro2::{Ident, Literal, Span, TokenStream};
+use proc_macro2::{Delimiter, TokenStream};
 use quote::{ToTokens, quote};
-use syn::LitStr;
 use syn::ext::IdentExt;
+use syn::{FnArg, LitStr};
 
+use crate::code::Code;
 use crate::fingerprint::fingerprint;
 use crate::hooks;
-use crate::model::{Function, Kind};
+use crate::model::{self, Function, Item, Written};
 use crate::options::{Options, Policy, Want};
 use crate::root::{Root, Tokens};
 use crate::value::Delay;
@@ -18,39 +20,34 @@ use crate::value::Delay;
 const CRASH_BUDGET: u32 = 3;
 
 /// The expression behind `static __DEF: Def =`.
-pub(crate) fn def(root: &Root, options: &Options, function: &Function) -> TokenStream {
+pub(crate) fn def(code: &mut Code, root: &Root, options: &Options, function: &Function) {
     let p = root.path();
     let ident = function.ident().unraw().to_string();
-    let name = options.name.as_ref().map_or_else(|| ident.to_token_stream(), ToTokens::to_token_stream);
-    let new = match function.kind {
-        Kind::Task => quote!(task),
-        Kind::Flow => quote!(flow),
-    };
-    let key = format!("::{ident}");
-    let (mut fields, mut rare) = (Fields::new(p), Fields::new(p));
+    let name = options.name.as_ref().map_or_else(|| ident.clone(), LitStr::value);
+    let (mut fields, mut rare) = (Fields::new(root), Fields::new(root));
     let description = options.description.as_ref().map_or_else(|| function.attrs.description(), LitStr::value);
     if !description.is_empty() {
-        fields.set("description", description);
+        fields.set("description", format_args!("{description:?}"));
     }
-    let tags = &options.tags;
+    let tags: Vec<_> = options.tags.iter().map(LitStr::value).collect();
     if !tags.is_empty() {
-        fields.set("tags", quote!(&[#(#tags),*]));
+        fields.set("tags", format_args!("&{tags:?}"));
     }
     let parameters: Vec<_> = function.params.iter().map(|param| &param.name).collect();
     if !parameters.is_empty() {
-        fields.set("parameters", quote!(&[#(#parameters),*]));
+        fields.set("parameters", format_args!("&{parameters:?}"));
     }
-    fields.set("fingerprint", Literal::u128_unsuffixed(fingerprint_of(function)));
+    fields.set("fingerprint", fingerprint_of(function));
     fields.some("retries", options.retries);
     if function.item.sig.asyncness.is_none() {
         fields.set("is_async", false);
     }
-    rare.some("version", options.version.as_ref());
-    rare.some("retry_delay", options.retry_delay.as_ref().map(|value| delay(p, value)));
-    rare.some("retry_jitter", options.retry_jitter);
-    rare.some("timeout", options.timeout.map(|value| duration(p, value)));
-    rare.some("cache_ttl", options.cache_ttl.map(|value| duration(p, value)));
-    rare.some("cache_policy", options.cache_policy.as_ref().map(|value| policy(p, value)));
+    rare.some("version", options.version.as_ref().map(|text| format!("{:?}", text.value())));
+    rare.some_tokens("retry_delay", options.retry_delay.as_ref().map(|value| delay(p, value)));
+    rare.some_tokens("retry_jitter", options.retry_jitter);
+    rare.some_tokens("timeout", options.timeout.map(|value| duration(p, value)));
+    rare.some_tokens("cache_ttl", options.cache_ttl.map(|value| duration(p, value)));
+    rare.some_tokens("cache_policy", options.cache_policy.as_ref().map(|value| policy(p, value)));
     if options.cache_key.is_some() {
         rare.set("has_cache_key", true);
     }
@@ -58,61 +55,73 @@ pub(crate) fn def(root: &Root, options: &Options, function: &Function) -> TokenS
     rare.some("persist", options.persist);
     let wants: Vec<_> = options.concurrency.iter().map(|value| want(p, value)).collect();
     if !wants.is_empty() {
-        rare.set("concurrency", quote!(&[#(#wants),*]));
+        rare.set_tokens("concurrency", quote!(&[#(#wants),*]));
     }
-    rare.some("max_concurrent_tasks", options.max_concurrent_tasks.map(|value| value as usize));
+    rare.some("max_concurrent_tasks", options.max_concurrent_tasks);
     let budget = options.crash_budget.map_or(CRASH_BUDGET, |(_, times)| times);
     rare.some("crash_budget", options.on_crash.as_ref().map(|_| budget));
     if let Some(hooks) = hooks::of_states(root, options, function.kind) {
-        rare.set("hooks", hooks);
+        rare.set_tokens("hooks", hooks);
     }
-    if let Some(rare) = rare.written() {
-        fields.set("rare", quote!(&#p::Rare { #rare ..#p::Rare::NONE }));
+    let Fields { code: mut fields, .. } = fields;
+    let Fields { code: mut rare, .. } = rare;
+    if !rare.is_empty() {
+        rare.text("..").root(root).text("::Rare::NONE");
+        fields.text("rare: &").root(root).text("::Rare").group(Delimiter::Brace, rare).text(",");
     }
-    let fields = fields.written();
-    quote! {
-        #p::Def { #fields ..#p::Def::#new(#name, ::core::concat!(::core::module_path!(), #key)) }
-    }
+    let kind = function.kind.attribute();
+    let key = format!("::core::concat!(::core::module_path!(), {:?})", format!("::{ident}"));
+    fields.text("..").root(root).text(&format!("::Def::{kind}({name:?}, {key})"));
+    code.root(root).text("::Def").group(Delimiter::Brace, fields);
 }
 
 /// The function's code: its documentation and its attributes are not part of it, nor is who may call it.
 fn fingerprint_of(function: &Function) -> u128 {
-    let mut sig = function.item.sig.clone();
+    let Item { sig, body, .. } = &function.item;
+    if model::typed(sig).all(|param| param.attrs.is_empty()) {
+        return fingerprint(function.signature.trees().iter().chain([body]));
+    }
+    let mut sig = sig.clone();
     for input in &mut sig.inputs {
         match input {
-            syn::FnArg::Typed(param) => param.attrs.clear(),
-            syn::FnArg::Receiver(receiver) => receiver.attrs.clear(),
+            FnArg::Typed(param) => param.attrs.clear(),
+            FnArg::Receiver(receiver) => receiver.attrs.clear(),
         }
     }
-    let body = &function.item.body;
-    fingerprint(quote!(#sig #body))
+    fingerprint(Written::new(&sig).trees().iter().chain([body]))
 }
 
 /// The fields that differ from their defaults.
 struct Fields<'a> {
-    p: &'a Tokens,
-    written: TokenStream,
+    root: &'a Root,
+    code: Code,
 }
 
 impl<'a> Fields<'a> {
-    fn new(p: &'a Tokens) -> Self {
-        Self { p, written: TokenStream::new() }
+    fn new(root: &'a Root) -> Self {
+        Self { root, code: Code::default() }
     }
 
-    fn set(&mut self, name: &str, value: impl ToTokens) {
-        let name = Ident::new(name, Span::call_site());
-        self.written.extend(quote!(#name: #value,));
+    /// A value that is written as it is displayed.
+    fn set(&mut self, name: &str, value: impl Display) {
+        self.code.text(&format!("{name}: {value},"));
     }
 
-    fn some(&mut self, name: &str, value: Option<impl ToTokens>) {
+    fn some(&mut self, name: &str, value: Option<impl Display>) {
         if let Some(value) = value {
-            let p = self.p;
-            self.set(name, quote!(#p::Some(#value)));
+            self.code.text(name).text(":").root(self.root).text(&format!("::Some({value}),"));
         }
     }
 
-    fn written(self) -> Option<TokenStream> {
-        (!self.written.is_empty()).then_some(self.written)
+    fn set_tokens(&mut self, name: &str, value: impl ToTokens) {
+        self.code.text(name).text(":").stream(value.to_token_stream()).text(",");
+    }
+
+    fn some_tokens(&mut self, name: &str, value: Option<impl ToTokens>) {
+        if let Some(value) = value {
+            let p = self.root.path();
+            self.set_tokens(name, quote!(#p::Some(#value)));
+        }
     }
 }
 

@@ -5,12 +5,13 @@
 //! mean the types of the arguments and of the result: each token and each path that is written costs time in each build.
 //! Tokens that can fail to compile because of the user's types carry the span of those types.
 
-use proc_macro2::{Delimiter, Group, Span, TokenStream};
+use proc_macro2::{Delimiter, Group, Ident, Punct, Spacing, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
-use syn::{Ident, Index, LitStr, TypeGenerics};
+use syn::{Attribute, Index, LitStr};
 
 use crate::args;
 use crate::checks;
+use crate::code::{At, Code};
 use crate::def;
 use crate::hooks;
 use crate::mistakes::Mistakes;
@@ -24,9 +25,9 @@ use crate::validate::{self, Unusable};
 /// Expands the attribute `kind` with the options `attr` on `item`.
 pub(crate) fn expand(kind: Kind, attr: TokenStream, item: TokenStream) -> TokenStream {
     let mut mistakes = Mistakes::default();
-    let mut options = args::read(attr.clone(), ROWS, kind.attribute(), &mut mistakes);
-    let parsed = syn::parse2::<Item>(item.clone());
-    let Some(mut parsed) = mistakes.keep(parsed) else {
+    let written = attr.to_string();
+    let mut options = args::read(attr, ROWS, kind.attribute(), &mut mistakes);
+    let Some(mut parsed) = mistakes.keep(Item::parse(item.clone())) else {
         let errors = mistakes.into_tokens();
         return quote!(#item #errors);
     };
@@ -36,13 +37,15 @@ pub(crate) fn expand(kind: Kind, attr: TokenStream, item: TokenStream) -> TokenS
         let errors = mistakes.into_tokens();
         return quote!(#parsed #errors);
     }
-    let names = Names::new(attr, &parsed.sig);
     let function = Function::new(kind, parsed, &skipped);
+    let names = Names::new(&[written, function.signature.to_string()]);
     validate::options(&mut options, &function, &mut mistakes);
-    let errors = mistakes.into_tokens();
     let (outer, root) = (Root::new(options.krate.as_ref()), Root::in_block(&names.module));
-    let expansion = Expansion { outer, root, names, options: &options, function: &function }.items();
-    quote!(#expansion #errors)
+    let mut code = Expansion { outer, root, names, options: &options, function: &function }.items();
+    if !mistakes.is_empty() {
+        code.stream(mistakes.into_tokens());
+    }
+    code.finish()
 }
 
 /// A function on its way to becoming a task or flow.
@@ -57,192 +60,266 @@ pub(crate) struct Expansion<'a> {
 }
 
 impl Expansion<'_> {
-    fn items(&self) -> TokenStream {
+    fn items(&self) -> Code {
+        let mut code = Code::default();
         let cfg = &self.function.attrs.cfg;
-        let items = [
-            Some(self.handle()),
-            Some(self.call_function()),
-            Some(self.as_written()),
-            Some(self.block()),
-            checks::hidden_result(self),
-        ];
-        items.into_iter().flatten().map(|item| quote!(#(#cfg)* #item)).collect()
+        write(&mut code, cfg);
+        self.handle(&mut code);
+        write(&mut code, cfg);
+        self.call_function(&mut code);
+        write(&mut code, cfg);
+        self.as_written(&mut code);
+        write(&mut code, cfg);
+        self.block(&mut code);
+        if let Some(check) = checks::hidden_result(self) {
+            write(&mut code, cfg);
+            code.stream(check);
+        }
+        code
     }
 
     /// What is reached by way of the struct, or not at all.
-    fn block(&self) -> TokenStream {
-        let (outer, def) = (self.outer.path(), def::def(&self.root, self.options, self.function));
-        let (types, methods, configurable) = (self.types(), self.methods(), self.configurable());
-        let (replaceable, registered) = (self.replaceable(), self.registered());
-        let Names { module, def: name, .. } = &self.names;
-        quote! {
-            #[allow(
-                dead_code, unreachable_pub, unused_qualifications, private_interfaces, private_bounds,
-                clippy::all, clippy::pedantic, clippy::nursery
-            )]
-            const _: () = {
-                use #outer as #module;
-                use #module::probes::*;
-                #types
-                // Two functions are two addresses, which a constant does not have.
-                static #name: #module::Def = #def;
-                #methods
-                #configurable
-                #replaceable
-                #registered
+    fn block(&self, code: &mut Code) {
+        let Names { module: p, def, .. } = &self.names;
+        let ident = self.function.ident();
+        let mut block = Code::default();
+        block.text("use").root(&self.outer).text(&format!("as {p}; use {p}::probes::*;"));
+        self.types(&mut block);
+        // Two functions are two addresses, which a constant does not have.
+        block.text(&format!("static {def}: {p}::Def ="));
+        def::def(&mut block, &self.root, self.options, self.function);
+        block.text(&format!("; impl {ident}")).group(Delimiter::Brace, self.methods());
+        // What is the same for all calls.
+        block.text(&format!(
+            "impl {p}::Configurable for {ident} {{
+                const DEF: &'static {p}::Def = &{def};
+                fn overrides(&mut self) -> &mut {p}::Overrides {{ &mut self.__overrides }}
+            }}"
+        ));
+        if !self.function.is_generic() {
+            self.replaceable(&mut block);
+            let registered = match self.function.kind {
+                Kind::Task => format!("task(&{def})"),
+                Kind::Flow => format!("flow({ident}::__FUNCTION)"),
             };
+            block.text(&format!("{p}::inventory::submit! {{ {p}::Registered::{registered} }}"));
         }
+        code.text("const _: () =").group(Delimiter::Brace, block).text(";");
     }
 
     /// Names for the types that are written most often, where they are the same for all calls.
-    fn types(&self) -> Option<TokenStream> {
+    fn types(&self, code: &mut Code) {
         if self.function.is_generic() {
-            return None;
+            return;
         }
-        let (output, args) = (&self.function.output, self.written_args());
-        let (declared, names) = (&output.declared, &self.names);
-        let (result, success, arguments) = (&names.declared, &names.output, &names.args);
-        let results = if output.is_result {
-            let succeeds = self.written_success(&self.root, result);
-            quote!(type #result = #declared; type #success = #succeeds;)
+        let (output, names) = (&self.function.output, &self.names);
+        if output.is_result {
+            code.text(&format!("type {} =", names.declared)).trees(output.declared.trees());
+            code.text(&format!("; type {} =", names.output));
+            self.of_declared(&mut code.at(generated(output.span)), "Ok");
         } else {
-            quote!(type #success = #declared;)
-        };
-        Some(quote!(#results type #arguments = #args;))
+            code.text(&format!("type {} =", names.output)).trees(output.declared.trees());
+        }
+        code.text(&format!("; type {} =", names.args)).trees(self.written_args().trees()).text(";");
+    }
+
+    /// `Ok` or `Error` of the return type, which is a `Result`.
+    fn of_declared(&self, at: &mut At<'_>, what: &str) {
+        let declared = &self.names.declared;
+        at.sign('<').word(declared).word("as").path(&self.root, &["Fallible"]).sign('>').colons().word(what);
     }
 
     /// The struct of the function's name: what `configure()` makes.
-    fn handle(&self) -> TokenStream {
-        let Function { attrs, item, .. } = self.function;
-        let (docs, vis, ident) = (&attrs.docs, &item.vis, &item.sig.ident);
-        let p = self.outer.path();
-        let fallback = docs.is_empty().then(|| {
-            let text = format!("The {} `{ident}`.", self.function.kind.attribute());
-            quote!(#[doc = #text])
-        });
-        quote! {
-            #(#docs)* #fallback
-            #[allow(non_camel_case_types, dead_code, missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic)]
-            #vis struct #ident { #[doc(hidden)] __overrides: #p::Overrides }
+    fn handle(&self, code: &mut Code) {
+        let Function { attrs, generated_vis, kind, .. } = self.function;
+        let ident = self.function.ident();
+        write(code, &attrs.docs);
+        if attrs.docs.is_empty() {
+            code.text(&format!("#[doc = \"The {} `{ident}`.\"]", kind.attribute()));
         }
+        let mut field = Code::default();
+        field.text("#[doc(hidden)] __overrides:").root(&self.outer).text("::Overrides");
+        // With spans of ours lints know that nobody wrote it, and each that is allowed by an attribute costs time.
+        let mut name = ident.clone();
+        name.set_span(generated(ident.span()));
+        code.trees(generated_vis.trees()).text("struct").tree(name).group(Delimiter::Brace, field);
     }
 
     /// The function of the function's name: a call submits.
-    fn call_function(&self) -> TokenStream {
-        let Function { attrs, item, generics, .. } = self.function;
-        let (docs, outer, vis) = (&attrs.docs, &attrs.outer, &item.vis);
-        let (fn_token, ident) = (&item.sig.fn_token, &item.sig.ident);
-        let (impl_generics, types, clause) = generics.split_for_impl();
-        let function = self.constant(&quote!(#ident), &types);
-        let succeeds = self.written_success(&self.outer, &self.function.output.declared);
-        let (future, inputs) = (self.future(&self.outer, &succeeds), self.inputs(&self.outer, "IntoInput"));
-        let (p, call, args) = (self.outer.path(), self.way_in("call"), self.args());
+    fn call_function(&self, code: &mut Code) {
+        let Function { attrs, item, generics, vis, .. } = self.function;
+        let (impl_generics, _, clause) = generics.split_for_impl();
+        write(code, &attrs.docs);
+        write(code, &attrs.outer);
         // Not at the future's type: `notify(x).tolerate();` is a statement, and gives the future back.
-        let said_so = outer.iter().any(|attr| attr.path().is_ident("must_use"));
-        let must_use = (!said_so).then(|| must_use(ONE));
+        if !attrs.outer.iter().any(|attr| attr.path().is_ident("must_use")) {
+            code.text(MUST_USE_ONE);
+        }
+        // A call is a call: flows that call hundreds of tasks stay small, and what the constant refers to is compiled once
+        // and not in each part of the program in which there is a call.
+        code.text("#[inline(never)] #[allow(dead_code, clippy::all, clippy::pedantic, clippy::nursery)]");
         // The keyword and the braces are the user's: without them the compiler takes the function for ours and does not
         // say that nobody calls it.
-        let mut block = Group::new(Delimiter::Brace, quote!(#p::#call(#function, #args)));
-        block.set_span(item.body.span());
-        quote! {
-            #(#docs)* #(#outer)* #must_use
-            // A call is a call: flows that call hundreds of tasks stay small, and what the constant refers to is compiled once
-            // and not in each part of the program in which there is a call.
-            #[inline(never)]
-            #[allow(dead_code, clippy::all, clippy::pedantic, clippy::nursery)]
-            #vis #fn_token #ident #impl_generics (#inputs) -> #future #clause #block
+        let ident = &item.sig.ident;
+        code.trees(vis.trees()).tree(Ident::new("fn", item.sig.fn_token.span)).tree(ident.clone());
+        if self.function.is_generic() {
+            code.stream(impl_generics.to_token_stream());
         }
+        code.group(Delimiter::Parenthesis, self.inputs(&self.outer, "IntoInput")).text("->");
+        let span = generated(self.function.output.span);
+        let succeeds = self.written_success(&self.outer, &self.function.output.declared);
+        code.at(span).path(&self.outer, &[self.future()]).angled(&succeeds);
+        if let Some(clause) = clause {
+            code.stream(clause.to_token_stream());
+        }
+        let mut call = Code::default();
+        call.tree(ident.clone());
+        self.constant(&mut call);
+        call.text(",").tree(self.args());
+        let mut block = Code::default();
+        block.root(&self.outer).text(&format!("::call_{}", self.function.kind.attribute()));
+        block.group(Delimiter::Parenthesis, call);
+        let mut block = Group::new(Delimiter::Brace, block.finish());
+        block.set_span(item.body.span());
+        code.tree(block);
     }
 
     /// What the runtime is given of the function: a constant, or in a generic one a function whose value is one.
-    fn function(&self) -> TokenStream {
-        let Function { generics, params, .. } = self.function;
-        let p = self.root.path();
-        let (args, succeeds, checks) = (self.types_of_args(), self.success(), checks::checks(self));
+    fn function(&self, code: &mut Code) {
+        let Function { generics, params, output, .. } = self.function;
+        let (p, def) = (&self.names.module, &self.names.def);
+        let succeeds = self.success();
+        let mut more = Code::default();
+        if let Some(template) = &self.options.run_name {
+            more.stream(self.run_name(template));
+        }
+        for stream in [self.cache_key(), self.entry()].into_iter().flatten() {
+            more.stream(stream);
+        }
+        hooks::of_results(&mut more, self);
+
         let names: Vec<_> = params.iter().enumerate().map(argument).collect();
-        let attempt = self.attempt(&names);
-        let encodings = params.iter().map(|Param { ty, span, skipped, .. }| {
-            let at = self.root.at(*span);
-            if *skipped { quote!(#p::Encoding::LeftOut) } else { quote!(#at::Probe::<#ty>::ENCODING) }
-        });
-        let at = self.root.at(self.function.output.span);
-        let result = if self.function.output.has_references {
-            quote!(#at::Unstored::<#succeeds>::RESULT)
-        } else {
-            quote!(#at::Probe::<#succeeds>::RESULT)
-        };
-        let run_name = self.options.run_name.as_ref().map(|template| self.run_name(template));
-        let (cache_key, entry, hooks) = (self.cache_key(), self.entry(), hooks::of_results(self));
-        let more = quote!(#run_name #cache_key #entry #hooks);
-        // Methods that follow keep the type of the constant from being that of `new`.
-        let types = (!more.is_empty()).then(|| quote!(::<#args, #succeeds>));
-        let def = &self.names.def;
-        let value = quote! {
-            {
-                #checks
-                &#p::Callable #types ::new(&#def, |(#(#names,)*)| #attempt, (#(#encodings,)*), #result) #more
+        let mut closure = Code::default();
+        names.iter().for_each(|name| _ = closure.tree(name.clone()).text(","));
+        let mut arguments = Code::default();
+        arguments.text(&format!("&{def}, |")).group(Delimiter::Parenthesis, closure).text("|");
+        self.attempt(&mut arguments, &names);
+        let mut encodings = Code::default();
+        for Param { ty, span, skipped, .. } in params {
+            if *skipped {
+                encodings.text(&format!("{p}::Encoding::LeftOut,"));
+            } else {
+                let mut at = encodings.at(generated(*span));
+                at.path(&self.root, &["Probe"]).colons().angled(ty).colons().word("ENCODING").sign(',');
             }
-        };
-        // What is wrong with the parameters as a whole is said at the function's name.
-        let name = generated(self.function.item.sig.ident.span());
-        let at_name = self.root.at(name);
-        let ty = quote_spanned!(name=> &'static #at_name::Callable<#args, #succeeds>);
+        }
+        arguments.text(",").group(Delimiter::Parenthesis, encodings).text(",");
+        let of_type = if output.has_references { "Unstored" } else { "Probe" };
+        let mut at = arguments.at(generated(output.span));
+        at.path(&self.root, &[of_type]).colons().angled(&succeeds).colons().word("RESULT");
+
+        let mut value = Code::default();
+        checks::checks(&mut value, self);
+        value.text(&format!("&{p}::Callable"));
+        // Methods that follow keep the type of the constant from being that of `new`.
+        if !more.is_empty() {
+            value.text("::<").trees(self.types_of_args().trees()).text(",").trees(succeeds.trees()).text(">");
+        }
+        value.text("::new").group(Delimiter::Parenthesis, arguments).append(more);
+
         if self.function.is_generic() {
             let (impl_generics, _, clause) = generics.split_for_impl();
-            quote!(#[inline] fn __function #impl_generics () -> #ty #clause { const #value })
+            code.text("#[inline] fn __function").stream(impl_generics.to_token_stream()).text("() ->");
+            self.type_of_function(code, &succeeds);
+            if let Some(clause) = clause {
+                code.stream(clause.to_token_stream());
+            }
+            let mut body = Code::default();
+            body.text("const").group(Delimiter::Brace, value);
+            code.group(Delimiter::Brace, body);
         } else {
-            quote!(const __FUNCTION: #ty = #value;)
+            code.text("const __FUNCTION:");
+            self.type_of_function(code, &succeeds);
+            code.text("=").group(Delimiter::Brace, value).text(";");
         }
     }
 
-    /// The expression for it, in `of`.
-    fn constant(&self, of: &TokenStream, types: &TypeGenerics<'_>) -> TokenStream {
+    /// What is wrong with the parameters as a whole is said at the function's name.
+    fn type_of_function(&self, code: &mut Code, succeeds: &Tokens) {
+        let mut at = code.at(generated(self.function.ident().span()));
+        at.sign('&').lifetime("static").path(&self.root, &["Callable"]);
+        at.sign('<').as_they_are(self.types_of_args().trees()).sign(',').as_they_are(succeeds.trees()).sign('>');
+    }
+
+    /// The expression for it, behind the type's name.
+    fn constant(&self, code: &mut Code) {
         if self.function.is_generic() {
-            let turbofish = types.as_turbofish();
-            quote!(#of::__function #turbofish ())
+            let types = self.function.generics.split_for_impl().1;
+            code.text("::__function").stream(types.as_turbofish().to_token_stream()).text("()");
         } else {
-            quote!(#of::__FUNCTION)
+            code.text("::__FUNCTION");
         }
     }
 
     /// One execution of the user's function.
-    fn attempt(&self, args: &[Ident]) -> TokenStream {
-        let Function { item, generics, params, output, .. } = self.function;
-        let ident = &item.sig.ident;
-        let turbofish = generics.split_for_impl().1;
-        let turbofish = turbofish.as_turbofish();
-        let passed = params.iter().zip(args).map(|(param, arg)| {
-            let span = generated(param.span);
-            match param.passing {
-                Passing::Reference => quote_spanned!(span=> #arg.get()),
-                Passing::Value => quote_spanned!(span=> #arg.take()),
-            }
-        });
-        // What is not `Send` is said at the function's name; the notes then show what is held across which await.
-        let span = generated(ident.span());
+    fn attempt(&self, code: &mut Code, args: &[Ident]) {
+        let Function { item, params, output, .. } = self.function;
         let is_async = item.sig.asyncness.is_some();
         // A body that borrows from its arguments needs a future around both.
         let borrows = params.iter().any(|param| param.passing == Passing::Reference);
-        let wait = (is_async && borrows).then(|| quote_spanned!(span=> .await));
-        let outcome = quote_spanned!(span=> #ident::body #turbofish (#(#passed),*) #wait);
-        let at_output = self.root.at(output.span);
-        let span_output = generated(output.span);
-        let p = self.root.at(ident.span());
-        let retry_if = output.is_result.then(|| match &self.options.retry_if {
-            Some(path) => quote!(, #p::Some(#path)),
-            None => quote!(, #p::None),
-        });
+        // What is not `Send` is said at the function's name; the notes then show what is held across which await.
+        let span = generated(item.sig.ident.span());
+        let mut outcome = Code::default();
+        self.call_of_body(&mut outcome, args);
+        if is_async && borrows {
+            outcome.at(span).sign('.').word("await");
+        }
+        if output.is_result {
+            let mut at = outcome.at(span);
+            at.sign(',').path(&self.root, &[if self.options.retry_if.is_some() { "Some" } else { "None" }]);
+            if let Some(path) = &self.options.retry_if {
+                outcome.group(Delimiter::Parenthesis, Code::from(path.to_token_stream()));
+            }
+        }
+        let attempt = |how| ["Attempt", how];
         if is_async && !borrows {
-            let from = Ident::new(if output.is_result { "from_fallible" } else { "from_plain" }, span);
-            return quote_spanned!(span=> #p::Attempt::#from(#outcome #retry_if));
+            let from = attempt(if output.is_result { "from_fallible" } else { "from_plain" });
+            code.at(span).path(&self.root, &from).group(Delimiter::Parenthesis, outcome);
+            return;
         }
-        let function = Ident::new(if output.is_result { "fallible" } else { "plain" }, span_output);
-        let outcome = quote_spanned!(span_output=> #at_output::#function(#outcome #retry_if));
+        let mut executed = Code::default();
+        let function = if output.is_result { "fallible" } else { "plain" };
+        let mut at = executed.at(generated(output.span));
+        at.path(&self.root, &[function]).group(Delimiter::Parenthesis, outcome);
+        let mut begun = Code::default();
         if is_async {
-            quote_spanned!(span=> #p::Attempt::from_future(async move { #outcome }))
+            begun.at(span).word("async").word("move").group(Delimiter::Brace, executed);
         } else {
-            quote_spanned!(span=> #p::Attempt::from_fn(move || #outcome))
+            begun.at(span).word("move").sign('|').sign('|');
+            begun.append(executed);
         }
+        let from = attempt(if is_async { "from_future" } else { "from_fn" });
+        code.at(span).path(&self.root, &from).group(Delimiter::Parenthesis, begun);
+    }
+
+    fn call_of_body(&self, code: &mut Code, args: &[Ident]) {
+        let Function { item, params, generics, .. } = self.function;
+        let mut passed = Code::default();
+        for (param, arg) in params.iter().zip(args) {
+            let how = match param.passing {
+                Passing::Reference => "get",
+                Passing::Value => "take",
+            };
+            passed.tree(arg.clone());
+            let mut at = passed.at(generated(param.span));
+            at.sign('.').word(how).group(Delimiter::Parenthesis, Code::default()).sign(',');
+        }
+        let span = generated(item.sig.ident.span());
+        code.tree(item.sig.ident.clone()).at(span).colons().word("body");
+        if self.function.is_generic() {
+            code.stream(generics.split_for_impl().1.as_turbofish().to_token_stream());
+        }
+        code.at(span).group(Delimiter::Parenthesis, passed);
     }
 
     fn run_name(&self, template: &LitStr) -> TokenStream {
@@ -265,118 +342,108 @@ impl Expansion<'_> {
     }
 
     /// `body`: the function as the user wrote it. Nothing of ours is inside, so that lints and errors are the user's.
-    fn as_written(&self) -> TokenStream {
-        let Function { attrs, item, .. } = self.function;
-        let Item { vis, sig, body, .. } = item;
-        let (ident, attrs) = (&sig.ident, &attrs.body);
-        let mut sig = sig.clone();
-        sig.ident = Ident::new("body", generated(ident.span()));
-        quote! {
-            impl #ident {
-                /// The function as it was written, without the runtime.
-                #[allow(
-                    unreachable_pub, private_interfaces, private_bounds,
-                    clippy::missing_errors_doc, clippy::missing_panics_doc, clippy::must_use_candidate
-                )]
-                #(#attrs)*
-                #vis #sig #body
-            }
-        }
+    fn as_written(&self, code: &mut Code) {
+        let Function { attrs, item, vis, signature, .. } = self.function;
+        let mut body = Code::default();
+        body.text(
+            "/// The function as it was written, without the runtime.
+            #[allow(
+                unreachable_pub, private_interfaces, private_bounds,
+                clippy::missing_errors_doc, clippy::missing_panics_doc, clippy::must_use_candidate
+            )]",
+        );
+        write(&mut body, &attrs.body);
+        body.trees(vis.trees()).stream(signature.named("body")).tree(item.body.clone());
+        code.text("impl").tree(item.sig.ident.clone()).group(Delimiter::Brace, body);
     }
 
     /// `configure`, `submit`, and for tasks `map` and `submit_map`.
-    fn methods(&self) -> TokenStream {
-        let Function { item, generics, params, kind, .. } = self.function;
-        let (vis, ident) = (&item.vis, &item.sig.ident);
-        let p = self.root.path();
-        let (impl_generics, types, clause) = generics.split_for_impl();
-        let (inputs, args) = (self.inputs(&self.root, "IntoInput"), self.args());
-        let future = self.future(&self.root, &self.success());
-        let (function, constant, submit) =
-            (self.function(), self.constant(&quote!(Self), &types), self.way_in("submit"));
-        let must_use_one = must_use(ONE);
+    fn methods(&self) -> Code {
+        let Function { params, kind, generated_vis, .. } = self.function;
+        let p = &self.names.module;
+        let mut code = Code::default();
+        self.function(&mut code);
+        code.text("/// The same with options that are changed at the call.\n").trees(generated_vis.trees()).text(
+            &format!(
+                "fn configure() -> {p}::Configured<Self> {{
+                {p}::Configured::new(Self {{ __overrides: {p}::Overrides::NONE }})
+            }}
+            /// Submits a run with the options of this handle.
+            {MUST_USE_ONE} #[inline(never)]"
+            ),
+        );
+        let inputs = self.inputs(&self.root, "IntoInput");
+        self.method(&mut code, "submit", &format!("submit_{}", kind.attribute()), self.future(), inputs.finish());
         // A task without parameters has nothing to map over.
-        let maps = (*kind == Kind::Task && !params.is_empty()).then(|| {
-            let succeeds = self.success();
-            let inputs = self.inputs(&self.root, "IntoMapInput");
-            let must_use_all = must_use(MANY);
-            quote! {
-                /// Submits one run for each element of the arguments that are collections.
-                #must_use_all
-                #vis fn map #impl_generics (#inputs) -> #p::MapFuture<#succeeds> #clause {
-                    #p::call_map(#constant, #args)
-                }
-
-                /// Like `map`, with the options of this handle.
-                #must_use_all
-                #[inline(never)]
-                #vis fn submit_map #impl_generics (&self, #inputs) -> #p::MapFuture<#succeeds> #clause {
-                    #p::submit_map(#constant, &self.__overrides, #args)
-                }
-            }
-        });
-        quote! {
-            impl #ident {
-                #function
-
-                /// The same with options that are changed at the call.
-                #vis fn configure() -> #p::Configured<Self> {
-                    #p::Configured::new(Self { __overrides: #p::Overrides::NONE })
-                }
-
-                /// Submits a run with the options of this handle.
-                #must_use_one
-                #[inline(never)]
-                #vis fn submit #impl_generics (&self, #inputs) -> #future #clause {
-                    #p::#submit(#constant, &self.__overrides, #args)
-                }
-
-                #maps
-            }
+        if *kind == Kind::Task && !params.is_empty() {
+            let inputs = self.inputs(&self.root, "IntoMapInput").finish();
+            code.text(&format!(
+                "/// Submits one run for each element of the arguments that are collections.
+                {MUST_USE_MANY}"
+            ));
+            self.method(&mut code, "map", "call_map", "MapFuture", inputs.clone());
+            code.text(&format!(
+                "/// Like `map`, with the options of this handle.
+                {MUST_USE_MANY} #[inline(never)]"
+            ));
+            self.method(&mut code, "submit_map", "submit_map", "MapFuture", inputs);
         }
+        code
     }
 
-    /// What is the same for all calls.
-    fn configurable(&self) -> TokenStream {
-        let (p, ident, def) = (self.root.path(), &self.function.item.sig.ident, &self.names.def);
-        quote! {
-            impl #p::Configurable for #ident {
-                const DEF: &'static #p::Def = &#def;
-                fn overrides(&mut self) -> &mut #p::Overrides { &mut self.__overrides }
-            }
+    /// One of these: `way_in` is the runtime's function. All but `map` have the options of the call.
+    fn method(&self, code: &mut Code, name: &str, way_in: &str, future: &str, inputs: TokenStream) {
+        let p = &self.names.module;
+        let (impl_generics, _, clause) = self.function.generics.split_for_impl();
+        let has_options = name != "map";
+        code.trees(self.function.generated_vis.trees()).text(&format!("fn {name}"));
+        if self.function.is_generic() {
+            code.stream(impl_generics.to_token_stream());
         }
-    }
-
-    /// The runtime's function for such a call.
-    fn way_in(&self, how: &str) -> Ident {
-        Ident::new(&format!("{how}_{}", self.function.kind.attribute()), Span::call_site())
+        let mut parameters = Code::default();
+        if has_options {
+            parameters.text("&self,");
+        }
+        parameters.stream(inputs);
+        code.group(Delimiter::Parenthesis, parameters).text(&format!("-> {p}::{future}<"));
+        code.trees(self.success().trees()).text(">");
+        if let Some(clause) = clause {
+            code.stream(clause.to_token_stream());
+        }
+        let (mut block, mut call) = (Code::default(), Code::default());
+        call.text("Self");
+        self.constant(&mut call);
+        call.text(if has_options { ", &self.__overrides," } else { "," }).tree(self.args());
+        block.text(&format!("{p}::{way_in}")).group(Delimiter::Parenthesis, call);
+        code.group(Delimiter::Brace, block);
     }
 
     /// What lets tests put a fake in the function's place, and what says whether an error that it gives is retried.
-    fn replaceable(&self) -> Option<TokenStream> {
-        if self.function.is_generic() {
-            return None;
-        }
-        let (p, ident) = (self.root.path(), &self.function.item.sig.ident);
-        let (args, succeeds) = (self.types_of_args(), self.success());
-        let fails = if self.function.output.is_result {
-            let (span, p) = (self.function.output.span, self.root.at(self.function.output.span));
-            let declared = &self.names.declared;
-            quote_spanned!(generated(span)=> <#declared as #p::Fallible>::Error)
-        } else {
-            quote!(#p::Infallible)
-        };
-        let retries = self.options.retry_if.as_ref().filter(|_| self.function.output.is_result).map(|path| {
-            let error = variable("error", Span::call_site());
-            quote! {
-                fn retries(#error: &dyn ::core::any::Any) -> bool {
-                    #p::retries::<#fails>(#error, #path)
-                }
+    fn replaceable(&self, code: &mut Code) {
+        let (Names { module: p, args, output, .. }, span) = (&self.names, generated(self.function.output.span));
+        let is_result = self.function.output.is_result;
+        let fails = |code: &mut Code| {
+            if is_result {
+                self.of_declared(&mut code.at(span), "Error");
+            } else {
+                code.text(&format!("{p}::Infallible"));
             }
-        });
-        Some(quote! {
-            impl #p::Function<#args, #succeeds, #fails> for #ident { #retries }
-        })
+        };
+        code.text(&format!("impl {p}::Function<{args}, {output},"));
+        fails(code);
+        code.text(&format!("> for {}", self.function.ident()));
+        let mut methods = Code::default();
+        if let Some(path) = self.options.retry_if.as_ref().filter(|_| is_result) {
+            methods.text("fn retries(__error: &dyn ::core::any::Any) -> bool");
+            let mut body = Code::default();
+            body.text(&format!("{p}::retries::<"));
+            fails(&mut body);
+            let mut arguments = Code::default();
+            arguments.text("__error,").stream(path.to_token_stream());
+            body.text(">").group(Delimiter::Parenthesis, arguments);
+            methods.group(Delimiter::Brace, body);
+        }
+        code.group(Delimiter::Brace, methods);
     }
 
     /// The way into a flow for those who know nothing of its types.
@@ -413,18 +480,6 @@ impl Expansion<'_> {
         Some(quote!(.entry(|#reader| { #body }, #output)))
     }
 
-    fn registered(&self) -> Option<TokenStream> {
-        if self.function.is_generic() {
-            return None;
-        }
-        let (p, ident, def) = (self.root.path(), self.function.ident(), &self.names.def);
-        let registered = match self.function.kind {
-            Kind::Task => quote!(task(&#def)),
-            Kind::Flow => quote!(flow(#ident::__FUNCTION)),
-        };
-        Some(quote!(#p::inventory::submit! { #p::Registered::#registered }))
-    }
-
     /// The parameters whose arguments belong to the cache key or the record, with their places in the tuple.
     pub(crate) fn kept(&self) -> impl Iterator<Item = (Index, &Param)> {
         let params = self.function.params.iter().enumerate();
@@ -437,82 +492,85 @@ impl Expansion<'_> {
         if self.function.is_generic() {
             self.written_success(&self.root, &output.declared)
         } else {
-            let mut name = self.names.output.clone();
-            name.set_span(generated(output.span));
-            quote!(#name).into()
+            Ident::new(&self.names.output, generated(output.span)).into()
         }
     }
 
     /// The same, where it has no name.
-    pub(crate) fn written_success(&self, root: &Root, declared: &impl ToTokens) -> Tokens {
+    pub(crate) fn written_success(&self, root: &Root, declared: &Tokens) -> Tokens {
         let output = &self.function.output;
         if output.is_result {
-            let p = root.at(output.span);
-            quote_spanned!(generated(output.span)=> <#declared as #p::Fallible>::Ok).into()
+            let mut trees = Vec::new();
+            let mut at = At::new(&mut trees, generated(output.span));
+            at.sign('<').as_they_are(declared.trees()).word("as").path(root, &["Fallible"]).sign('>');
+            at.colons().word("Ok");
+            trees.into()
         } else {
-            declared.to_token_stream().into()
+            declared.clone()
         }
     }
 
-    fn future(&self, root: &Root, succeeds: &Tokens) -> TokenStream {
-        let span = self.function.output.span;
-        let p = root.at(span);
+    fn future(&self) -> &'static str {
         match self.function.kind {
-            Kind::Task => quote_spanned!(generated(span)=> #p::TaskFuture<#succeeds>),
-            Kind::Flow => quote_spanned!(generated(span)=> #p::FlowFuture<#succeeds>),
+            Kind::Task => "TaskFuture",
+            Kind::Flow => "FlowFuture",
         }
     }
 
     /// The parameters, each of a type that the trait `accepts` describes.
-    fn inputs(&self, root: &Root, accepts: &str) -> TokenStream {
-        let inputs = self.function.params.iter().map(|Param { ident, ty, span, .. }| {
-            let (p, accepts) = (root.at(*span), Ident::new(accepts, generated(*span)));
-            quote_spanned!(generated(*span)=> #ident: impl #p::#accepts<#ty>)
-        });
-        quote!(#(#inputs),*)
+    fn inputs(&self, root: &Root, accepts: &str) -> Code {
+        let mut code = Code::default();
+        for Param { ident, ty, span, .. } in &self.function.params {
+            code.tree(ident.clone());
+            let mut at = code.at(generated(*span));
+            at.sign(':').word("impl").path(root, &[accepts]).angled(ty).sign(',');
+        }
+        code
     }
 
     /// The arguments as passed, as a tuple.
-    fn args(&self) -> TokenStream {
-        let args = self.function.params.iter().map(|param| &param.ident);
-        quote!((#(#args,)*))
+    fn args(&self) -> Group {
+        let mut args = Vec::new();
+        for param in &self.function.params {
+            args.push(TokenTree::from(param.ident.clone()));
+            args.push(Punct::new(',', Spacing::Alone).into());
+        }
+        Group::new(Delimiter::Parenthesis, args.into_iter().collect())
     }
 
     /// The arguments in the form in which runs hold them, in the block.
-    fn types_of_args(&self) -> TokenStream {
+    fn types_of_args(&self) -> Tokens {
         if self.function.is_generic() {
             self.written_args()
         } else {
-            let mut name = self.names.args.clone();
-            name.set_span(generated(self.function.ident().span()));
-            quote!(#name)
+            Ident::new(&self.names.args, generated(self.function.ident().span())).into()
         }
     }
 
     /// The same, where they have no name.
-    fn written_args(&self) -> TokenStream {
-        let carriers = self.function.params.iter().map(|param| self.carrier(param));
-        quote_spanned!(generated(self.function.ident().span())=> (#(#carriers,)*))
-    }
-
-    fn carrier(&self, param: &Param) -> TokenStream {
-        let (p, ty) = (self.root.at(param.span), &param.ty);
-        match param.passing {
-            Passing::Reference => quote_spanned!(generated(param.span)=> #p::Ref<#ty>),
-            Passing::Value => quote_spanned!(generated(param.span)=> #p::Own<#ty>),
+    fn written_args(&self) -> Tokens {
+        let mut carriers = Code::default();
+        for Param { passing, ty, span, .. } in &self.function.params {
+            let carrier = match passing {
+                Passing::Reference => "Ref",
+                Passing::Value => "Own",
+            };
+            carriers.at(generated(*span)).path(&self.root, &[carrier]).angled(ty).sign(',');
         }
+        let mut trees = Vec::new();
+        At::new(&mut trees, generated(self.function.ident().span())).group(Delimiter::Parenthesis, carriers);
+        trees.into()
     }
 }
 
-/// The lint for a future that nobody takes.
-fn must_use(text: &str) -> TokenStream {
-    quote!(#[must_use = #text])
+/// Attributes of the user's.
+fn write(code: &mut Code, attrs: &[Attribute]) {
+    attrs.iter().for_each(|attr| _ = code.stream(attr.to_token_stream()));
 }
 
-const ONE: &str =
-    "the run goes on, but nobody learns of its outcome: await it, pass it on, or `.tolerate()` its failure";
-const MANY: &str =
-    "the runs go on, but nobody learns of their outcome: await them, pass them on, or `.tolerate()` their failures";
+/// The lints for futures that nobody takes.
+const MUST_USE_ONE: &str = r#"#[must_use = "the run goes on, but nobody learns of its outcome: await it, pass it on, or `.tolerate()` its failure"]"#;
+const MUST_USE_MANY: &str = r#"#[must_use = "the runs go on, but nobody learns of their outcome: await them, pass them on, or `.tolerate()` their failures"]"#;
 
 /// The name that an argument has in our code, whatever the user called the parameter.
 fn argument((index, param): (usize, &Param)) -> Ident {

@@ -8,6 +8,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::Path;
 use syn::spanned::Spanned;
 
+use crate::code::Code;
 use crate::expand::Expansion;
 use crate::model::{Kind, generated};
 use crate::names::variable;
@@ -50,12 +51,12 @@ fn of_state(root: &Root, path: &Path, kind: Kind) -> TokenStream {
 }
 
 /// What is said of a function's hooks on commit and rollback.
-pub(crate) fn of_results(expansion: &Expansion<'_>) -> TokenStream {
+pub(crate) fn of_results(code: &mut Code, expansion: &Expansion<'_>) {
     let lists =
         [(quote!(on_commit), &expansion.options.on_commit), (quote!(on_rollback), &expansion.options.on_rollback)];
     let root = &expansion.root;
     let succeeds = expansion.success();
-    let methods = lists.iter().filter(|(_, paths)| !paths.is_empty()).map(|(method, paths)| {
+    for (method, paths) in lists.iter().filter(|(_, paths)| !paths.is_empty()) {
         let hooks = paths.iter().map(|path| {
             let span = generated(path.span());
             let p = root.at(span);
@@ -65,9 +66,8 @@ pub(crate) fn of_results(expansion: &Expansion<'_>) -> TokenStream {
             let (call, is_async) = (call(root, span, outcome), is_async(root, path, 1));
             quote_spanned!(span=> #p::ResultHook::new(#name, |#result| #call, || #is_async))
         });
-        quote!(.#method(|| ::std::vec![#(#hooks),*]))
-    });
-    quote!(#(#methods)*)
+        code.stream(quote!(.#method(|| ::std::vec![#(#hooks),*])));
+    }
 }
 
 fn name(path: &Path) -> String {

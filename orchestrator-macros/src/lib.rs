@@ -8,6 +8,7 @@
 
 mod args;
 mod checks;
+mod code;
 mod def;
 mod duration;
 mod expand;

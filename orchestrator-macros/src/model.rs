@@ -39,19 +39,35 @@ pub(crate) struct Item {
     pub(crate) body: TokenTree,
 }
 
-impl Parse for Item {
+/// What stands before a body.
+struct Head {
+    attrs: Vec<Attribute>,
+    vis: Visibility,
+    sig: Signature,
+}
+
+impl Item {
+    /// The body is taken off first: the parser would look at each of its tokens.
+    pub(crate) fn parse(tokens: TokenStream) -> Result<Self> {
+        let mut trees: Vec<TokenTree> = tokens.into_iter().collect();
+        let is_body =
+            |tree: &mut TokenTree| matches!(tree, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace);
+        let body = trees.pop_if(is_body);
+        let end = trees.last().map_or_else(Span::call_site, TokenTree::span);
+        let Head { attrs, vis, sig } = syn::parse2(trees.into_iter().collect())?;
+        let body = body.ok_or_else(|| Error::new(end, "this function has no body"))?;
+        Ok(Self { attrs, vis, sig, body })
+    }
+}
+
+impl Parse for Head {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let attrs = input.call(Attribute::parse_outer)?;
         let vis = input.parse()?;
         let sig =
             input.parse().map_err(|error| Error::new(error.span(), format!("this is not a function: {error}")))?;
-        let body = input.parse::<TokenTree>()?;
-        match &body {
-            TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => Ok(Self { attrs, vis, sig, body }),
-            TokenTree::Group(_) | TokenTree::Ident(_) | TokenTree::Punct(_) | TokenTree::Literal(_) => {
-                Err(Error::new(body.span(), "this function has no body"))
-            }
-        }
+        input.parse::<Option<Token![;]>>()?;
+        Ok(Self { attrs, vis, sig })
     }
 }
 
@@ -67,6 +83,10 @@ pub(crate) struct Function {
     pub(crate) kind: Kind,
     pub(crate) attrs: Attributes,
     pub(crate) item: Item,
+    pub(crate) signature: Written,
+    pub(crate) vis: Tokens,
+    /// The same with spans of ours.
+    pub(crate) generated_vis: Tokens,
     /// Those of the function without its lifetimes, which end with the borrow of an argument.
     pub(crate) generics: Generics,
     pub(crate) params: Vec<Param>,
@@ -84,7 +104,9 @@ impl Function {
             .collect();
         let output = Output::new(&item.sig);
         let generics = without_lifetimes(&item.sig.generics);
-        Self { kind, attrs, item, generics, params, output }
+        let (signature, vis) = (Written::new(&item.sig), Tokens::from(item.vis.to_token_stream()));
+        let generated_vis = vis.clone().map_spans(generated);
+        Self { kind, attrs, item, signature, vis, generated_vis, generics, params, output }
     }
 
     pub(crate) fn ident(&self) -> &Ident {
@@ -93,6 +115,36 @@ impl Function {
 
     pub(crate) fn is_generic(&self) -> bool {
         !self.generics.params.is_empty()
+    }
+}
+
+/// A signature as tokens.
+pub(crate) struct Written(Vec<TokenTree>);
+
+impl Written {
+    pub(crate) fn new(sig: &Signature) -> Self {
+        Self(sig.to_token_stream().into_iter().collect())
+    }
+
+    pub(crate) fn trees(&self) -> &[TokenTree] {
+        &self.0
+    }
+
+    /// The same of a function with another name.
+    pub(crate) fn named(&self, name: &str) -> TokenStream {
+        let mut trees = self.0.clone();
+        let is_fn = |tree: &TokenTree| matches!(tree, TokenTree::Ident(ident) if ident == "fn");
+        let named = trees.iter().position(is_fn).and_then(|index| trees.get_mut(index + 1));
+        if let Some(ident) = named {
+            *ident = Ident::new(name, generated(ident.span())).into();
+        }
+        trees.into_iter().collect()
+    }
+}
+
+impl std::fmt::Display for Written {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().cloned().collect::<TokenStream>().fmt(f)
     }
 }
 

@@ -3,36 +3,32 @@
 //! Those of types and constants have no hygiene, so none is taken that the user's signature or attribute has. Those of
 //! variables have.
 
-use proc_macro2::{Span, TokenStream, TokenTree};
-use quote::ToTokens;
-use syn::ext::IdentExt;
-use syn::{Ident, Signature};
+use proc_macro2::Span;
+use syn::Ident;
 
 /// What the block of an expansion names.
 pub(crate) struct Names {
     /// The runtime's module.
-    pub(crate) module: Ident,
+    pub(crate) module: String,
     /// What the attribute says.
-    pub(crate) def: Ident,
+    pub(crate) def: String,
     /// The return type as it is written, if it is a `Result`.
-    pub(crate) declared: Ident,
+    pub(crate) declared: String,
     /// The type of the result on success.
-    pub(crate) output: Ident,
+    pub(crate) output: String,
     /// The arguments in the form in which runs hold them.
-    pub(crate) args: Ident,
+    pub(crate) args: String,
 }
 
 impl Names {
-    pub(crate) fn new(attr: TokenStream, sig: &Signature) -> Self {
-        let mut taken = Vec::new();
-        collect(attr, &mut taken);
-        collect(sig.to_token_stream(), &mut taken);
+    /// Names that are nowhere in these texts.
+    pub(crate) fn new(users: &[String]) -> Self {
         let free = |name: &str| {
             let mut name = name.to_owned();
-            while taken.contains(&name) {
+            while users.iter().any(|text| text.contains(&name)) {
                 name.push('_');
             }
-            Ident::new(&name, Span::call_site())
+            name
         };
         Self {
             module: free("__p"),
@@ -40,19 +36,6 @@ impl Names {
             declared: free("__Declared"),
             output: free("__Output"),
             args: free("__Args"),
-        }
-    }
-}
-
-/// The names that begin as ours do.
-fn collect(tokens: TokenStream, names: &mut Vec<String>) {
-    for tree in tokens {
-        match tree {
-            TokenTree::Group(group) => collect(group.stream(), names),
-            TokenTree::Ident(ident) => {
-                names.extend(Some(ident.unraw().to_string()).filter(|name| name.starts_with("__")))
-            }
-            TokenTree::Punct(_) | TokenTree::Literal(_) => {}
         }
     }
 }

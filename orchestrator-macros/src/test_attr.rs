@@ -60,7 +60,7 @@ const fn row(name: &'static str, example: &'static str, read: Read<Options>) -> 
 pub(crate) fn expand(attr: TokenStream, item: TokenStream) -> TokenStream {
     let mut mistakes = Mistakes::default();
     let options: Options = args::read(attr.clone(), ROWS, "test", &mut mistakes);
-    let parsed = syn::parse2::<Item>(item.clone());
+    let parsed = Item::parse(item.clone());
     let Some(item_fn) = mistakes.keep(parsed) else {
         let errors = mistakes.into_tokens();
         return quote!(#item #errors);
