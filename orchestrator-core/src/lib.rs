@@ -108,13 +108,13 @@ pub mod __private {
     pub use crate::body::{
         Attempt, Callable, Encoding, Fallible, Probe, Unstored, assert_by_value, assert_cache_input,
         assert_cache_output, assert_parameter, assert_persist_output, call_flow, call_map, call_task, fallible, plain,
-        retries, submit_flow, submit_map, submit_task,
+        retries,
     };
     pub use crate::def::{CachePolicy, Def, DefKind, Rare, RetryDelay, Want};
     pub use crate::future::{FlowFuture, MapFuture, TaskFuture};
     pub use crate::hook::{Hook, Hooks, ResultHook, probe_hook, probe_of, probe_result_hook, result_of_type};
     pub use crate::input::{IntoInput, IntoMapInput, Own, Ref};
-    pub use crate::options::{Configurable, Configured, Overrides};
+    pub use crate::options::{Configurable, Configured, OfFlow, OfTask};
     pub use crate::registry::{Decoder, ParamReader, Registered};
     pub use crate::testing::{Function, test_scope};
 
@@ -122,7 +122,6 @@ pub mod __private {
     pub mod probes {
         pub use crate::body::{ProbeDefault as _, ProbeEncoding as _, ProbeResult as _};
         pub use crate::hook::{HookKindAsync as _, HookKindSync as _};
-        pub use crate::options::Configurable as _;
         pub use crate::registry::{ProbeDecode as _, ProbeDecodeFallback as _, ProbeSchema as _};
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! An option is looked up in three places: the call (`fetch::configure()`), the attribute, the orchestrator.
 
+mod submit;
+
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +13,7 @@ use crate::future::{Awaitable, Upstream};
 
 /// Options of one call; without any it is a null pointer.
 #[derive(Debug, Clone, Default)]
-pub struct Overrides(Option<Arc<CallOptions>>);
+pub(crate) struct Overrides(Option<Arc<CallOptions>>);
 
 /// What `fetch::configure()` changed.
 #[derive(Debug, Clone, Default)]
@@ -32,10 +35,10 @@ pub(crate) struct CallOptions {
 
 impl Overrides {
     /// No option changed.
-    pub const NONE: Self = Self(None);
+    pub(crate) const NONE: Self = Self(None);
 
     /// The same, which a call that changes no option borrows: nothing is made and dropped there.
-    pub const PLAIN: &'static Self = &Self::NONE;
+    pub(crate) const PLAIN: &'static Self = &Self::NONE;
 
     pub(crate) fn get(&self) -> Option<&CallOptions> {
         self.0.as_deref()
@@ -151,38 +154,44 @@ impl Default for Defaults {
     }
 }
 
-/// Anything that holds call options; `F` is the struct that the macro made for a function.
+/// The type beside a task or flow that has its name.
 pub trait Configurable {
     /// What the attribute says.
     const DEF: &'static Def;
-
-    /// The options.
-    fn overrides(&mut self) -> &mut Overrides;
 }
+
+/// What is [`Configured`] is a task.
+#[derive(Debug)]
+pub enum OfTask {}
+
+/// What is [`Configured`] is a flow.
+#[derive(Debug)]
+pub enum OfFlow {}
 
 /// A task or flow with options changed at the call site; made by `fetch::configure()`.
 ///
 /// Each method replaces what the attribute says. `submit` and `submit_map` can be called any number of times.
-#[derive(Debug, Clone)]
 #[must_use = "options take effect when something is submitted"]
-pub struct Configured<F>(F);
+pub struct Configured<K, C: 'static> {
+    callable: &'static C,
+    overrides: Overrides,
+    kind: PhantomData<fn() -> K>,
+}
 
-impl<F> std::ops::Deref for Configured<F> {
-    type Target = F;
-
-    fn deref(&self) -> &F {
-        &self.0
+impl<K, C: std::fmt::Debug> std::fmt::Debug for Configured<K, C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Configured").field(&self.callable).field(&self.overrides).finish()
     }
 }
 
-impl<F: Configurable> Configured<F> {
-    /// The function with the options it holds.
-    pub const fn new(function: F) -> Self {
-        Self(function)
+impl<K, C> Configured<K, C> {
+    #[doc(hidden)]
+    pub const fn new(callable: &'static C) -> Self {
+        Self { callable, overrides: Overrides::NONE, kind: PhantomData }
     }
 
     fn set(mut self, change: impl FnOnce(&mut CallOptions)) -> Self {
-        change(self.0.overrides().edit());
+        change(self.overrides.edit());
         self
     }
 

@@ -168,6 +168,10 @@ impl<'c> At<'c> {
         self.punct('\'', Spacing::Joint).word(name)
     }
 
+    pub(crate) fn arrow(&mut self) -> &mut Self {
+        self.punct('-', Spacing::Joint).punct('>', Spacing::Alone)
+    }
+
     /// `<ty>`.
     pub(crate) fn angled(&mut self, ty: &Tokens) -> &mut Self {
         self.sign('<').as_they_are(ty.trees()).sign('>')

@@ -15,7 +15,7 @@ use crate::code::{At, Code};
 use crate::def;
 use crate::hooks;
 use crate::mistakes::Mistakes;
-use crate::model::{Function, Item, Kind, Param, Passing, generated};
+use crate::model::{self, Function, Item, Kind, Param, Passing, generated};
 use crate::names::{Names, variable};
 use crate::options::{Options, ROWS};
 use crate::root::{Root, Tokens};
@@ -93,7 +93,6 @@ impl Expansion<'_> {
         block.text(&format!(
             "impl {p}::Configurable for {ident} {{
                 const DEF: &'static {p}::Def = &{def};
-                fn overrides(&mut self) -> &mut {p}::Overrides {{ &mut self.__overrides }}
             }}"
         ));
         if !self.function.is_generic() {
@@ -137,12 +136,10 @@ impl Expansion<'_> {
         if attrs.docs.is_empty() {
             code.text(&format!("#[doc = \"The {} `{ident}`.\"]", kind.attribute()));
         }
-        let mut field = Code::default();
-        field.text("#[doc(hidden)] __overrides:").root(&self.outer).text("::Overrides");
         // With spans of ours lints know that nobody wrote it, and each that is allowed by an attribute costs time.
         let mut name = ident.clone();
         name.set_span(generated(ident.span()));
-        code.trees(generated_vis.trees()).text("struct").tree(name).group(Delimiter::Brace, field);
+        code.trees(generated_vis.trees()).tree(Ident::new("struct", Span::call_site())).tree(name).text("{}");
     }
 
     /// The function of the function's name: a call submits.
@@ -165,20 +162,21 @@ impl Expansion<'_> {
         if self.function.is_generic() {
             code.stream(impl_generics.to_token_stream());
         }
-        code.group(Delimiter::Parenthesis, self.inputs(&self.outer, "IntoInput")).text("->");
+        code.tree(Group::new(Delimiter::Parenthesis, self.inputs(&self.outer, "IntoInput").finish()));
         let span = generated(self.function.output.span);
         let succeeds = self.written_success(&self.outer, &self.function.output.declared);
-        code.at(span).path(&self.outer, &[self.future()]).angled(&succeeds);
+        code.at(span).arrow().path(&self.outer, &[self.future()]).angled(&succeeds);
         if let Some(clause) = clause {
             code.stream(clause.to_token_stream());
         }
         let mut call = Code::default();
         call.tree(ident.clone());
-        self.constant(&mut call);
-        call.text(",").tree(self.args());
+        self.constant(&mut call, Span::call_site());
+        call.at(Span::call_site()).sign(',');
+        call.tree(self.args());
         let mut block = Code::default();
-        block.root(&self.outer).text(&format!("::call_{}", self.function.kind.attribute()));
-        block.group(Delimiter::Parenthesis, call);
+        let way_in = format!("call_{}", self.function.kind.attribute());
+        block.at(Span::call_site()).path(&self.outer, &[&way_in]).group(Delimiter::Parenthesis, call);
         let mut block = Group::new(Delimiter::Brace, block.finish());
         block.set_span(item.body.span());
         code.tree(block);
@@ -200,9 +198,11 @@ impl Expansion<'_> {
 
         let names: Vec<_> = params.iter().enumerate().map(argument).collect();
         let mut closure = Code::default();
-        names.iter().for_each(|name| _ = closure.tree(name.clone()).text(","));
+        names.iter().for_each(|name| _ = closure.tree(name.clone()).at(name.span()).sign(','));
         let mut arguments = Code::default();
-        arguments.text(&format!("&{def}, |")).group(Delimiter::Parenthesis, closure).text("|");
+        arguments.text(&format!("&{def}, |"));
+        let ours = Span::call_site();
+        arguments.at(ours).group(Delimiter::Parenthesis, closure).sign('|');
         self.attempt(&mut arguments, &names);
         let mut encodings = Code::default();
         for Param { ty, span, skipped, .. } in params {
@@ -213,24 +213,29 @@ impl Expansion<'_> {
                 at.path(&self.root, &["Probe"]).colons().angled(ty).colons().word("ENCODING").sign(',');
             }
         }
-        arguments.text(",").group(Delimiter::Parenthesis, encodings).text(",");
+        arguments.at(ours).sign(',').group(Delimiter::Parenthesis, encodings).sign(',');
         let of_type = if output.has_references { "Unstored" } else { "Probe" };
         let mut at = arguments.at(generated(output.span));
         at.path(&self.root, &[of_type]).colons().angled(&succeeds).colons().word("RESULT");
 
         let mut value = Code::default();
         checks::checks(&mut value, self);
-        value.text(&format!("&{p}::Callable"));
+        value.at(ours).sign('&').path(&self.root, &["Callable"]);
         // Methods that follow keep the type of the constant from being that of `new`.
         if !more.is_empty() {
-            value.text("::<").trees(self.types_of_args().trees()).text(",").trees(succeeds.trees()).text(">");
+            let args = self.types_of_args();
+            let mut at = value.at(ours);
+            at.colons().sign('<').as_they_are(args.trees()).sign(',').as_they_are(succeeds.trees()).sign('>');
         }
-        value.text("::new").group(Delimiter::Parenthesis, arguments).append(more);
+        value.at(ours).colons().word("new").group(Delimiter::Parenthesis, arguments);
+        value.append(more);
 
+        // What is wrong with the parameters as a whole is said at the function's name.
+        let at_name = generated(self.function.ident().span());
         if self.function.is_generic() {
             let (impl_generics, _, clause) = generics.split_for_impl();
             code.text("#[inline] fn __function").stream(impl_generics.to_token_stream()).text("() ->");
-            self.type_of_function(code, &succeeds);
+            self.callable(code.at(at_name).sign('&').lifetime("static"));
             if let Some(clause) = clause {
                 code.stream(clause.to_token_stream());
             }
@@ -239,25 +244,25 @@ impl Expansion<'_> {
             code.group(Delimiter::Brace, body);
         } else {
             code.text("const __FUNCTION:");
-            self.type_of_function(code, &succeeds);
-            code.text("=").group(Delimiter::Brace, value).text(";");
+            self.callable(code.at(at_name).sign('&').lifetime("static"));
+            code.at(ours).sign('=').group(Delimiter::Brace, value);
+            code.text(";");
         }
     }
 
-    /// What is wrong with the parameters as a whole is said at the function's name.
-    fn type_of_function(&self, code: &mut Code, succeeds: &Tokens) {
-        let mut at = code.at(generated(self.function.ident().span()));
-        at.sign('&').lifetime("static").path(&self.root, &["Callable"]);
-        at.sign('<').as_they_are(self.types_of_args().trees()).sign(',').as_they_are(succeeds.trees()).sign('>');
+    fn callable(&self, at: &mut At<'_>) {
+        let (args, succeeds) = (self.types_of_args(), self.success());
+        at.path(&self.root, &["Callable"]);
+        at.sign('<').as_they_are(args.trees()).sign(',').as_they_are(succeeds.trees()).sign('>');
     }
 
     /// The expression for it, behind the type's name.
-    fn constant(&self, code: &mut Code) {
+    fn constant(&self, code: &mut Code, span: Span) {
         if self.function.is_generic() {
             let types = self.function.generics.split_for_impl().1;
             code.text("::__function").stream(types.as_turbofish().to_token_stream()).text("()");
         } else {
-            code.text("::__FUNCTION");
+            code.at(span).colons().word("__FUNCTION");
         }
     }
 
@@ -353,69 +358,69 @@ impl Expansion<'_> {
             )]",
         );
         write(&mut body, &attrs.body);
-        body.trees(vis.trees()).stream(signature.named("body")).tree(item.body.clone());
+        body.trees(vis.trees()).trees(&signature.named("body")).tree(item.body.clone());
         code.text("impl").tree(item.sig.ident.clone()).group(Delimiter::Brace, body);
     }
 
-    /// `configure`, `submit`, and for tasks `map` and `submit_map`.
+    /// What the runtime is given, `configure`, and for tasks `map`.
     fn methods(&self) -> Code {
-        let Function { params, kind, generated_vis, .. } = self.function;
+        let Function { params, kind, generated_vis, generics, .. } = self.function;
+        let (impl_generics, _, clause) = generics.split_for_impl();
         let p = &self.names.module;
         let mut code = Code::default();
         self.function(&mut code);
-        code.text("/// The same with options that are changed at the call.\n").trees(generated_vis.trees()).text(
-            &format!(
-                "fn configure() -> {p}::Configured<Self> {{
-                {p}::Configured::new(Self {{ __overrides: {p}::Overrides::NONE }})
-            }}
-            /// Submits a run with the options of this handle.
-            {MUST_USE_ONE} #[inline(never)]"
-            ),
-        );
-        let inputs = self.inputs(&self.root, "IntoInput");
-        self.method(&mut code, "submit", &format!("submit_{}", kind.attribute()), self.future(), inputs.finish());
+        let generic = |code: &mut Code| {
+            if self.function.is_generic() {
+                code.stream(impl_generics.to_token_stream());
+            }
+        };
+        let bounded = |code: &mut Code| {
+            if let Some(clause) = clause {
+                code.stream(clause.to_token_stream());
+            }
+        };
+
+        code.text("/// The same with options that are changed at the call.\n").trees(generated_vis.trees());
+        code.text("fn configure");
+        generic(&mut code);
+        let of = match kind {
+            Kind::Task => "OfTask",
+            Kind::Flow => "OfFlow",
+        };
+        let at_name = generated(self.function.ident().span());
+        let mut at = code.at(at_name);
+        at.group(Delimiter::Parenthesis, Code::default()).arrow().path(&self.root, &["Configured"]);
+        at.sign('<').path(&self.root, &[of]).sign(',');
+        self.callable(&mut at);
+        at.sign('>');
+        bounded(&mut code);
+        // At the name too: what is wrong with the parameters is then said once.
+        let (mut block, mut constant) = (Code::default(), Code::default());
+        constant.at(at_name).word("Self");
+        self.constant(&mut constant, at_name);
+        block.at(at_name).path(&self.root, &["Configured", "new"]).group(Delimiter::Parenthesis, constant);
+        code.group(Delimiter::Brace, block);
+
         // A task without parameters has nothing to map over.
         if *kind == Kind::Task && !params.is_empty() {
-            let inputs = self.inputs(&self.root, "IntoMapInput").finish();
             code.text(&format!(
                 "/// Submits one run for each element of the arguments that are collections.
                 {MUST_USE_MANY}"
             ));
-            self.method(&mut code, "map", "call_map", "MapFuture", inputs.clone());
-            code.text(&format!(
-                "/// Like `map`, with the options of this handle.
-                {MUST_USE_MANY} #[inline(never)]"
-            ));
-            self.method(&mut code, "submit_map", "submit_map", "MapFuture", inputs);
+            code.trees(generated_vis.trees()).text("fn map");
+            generic(&mut code);
+            code.group(Delimiter::Parenthesis, self.inputs(&self.root, "IntoMapInput"));
+            code.text(&format!("-> {p}::MapFuture<")).trees(self.success().trees()).text(">");
+            bounded(&mut code);
+            let (mut block, mut call) = (Code::default(), Code::default());
+            call.text("Self");
+            self.constant(&mut call, Span::call_site());
+            call.at(Span::call_site()).sign(',');
+            call.tree(self.args());
+            block.text(&format!("{p}::call_map")).group(Delimiter::Parenthesis, call);
+            code.group(Delimiter::Brace, block);
         }
         code
-    }
-
-    /// One of these: `way_in` is the runtime's function. All but `map` have the options of the call.
-    fn method(&self, code: &mut Code, name: &str, way_in: &str, future: &str, inputs: TokenStream) {
-        let p = &self.names.module;
-        let (impl_generics, _, clause) = self.function.generics.split_for_impl();
-        let has_options = name != "map";
-        code.trees(self.function.generated_vis.trees()).text(&format!("fn {name}"));
-        if self.function.is_generic() {
-            code.stream(impl_generics.to_token_stream());
-        }
-        let mut parameters = Code::default();
-        if has_options {
-            parameters.text("&self,");
-        }
-        parameters.stream(inputs);
-        code.group(Delimiter::Parenthesis, parameters).text(&format!("-> {p}::{future}<"));
-        code.trees(self.success().trees()).text(">");
-        if let Some(clause) = clause {
-            code.stream(clause.to_token_stream());
-        }
-        let (mut block, mut call) = (Code::default(), Code::default());
-        call.text("Self");
-        self.constant(&mut call);
-        call.text(if has_options { ", &self.__overrides," } else { "," }).tree(self.args());
-        block.text(&format!("{p}::{way_in}")).group(Delimiter::Parenthesis, call);
-        code.group(Delimiter::Brace, block);
     }
 
     /// What lets tests put a fake in the function's place, and what says whether an error that it gives is retried.
@@ -448,13 +453,15 @@ impl Expansion<'_> {
 
     /// The way into a flow for those who know nothing of its types.
     fn entry(&self) -> Option<TokenStream> {
-        let Function { kind, params, output, .. } = self.function;
+        let Function { kind, item, params, output, .. } = self.function;
         if *kind == Kind::Task || self.function.is_generic() {
             return None;
         }
         let (p, at, succeeds) = (self.root.path(), self.root.at(output.span), self.success());
         let [reader, args] = ["reader", "args"].map(|name| variable(name, Span::call_site()));
-        let read = params.iter().map(|Param { name, ty, written, span, skipped, .. }| {
+        let types = model::typed(&item.sig);
+        let read = params.iter().zip(types).map(|(Param { name, ty, span, skipped, .. }, declared)| {
+            let written = model::written(declared);
             let at = self.root.at(*span);
             if *skipped {
                 quote!(#reader.skipped(#name, #written))

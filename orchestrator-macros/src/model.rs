@@ -131,14 +131,14 @@ impl Written {
     }
 
     /// The same of a function with another name.
-    pub(crate) fn named(&self, name: &str) -> TokenStream {
+    pub(crate) fn named(&self, name: &str) -> Vec<TokenTree> {
         let mut trees = self.0.clone();
         let is_fn = |tree: &TokenTree| matches!(tree, TokenTree::Ident(ident) if ident == "fn");
         let named = trees.iter().position(is_fn).and_then(|index| trees.get_mut(index + 1));
         if let Some(ident) = named {
             *ident = Ident::new(name, generated(ident.span())).into();
         }
-        trees.into_iter().collect()
+        trees
     }
 }
 
@@ -177,8 +177,6 @@ pub(crate) struct Param {
     pub(crate) passing: Passing,
     /// The type that is held for the body: `Vec<T>` for `&[T]`.
     pub(crate) ty: Tokens,
-    /// The type as people read it, without the reference in front.
-    pub(crate) written: String,
     pub(crate) span: Span,
     /// Not part of the cache key or the record.
     pub(crate) skipped: bool,
@@ -198,12 +196,12 @@ impl Param {
         } else {
             Ident::new(&format!("arg{index}"), param.pat.span())
         };
-        let (passing, ty, written) = if let Type::Reference(TypeReference { elem, .. }) = peeled(&param.ty) {
-            (Passing::Reference, owned(elem), written(elem))
+        let (passing, ty) = if let Type::Reference(TypeReference { elem, .. }) = peeled(&param.ty) {
+            (Passing::Reference, owned(elem))
         } else {
-            (Passing::Value, param.ty.to_token_stream(), written(&param.ty))
+            (Passing::Value, param.ty.to_token_stream())
         };
-        Self { name: ident.unraw().to_string(), ident, passing, ty: ty.into(), written, span: param.ty.span(), skipped }
+        Self { name: ident.unraw().to_string(), ident, passing, ty: ty.into(), span: param.ty.span(), skipped }
     }
 }
 
@@ -236,9 +234,12 @@ fn owned(ty: &Type) -> TokenStream {
     }
 }
 
-/// A type as a person would write it: tokens alone are printed with spaces between them.
-fn written(ty: &Type) -> String {
-    let mut text = peeled(ty).to_token_stream().to_string();
+/// The type of a parameter as a person would write it, without the reference in front: tokens alone are printed with spaces
+/// between them.
+pub(crate) fn written(param: &PatType) -> String {
+    let ty = peeled(&param.ty);
+    let ty = if let Type::Reference(TypeReference { elem, .. }) = ty { peeled(elem) } else { ty };
+    let mut text = ty.to_token_stream().to_string();
     for (spaced, close) in
         [(" :: ", "::"), (":: ", "::"), (" <", "<"), ("< ", "<"), (" >", ">"), (" ,", ","), ("& ", "&")]
     {

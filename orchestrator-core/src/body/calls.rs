@@ -19,7 +19,7 @@ pub fn call_task<A: Args, O: 'static>(
 
 /// Submits one run of a task with options of the call.
 #[inline]
-pub fn submit_task<A: Args, O: 'static>(
+pub(crate) fn submit_task<A: Args, O: 'static>(
     callable: &'static Callable<A, O>,
     overrides: &Overrides,
     args: impl Passed<A::Pending>,
@@ -38,7 +38,7 @@ pub fn call_flow<A: Args, O: 'static>(
 
 /// Submits one run of a flow with options of the call.
 #[inline]
-pub fn submit_flow<A: Args, O: 'static>(
+pub(crate) fn submit_flow<A: Args, O: 'static>(
     callable: &'static Callable<A, O>,
     overrides: &Overrides,
     args: impl Passed<A::Pending>,
@@ -57,7 +57,7 @@ pub fn call_map<A: Args, O: Send + Sync + 'static>(
 
 /// Submits one run of a task for each element, with options of the call.
 #[inline]
-pub fn submit_map<A: Args, O: Send + Sync + 'static>(
+pub(crate) fn submit_map<A: Args, O: Send + Sync + 'static>(
     callable: &'static Callable<A, O>,
     overrides: &Overrides,
     args: impl PassedToMap<A::Mapped>,
