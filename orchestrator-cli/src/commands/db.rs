@@ -188,5 +188,13 @@ pub(super) async fn check(orchestrator: &Orchestrator, json: bool) -> Result<u8,
         return print::out("nothing is wrong\n").map(|()| code);
     }
     let lines = findings.iter().map(|finding| one_line(&finding.to_string()) + "\n");
-    print::out(&lines.collect::<String>()).map(|()| code)
+    print::out(&lines.collect::<String>())?;
+    if findings.iter().any(|finding| finding.is_damage) {
+        print::note(DAMAGED);
+    }
+    Ok(code)
 }
+
+/// What to do about it.
+const DAMAGED: &str = "the file is damaged. End the programs that use it and keep a copy of it, with its -wal; \
+    `sqlite3 FILE .recover | sqlite3 NEW` saves what can be read. Where there is no file, the next program makes an empty one";

@@ -257,3 +257,23 @@ fn a_reader_who_leaves_early_is_no_trouble() {
     let output = child.wait_with_output().expect("the program ends");
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }
+
+#[test]
+fn what_is_damaged_is_told_with_what_to_do() {
+    const PAGE: usize = 4096;
+    let world = World::new();
+    // What is in the log comes into the file.
+    world.tell(&["db", "migrate"]);
+    let mut bytes = fs::read(world.database()).expect("read the file");
+    let name = b"brave-otter";
+    let at = bytes.windows(name.len()).rposition(|part| part == name).expect("the name is in the file");
+    bytes[at / PAGE * PAGE..][..PAGE].fill(0xaa);
+    fs::write(world.database(), bytes).expect("write the file");
+    let answer = world.ask(&["db", "check"]);
+    assert_eq!(answer.code, Some(1), "{answer:?}");
+    assert!(answer.out.starts_with("SQLite "), "{answer:?}");
+    assert!(answer.err.contains("the file is damaged") && answer.err.contains(".recover"), "{answer:?}");
+    let json = world.ask(&["db", "check", "--json"]);
+    assert_eq!((json.code, json.err.as_str()), (Some(1), ""));
+    assert!(json.out.contains("\"what\": \"SQLite "), "{json:?}");
+}

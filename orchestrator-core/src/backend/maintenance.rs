@@ -138,19 +138,27 @@ pub struct Finding {
     pub run: Option<RunId>,
     /// What is wrong.
     pub what: String,
+    /// Whether the store itself is damaged, so that not all of it can be read; anything else concerns what it says.
+    pub is_damage: bool,
 }
 
 impl Finding {
-    /// Something that is wrong with the store itself.
+    /// Something that is wrong with what the store says.
     #[must_use]
     pub fn new(what: impl Into<String>) -> Self {
-        Self { run: None, what: what.into() }
+        Self { run: None, what: what.into(), is_damage: false }
+    }
+
+    /// The store itself is damaged.
+    #[must_use]
+    pub fn damage(what: impl Into<String>) -> Self {
+        Self { is_damage: true, ..Self::new(what) }
     }
 
     /// Something that is wrong with a run.
     #[must_use]
     pub fn of(run: RunId, what: impl Into<String>) -> Self {
-        Self { run: Some(run), what: what.into() }
+        Self { run: Some(run), ..Self::new(what) }
     }
 }
 

@@ -26,6 +26,11 @@ pub(super) fn is_passing(error: &rusqlite::Error) -> bool {
     matches!(kind(error), BackendErrorKind::Busy | BackendErrorKind::Full)
 }
 
+/// Whether SQLite could not make sense of the file.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error, rusqlite::Error::SqliteFailure(failure, _) if failure_kind(*failure) == BackendErrorKind::Corrupt)
+}
+
 fn kind(error: &rusqlite::Error) -> BackendErrorKind {
     if let rusqlite::Error::SqliteFailure(failure, _) = error {
         return failure_kind(*failure);

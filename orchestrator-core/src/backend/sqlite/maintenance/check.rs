@@ -4,6 +4,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row};
 use uuid::Uuid;
 
+use super::super::error::is_damage;
 use super::super::packed::{Name, Reference, States};
 use super::super::reader::cannot_share;
 use crate::backend::maintenance::Finding;
@@ -18,18 +19,29 @@ pub(super) fn check(connection: &Connection) -> rusqlite::Result<Vec<Finding>> {
     // All from one moment, whoever writes meanwhile.
     let now = connection.unchecked_transaction()?;
     let mut findings = Vec::new();
-    sqlite(&now, &mut findings)?;
-    // In a file that is damaged our own looks mean little, and may fail.
-    if findings.is_empty() {
-        runs(&now, "task_run", &mut findings)?;
-        runs(&now, "flow_run", &mut findings)?;
-        for invariant in INVARIANTS {
-            invariant.look(&now, &mut findings)?;
+    match look(&now, &mut findings) {
+        // SQLite does not look for all that keeps it from reading.
+        Err(error) if is_damage(&error) => {
+            findings.push(Finding::damage(format!("SQLite cannot read the file: {error}")))
         }
-        results(&now, &mut findings)?;
+        looked => looked?,
     }
     findings.truncate(ENOUGH);
     Ok(findings)
+}
+
+fn look(connection: &Connection, findings: &mut Vec<Finding>) -> rusqlite::Result<()> {
+    sqlite(connection, findings)?;
+    // In a file that is damaged our own looks mean little.
+    if !findings.is_empty() {
+        return Ok(());
+    }
+    runs(connection, "task_run", findings)?;
+    runs(connection, "flow_run", findings)?;
+    for invariant in INVARIANTS {
+        invariant.look(connection, findings)?;
+    }
+    results(connection, findings)
 }
 
 fn sqlite(connection: &Connection, findings: &mut Vec<Finding>) -> rusqlite::Result<()> {
@@ -38,10 +50,10 @@ fn sqlite(connection: &Connection, findings: &mut Vec<Finding>) -> rusqlite::Res
     for line in lines {
         match line {
             Ok(line) if line == "ok" => {}
-            Ok(line) => findings.push(Finding::new(format!("SQLite finds: {line}"))),
+            Ok(line) => findings.push(Finding::damage(format!("SQLite finds: {line}"))),
             // That says nothing of the file, and is tried again.
             Err(error) if cannot_share(&error) => return Err(error),
-            Err(error) => findings.push(Finding::new(format!("SQLite cannot check the file: {error}"))),
+            Err(error) => findings.push(Finding::damage(format!("SQLite cannot check the file: {error}"))),
         }
     }
     Ok(())

@@ -261,6 +261,34 @@ fn runs_are_removed_by_hand_or_it_is_said_why_not() {
 }
 
 #[test]
+fn pages_with_anything_in_them_are_found() {
+    const PAGE: usize = 4096;
+    let (folder, path) = file();
+    let backend = open(&path);
+    for n in 0..40 {
+        backend.append(&family(n * HOUR).1).expect("append");
+    }
+    sound(&backend);
+    drop(backend);
+    let whole = std::fs::read(&path).expect("read the file");
+    let copy = folder.path().join("copy.db");
+    let (mut checked, mut found) = (0, 0);
+    for page in 1..whole.len() / PAGE {
+        let mut damaged = whole.clone();
+        // The same each time, and no pattern.
+        let mut noise = fastrand::Rng::with_seed(page as u64);
+        damaged[page * PAGE..][..PAGE].fill_with(|| noise.u8(..));
+        std::fs::write(&copy, damaged).expect("write the copy");
+        // Those of the schema, and of what is looked at first, are told of then.
+        let Ok(backend) = SqliteBackend::open(&copy) else { continue };
+        let findings = backend.check().unwrap_or_else(|error| panic!("page {page}: {error}"));
+        checked += 1;
+        found += usize::from(findings.iter().any(|finding| finding.is_damage));
+    }
+    assert!(checked > 20 && found * 10 > checked * 9, "{found} of {checked}");
+}
+
+#[test]
 fn what_is_wrong_is_found() {
     let (folder, path) = file();
     let backend = open(&path);
