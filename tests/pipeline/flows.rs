@@ -97,6 +97,20 @@ fn sleeps(begun: PathBuf) {
     }
 }
 
+/// The same in an async body that never yields.
+#[flow]
+pub(crate) async fn spinning(begun: PathBuf) -> Result<(), TaskError> {
+    spins(begun).await
+}
+
+#[task]
+async fn spins(begun: PathBuf) {
+    std::fs::write(begun, "").expect("write a file");
+    loop {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+}
+
 /// Goes on by itself after a crash; ends when there is a file `go` beside the one that it makes.
 #[flow(persist, on_crash = "resume")]
 pub(crate) async fn patient(begun: PathBuf) -> Result<(), TaskError> {

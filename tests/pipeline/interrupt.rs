@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("Ctrl-C cancels the run in order and ends the program with 130", interrupted),
     ("SIGTERM cancels the run in order and ends the program with 143", terminated),
     ("a signal ends the program though the body of a thread does not stop", deaf),
+    ("an async body that does not yield is named, and a second signal ends the program", spinning),
     ("a run of another process is cancelled, and ends its program with 3", cancelled),
     ("who cancels a run whose process is stopped is told for whom to wait", stopped),
     ("a paused run of another process is let on", paused),
@@ -76,6 +77,17 @@ fn deaf() {
         let tasks = world.json(&["tasks", "ls", "--limit", "1"]);
         assert_eq!(tasks[0]["state"], json!("Cancelled"), "it is stored");
     }
+}
+
+fn spinning() {
+    let world = World::new();
+    let mut child = begin(&world, "spinning");
+    signal(&child, "TERM");
+    let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map(|line| line.expect("a line"));
+    let said = "'spins-0' was cancelled 200ms ago, and its body has not yielded since";
+    assert!(lines.any(|line| line.contains(said)));
+    signal(&child, "TERM");
+    assert_eq!(end(child).code, Some(143));
 }
 
 fn cancelled() {

@@ -265,9 +265,10 @@ async fn call_body(run: &Arc<Run>, function: Function, number: u32) -> Option<Bo
             panics::shield(|| {
                 tracing::warn!(
                     target: "orchestrator",
-                    "{} '{}' did not stop within {grace:?} of its cancellation; its thread is abandoned",
+                    "{} '{}' did not stop within {} of its cancellation; its thread is abandoned",
                     run.kind(),
                     run.name(),
+                    crate::terminal::short(grace),
                 );
             });
         }

@@ -11,6 +11,7 @@ pub(crate) mod machine;
 pub(crate) mod panics;
 pub(crate) mod plain;
 pub(crate) mod rules;
+pub(crate) mod unyielding;
 mod wind_down;
 
 pub use abandoned::abandoned_bodies;

@@ -308,7 +308,8 @@ fn why_cancelled(run: &Run) -> String {
     };
     if run.is_abandoned() {
         let grace = run.scope().orchestrator.defaults.cancel_grace;
-        said.push_str(&format!("; its body did not stop within {grace:?} and was abandoned"));
+        let grace = crate::terminal::short(grace);
+        said.push_str(&format!("; its body did not stop within {grace} and was abandoned"));
     }
     said
 }
