@@ -360,7 +360,7 @@ pub(crate) enum Db {
         /// Runs that ended longer ago, such as 30d
         #[arg(long, value_name = "TIME", value_parser = duration)]
         older_than: Option<Duration>,
-        /// All but the newest so many runs
+        /// All but the newest so many runs, such as 0 for all that have ended
         #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>)]
         keep: Option<u64>,
         /// Only say how many there are

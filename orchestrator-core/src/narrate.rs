@@ -86,7 +86,7 @@ pub(crate) fn tell_look(run: &Run, look: &CacheLook) {
 fn how_to_resume(run: &Run) -> String {
     let within = run.scope().pauses.next().and_then(|pause| (pause.until? - pause.since).to_std().ok());
     let within = within.map(|time| format!(" within {}", short(time))).unwrap_or_default();
-    format!("`resume_paused` lets flow run {} go on{within}", run.id())
+    format!("`resume_paused`, or `runs resume` at the command line, lets flow run {} go on{within}", run.id())
 }
 
 fn finished(event: &Observed<'_>, why: &str) -> String {

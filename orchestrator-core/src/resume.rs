@@ -379,7 +379,7 @@ impl Found {
                     &format!(", last heard of at {heard}; if that is gone, it can be resumed when its lease is over");
             }
             if state.kind == StateType::Paused {
-                said += "; `resume_paused` lets it on";
+                said += "; `resume_paused`, or `runs resume` at the command line, lets it on";
             }
             return Some(said);
         }

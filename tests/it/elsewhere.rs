@@ -296,7 +296,11 @@ async fn a_pause_of_another_orchestrator_is_answered() {
     assert!(error.is_invalid_input(), "{error}");
     assert!(error.to_string().contains("does not go on with {\"approved\":\"perhaps\"}: invalid type"), "{error}");
     let error = soon(other.resume(id).start()).await.unwrap_err();
-    assert!(error.is_not_resumable() && error.to_string().contains("`resume_paused` lets it on"), "{error}");
+    assert!(
+        error.is_not_resumable()
+            && error.to_string().contains("`resume_paused`, or `runs resume` at the command line, lets it on"),
+        "{error}"
+    );
     soon(other.resume_paused(id, Approval { approved: true })).await.unwrap();
     assert!(soon(run).await.unwrap());
     let error = soon(other.resume_paused(id, ())).await.unwrap_err();

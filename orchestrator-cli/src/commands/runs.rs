@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use orchestrator_core::text::one_line;
+use orchestrator_core::text::{nearest, one_line};
 use orchestrator_core::{
     Elsewhere, FlowRun, FlowRunQuery, Orchestrator, RunId, State, StateFilter, StateType, TaskRun,
 };
@@ -28,7 +28,7 @@ pub(super) struct Wanted {
 
 pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool) -> Result<(), Trouble> {
     let mut query = FlowRunQuery::new().limit(wanted.limit);
-    if let Some(flow) = wanted.flow {
+    if let Some(flow) = &wanted.flow {
         query = query.flow(flow);
     }
     if let Some(state) = wanted.state {
@@ -46,8 +46,11 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
         let inside = !wanted.all && wanted.limit > 0 && !orchestrator.flow_runs(&query.limit(1)).await?.is_empty();
         match inside {
             true => print::note("no flow runs but those that other runs called: see --all"),
-            false if json => {}
-            false => print::note("no flow runs"),
+            false => match unknown_flow(orchestrator, wanted.flow.as_deref()).await? {
+                Some(said) => print::note(&said),
+                None if json => {}
+                None => print::note("no flow runs"),
+            },
         }
     }
     if json {
@@ -77,6 +80,20 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
     }
     Ok(())
 }
+
+/// That no run is of that flow, with the name that may be meant.
+async fn unknown_flow(orchestrator: &Orchestrator, flow: Option<&str>) -> Result<Option<String>, Trouble> {
+    let Some(flow) = flow else { return Ok(None) };
+    if !orchestrator.flow_runs(&FlowRunQuery::new().flow(flow).limit(1)).await?.is_empty() {
+        return Ok(None);
+    }
+    let newest = orchestrator.flow_runs(&FlowRunQuery::new().limit(LOOKED_AT)).await?;
+    let meant = nearest(flow, newest.iter().map(|run| run.flow_name.as_str()));
+    Ok(meant.map(|meant| format!("no runs of a flow '{}': did you mean '{}'?", one_line(flow), one_line(meant))))
+}
+
+/// Among so many runs is looked for the name of a flow that may be meant.
+const LOOKED_AT: usize = 1_000;
 
 /// Whose a run is, if it has not ended and nothing is heard of its process any more.
 pub(super) async fn silence(

@@ -41,7 +41,7 @@ impl<T: Serialize + DeserializeOwned> FlowParameter for T {}
 
 /// A type that can be taken by value.
 #[diagnostic::on_unimplemented(
-    message = "a task cannot take `{Self}` by value",
+    message = "`{Self}` cannot be taken by value",
     label = "not `Clone + Send + Sync + 'static`",
     note = "each attempt gets its own value: take `&{Self}`, derive `Clone`, or pass an `Arc`"
 )]

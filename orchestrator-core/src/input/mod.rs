@@ -22,7 +22,7 @@ pub use map::{IntoMapInput, Unmapped, unmapped};
 #[diagnostic::on_unimplemented(
     message = "this parameter takes a `{T}`, or the future of a `{T}`",
     label = "got `{Self}`",
-    note = "for values and futures nested more deeply, use `gather(..)`"
+    note = "pass the value itself rather than a reference, or a future of it; what is nested more deeply goes through `gather(..)`"
 )]
 pub trait IntoInput<T> {
     /// The value or future in the form that runs take.

@@ -237,9 +237,9 @@ impl Waiting {
         let timer = handle.spawn(async move {
             time_is_up.await;
             let (Some(flow), Some(entry)) = (flow.upgrade(), entry.upgrade()) else { return };
-            let said = || format!("flow run '{}' was not resumed within {timeout:?}", flow.name());
-            let answer = || Some(Err(Error::new(ErrorKind::TimedOut(said()))));
-            end(&flow, &entry, &format!("the pause was not resumed within {timeout:?}"), answer);
+            let said = format!("the pause was not resumed within {}", crate::terminal::short(timeout));
+            let answer = || Some(Err(Error::new(ErrorKind::TimedOut(said.clone()))));
+            end(&flow, &entry, &said, answer);
         });
         self.timer = Some(timer.abort_handle());
     }

@@ -47,7 +47,11 @@ impl Sweeper {
                 sweeper.sweep_interrupted().await
             };
             let swept = swept.await;
-            if let Err(error) = &swept {
+            // A runtime that is shut down calls nothing more: the next program does it.
+            let is_shut_down = async { tokio::task::spawn_blocking(|| ()).await.is_err() };
+            if let Err(error) = &swept
+                && !is_shut_down.await
+            {
                 tracing::warn!(target: "orchestrator", "results that are of no use are not deleted yet: {error}");
             }
             swept.is_ok()

@@ -140,7 +140,7 @@ fn remove_old(sweeper: &Sweeper, clock: &dyn Clock, policy: &Retention, stop: &S
             backend.location(),
         ),
         Ok(_) => {}
-        Err(error) => tracing::warn!(target: "orchestrator", "cannot remove old runs: {error}"),
+        Err(error) => tracing::warn!(target: "orchestrator", "{error}"),
     }
 }
 

@@ -25,9 +25,18 @@ const CAUSE_CHARS: usize = 400;
 pub(super) struct Summary {
     screen: Arc<Screen>,
     paint: Paint,
-    /// By flow run, the tally of its root.
-    roots: DashMap<FlowRunId, Arc<Tally>>,
+    /// By flow run.
+    flows: DashMap<FlowRunId, Flow>,
     losses: Mutex<Losses>,
+}
+
+/// An active flow run.
+#[derive(Debug, Clone, Default)]
+struct Flow {
+    /// That of its root.
+    tally: Arc<Tally>,
+    /// Its name, if it is not the root itself.
+    name: Option<Arc<str>>,
 }
 
 /// What the journal gave up on since the last summary.
@@ -39,30 +48,34 @@ struct Losses {
 
 impl Summary {
     pub(super) fn new(screen: Arc<Screen>, paint: Paint) -> Self {
-        Self { screen, paint, roots: DashMap::new(), losses: Mutex::default() }
+        Self { screen, paint, flows: DashMap::new(), losses: Mutex::default() }
     }
 
     fn on_flow(&self, id: FlowRunId, event: &Observed<'_>) {
         if !event.transition.name.kind().is_terminal() {
-            if !self.roots.contains_key(&id) {
-                let root = match event.run.flow_run {
-                    Some(enclosing) => self.tally(enclosing),
-                    None => Some(Arc::default()),
-                };
-                root.map(|root| self.roots.insert(id, root));
-            }
+            let name = || Some(one_line(event.name).into());
+            let flow = match (self.flow(id), event.run.flow_run) {
+                // It has its name only when it begins.
+                (Some(flow), Some(_)) => Some(Flow { name: name(), ..flow }),
+                (None, Some(enclosing)) => self.flow(enclosing).map(|root| Flow { name: name(), ..root }),
+                (Some(_), None) => None,
+                (None, None) => Some(Flow::default()),
+            };
+            flow.map(|flow| self.flows.insert(id, flow));
             return;
         }
-        let tally = self.roots.remove(&id).map(|(_, tally)| tally).unwrap_or_default();
+        let Flow { tally, .. } = self.flows.remove(&id).map(|(_, flow)| flow).unwrap_or_default();
         if event.run.flow_run.is_none() {
             let losses = std::mem::take(&mut *self.losses());
             self.screen.print(&self.text(event, &tally, &losses));
+        } else {
+            tally.retried(event);
         }
     }
 
-    /// The tally of the flow run's root. The map is let go of: tallies have locks of their own.
-    fn tally(&self, flow: FlowRunId) -> Option<Arc<Tally>> {
-        self.roots.get(&flow).map(|root| Arc::clone(&root))
+    /// The map is let go of: tallies have locks of their own.
+    fn flow(&self, flow: FlowRunId) -> Option<Flow> {
+        self.flows.get(&flow).map(|flow| flow.clone())
     }
 
     fn losses(&self) -> MutexGuard<'_, Losses> {
@@ -83,6 +96,9 @@ impl Summary {
         };
         if let Some(error) = event.error {
             row("cause", &shortened(&error.first_cause().to_string()));
+        }
+        if event.run_count > 1 {
+            row("attempts", &event.run_count.to_string());
         }
         if let Some(states) = tally.states(self.paint) {
             row("task runs", &states);
@@ -114,8 +130,8 @@ impl Observer for Summary {
             RunId::Flow(_) if event.transition.name == StateName::RolledBack => {}
             RunId::Flow(id) => self.on_flow(id, event),
             RunId::Task(_) if event.transition.name.kind().is_terminal() => {
-                if let Some(tally) = event.run.flow_run.and_then(|flow| self.tally(flow)) {
-                    tally.add(event);
+                if let Some(flow) = event.run.flow_run.and_then(|flow| self.flow(flow)) {
+                    flow.tally.add(event, flow.name.as_deref());
                 }
             }
             RunId::Task(_) => {}
@@ -127,7 +143,7 @@ impl Observer for Summary {
         let mut losses = self.losses();
         losses.events += lost;
         why.clone_into(&mut losses.why);
-        if self.roots.is_empty() {
+        if self.flows.is_empty() {
             let losses = std::mem::take(&mut *losses);
             self.screen.print(&format!("orchestrator: {}\n", self.loss(&losses)));
         }
@@ -139,6 +155,7 @@ impl Observer for Summary {
 struct Tally {
     /// By [`StateName`], how many ended so.
     ended: [AtomicU64; StateName::ALL.len()],
+    /// Of task runs, and of the flow runs inside.
     retries: AtomicU64,
     /// The shortest duration among the slowest, once there are enough of them.
     floor: AtomicU64,
@@ -147,7 +164,14 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&self, event: &Observed<'_>) {
+    fn retried(&self, event: &Observed<'_>) {
+        if event.run_count > 1 {
+            self.retries.fetch_add(u64::from(event.run_count - 1), Ordering::Relaxed);
+        }
+    }
+
+    /// Adds a task run, of that flow run if it is not the root.
+    fn add(&self, event: &Observed<'_>, flow: Option<&str>) {
         if event.transition.name == StateName::RolledBack {
             // It was added when it completed.
             self.ended[StateName::Completed as usize].fetch_sub(1, Ordering::Relaxed);
@@ -155,9 +179,7 @@ impl Tally {
             return;
         }
         self.ended[event.transition.name as usize].fetch_add(1, Ordering::Relaxed);
-        if event.run_count > 1 {
-            self.retries.fetch_add(u64::from(event.run_count - 1), Ordering::Relaxed);
-        }
+        self.retried(event);
         let Some(duration) = event.duration else { return };
         // Most runs are not among the slowest and leave without the lock.
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
@@ -166,7 +188,9 @@ impl Tally {
         }
         let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
         let place = slowest.partition_point(|(other, _)| *other >= duration);
-        slowest.insert(place, (duration, one_line(event.name)));
+        let name = one_line(event.name);
+        // Tasks are numbered in each flow run.
+        slowest.insert(place, (duration, flow.map_or(name.clone(), |flow| format!("{name} ({flow})"))));
         slowest.truncate(SLOWEST);
         if let Some((floor, _)) = slowest.get(SLOWEST - 1) {
             self.floor.store(u64::try_from(floor.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -241,7 +265,7 @@ mod tests {
                retries     3\n  \
                slowest     fetch-6 700ms, fetch-5 600ms, fetch-4 500ms, fetch-8 450ms, fetch-3 400ms\n"
         );
-        assert!(summary.roots.is_empty());
+        assert!(summary.flows.is_empty());
     }
 
     #[test]
@@ -253,15 +277,23 @@ mod tests {
         for flow in [&root, &other, &sub, &subsub] {
             flow.enters(&summary, &[Pending, Running]);
         }
-        task(&summary, &subsub, "deep", (Completed, 1, None));
+        task(&summary, &subsub, "deep", (Completed, 1, Some(4)));
+        task(&summary, &root, "shallow", (Completed, 1, Some(3)));
         task(&summary, &other, "elsewhere", (Failed, 1, None));
-        for flow in [&subsub, &sub, &root] {
-            flow.ends(&summary, &end(Completed, 5));
-        }
-        assert_eq!(paper.text(), "Flow run 'root' (function) Completed in 5ms\n  task runs   1: 1 Completed\n");
+        subsub.ends(&summary, &End { name: Completed, run_count: 2, millis: Some(5), error: None });
+        sub.ends(&summary, &end(Completed, 5));
+        root.ends(&summary, &End { name: Completed, run_count: 3, millis: Some(5), error: None });
+        assert_eq!(
+            paper.text(),
+            "Flow run 'root' (function) Completed in 5ms\n  \
+               attempts    3\n  \
+               task runs   2: 2 Completed\n  \
+               retries     1\n  \
+               slowest     deep (subsub) 4ms, shallow 3ms\n"
+        );
         other.ends(&summary, &end(Completed, 5));
         assert!(paper.text().ends_with("\n  task runs   1: 1 Failed\n"));
-        assert!(summary.roots.is_empty());
+        assert!(summary.flows.is_empty());
     }
 
     #[test]

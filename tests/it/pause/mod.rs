@@ -136,10 +136,10 @@ async fn a_pause_that_nobody_resumes_is_an_error() {
     assert_eq!(started.elapsed().as_secs(), 60);
     assert!(error.downcast_ref::<TaskError>().is_some_and(TaskError::is_timed_out));
     let name = Orchestrator::current().flow_run(id).await.unwrap().name;
-    assert_eq!(error.to_string(), format!("flow run '{name}' failed: flow run '{name}' was not resumed within 60s"));
+    assert_eq!(error.to_string(), format!("flow run '{name}' failed: the pause was not resumed within 1m 00s"));
     assert_eq!(states(id).await, ["Pending", "Running", "Paused", "Running", "Failed"]);
     let messages = Orchestrator::current().states(id).await.unwrap();
-    assert_eq!(messages[3].message.as_deref(), Some("the pause was not resumed within 60s"));
+    assert_eq!(messages[3].message.as_deref(), Some("the pause was not resumed within 1m 00s"));
 }
 
 #[orchestrator::test(start_paused = true)]
@@ -160,7 +160,7 @@ async fn the_time_of_a_pause_is_up_even_if_nobody_polls_it() {
     assert_eq!(started.elapsed().as_secs(), 60);
     assert_eq!(states(id).await, RESUMED);
     let messages = Orchestrator::current().states(id).await.unwrap();
-    assert_eq!(messages[3].message.as_deref(), Some("the pause was not resumed within 60s"));
+    assert_eq!(messages[3].message.as_deref(), Some("the pause was not resumed within 1m 00s"));
 }
 
 #[orchestrator::test(start_paused = true)]

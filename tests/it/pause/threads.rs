@@ -188,8 +188,10 @@ async fn another_process_sees_what_is_asked_and_what_became_of_it() {
         assert!(error.is_invalid_input(), "{error}");
         assert!(Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().unwrap().success());
         let said = String::from_utf8(process.wait_with_output().unwrap().stderr).unwrap();
-        let asked =
-            format!("- Paused: waits for an input; `resume_paused` lets flow run {} go on within 1h 00m", run.id);
+        let asked = format!(
+            "- Paused: waits for an input; `resume_paused`, or `runs resume` at the command line, lets flow run {} go on within 1h 00m",
+            run.id
+        );
         for line in ["WARN ", "- Paused: are the numbers right?; `", "INFO ", "- Goes on: resumed", &asked] {
             assert!(said.contains(line), "{line}: {said}");
         }
