@@ -355,7 +355,9 @@ impl Journal {
 
     /// The program was told to end: a store that others still hold when so much time has passed is given up.
     pub(crate) fn end_within(&self, patience: Duration) {
-        lock(&self.shared.until).get_or_insert(Instant::now() + patience);
+        if let Some(until) = Instant::now().checked_add(patience) {
+            lock(&self.shared.until).get_or_insert(until);
+        }
     }
 
     /// The runs have ended that were active when the program was told to end: once all is settled that was pushed, the

@@ -178,6 +178,12 @@ pub struct Configured<K, C: 'static> {
     kind: PhantomData<fn() -> K>,
 }
 
+impl<K, C> Clone for Configured<K, C> {
+    fn clone(&self) -> Self {
+        Self { callable: self.callable, overrides: self.overrides.clone(), kind: PhantomData }
+    }
+}
+
 impl<K, C: std::fmt::Debug> std::fmt::Debug for Configured<K, C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Configured").field(&self.callable).field(&self.overrides).finish()

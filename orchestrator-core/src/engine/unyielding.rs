@@ -27,7 +27,8 @@ fn lock() -> MutexGuard<'static, LookedAfter> {
 
 /// Tells of the bodies in a cancelled run that have not yielded when its grace is over.
 pub(crate) fn look_after(run: &Arc<Run>) {
-    let due = Instant::now() + run.scope().orchestrator.defaults.cancel_grace;
+    // A grace that never ends is not waited for.
+    let Some(due) = Instant::now().checked_add(run.scope().orchestrator.defaults.cancel_grace) else { return };
     let mut looked_after = lock();
     if looked_after.runs.len() >= ENOUGH {
         return;
