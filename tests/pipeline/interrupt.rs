@@ -269,6 +269,7 @@ fn watched() {
     signal(&child, "INT");
     end(child);
     until_seen(&|now| now["flow_runs"] == json!([]));
-    signal(&watcher, "INT");
+    // Not an interrupt, which a program that was started in the background may have been told to ignore.
+    signal(&watcher, "TERM");
     watcher.wait().expect("the program ends");
 }
