@@ -15,6 +15,7 @@ use super::inputs::prepare;
 use super::launcher;
 use super::machine::{Decision, Event, Machine, jittered};
 use super::panics::{self, Contained};
+use super::plain;
 use super::rules::{self, Answer, Holding, Queued, Rule, Taken, Verdict};
 use super::wind_down::{End, Watch, wind_down};
 use super::{Call, OwnedCall};
@@ -132,7 +133,15 @@ impl Driver {
                         Some(outcome.map_or_else(Body::Panicked, Body::Returned))
                     };
                     *stage = Stage::Over;
-                    here(held).left(run, outcome)
+                    match outcome {
+                        Some(Body::Returned(Ok(value))) if here(held).ends_plainly(run) => {
+                            panics::let_go(held.take());
+                            let mut watch = Watch::over_lost(driven.take().expect("it was here just now"), true);
+                            plain::end(&mut watch, value);
+                            return Poll::Ready(());
+                        }
+                        outcome => here(held).left(run, outcome),
+                    }
                 }
                 Stage::Queued(place) => {
                     let course = here(held);
@@ -277,6 +286,11 @@ impl Course {
 
     fn call(&mut self) -> &mut dyn Call {
         &mut **self.call.as_mut().expect("it is let go of after the last attempt")
+    }
+
+    /// Whether nothing is left to do for the run, whose body gave a result, but to end it.
+    fn ends_plainly(&mut self, run: &Run) -> bool {
+        run.is_plain && self.holding.is_none() && plain::ends_at_once(run, self.call())
     }
 
     fn begin(&mut self, run: &Arc<Run>) -> Event {

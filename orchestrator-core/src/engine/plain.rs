@@ -2,7 +2,8 @@
 //!
 //! Most runs are such: no rule has a say about them, nothing follows on their end, and their bodies are ready when they are
 //! polled first. They take the steps of the driver one after the other, in one function and without the values that a driver
-//! keeps between two steps. As soon as one turns out to need more, a driver takes it over where it stands.
+//! keeps between two steps. As soon as one turns out to need more, a driver takes it over where it stands; where that is a body
+//! that is not ready, and nothing else, it ends here again.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +16,7 @@ use super::inputs::prepare;
 use super::panics::{self, Contained};
 use super::wind_down::{Watch, root_of};
 use super::{Call, OwnedCall, launcher, rules};
-use crate::body::Attempt;
+use crate::body::{Attempt, Erased};
 use crate::context::Place;
 use crate::def::{Def, DefKind};
 use crate::run::{Origin, Run};
@@ -100,16 +101,22 @@ fn go(watch: &mut Watch, held: &mut Option<OwnedCall>, cx: &mut Context<'_>) -> 
         }
     };
     panics::let_go(held.take());
+    end(watch, value);
+    Left::Nothing
+}
+
+/// Ends a run that has nothing to wait for, with what its body gave.
+pub(super) fn end(watch: &mut Watch, value: Erased) {
+    let run = watch.run().expect("it is taken out below");
     let concluded = run.conclude_unseen(StateName::Completed, Ok(value));
     let (at, wakes) = watch.take().leave_unseen(concluded);
     launcher::ended_at(at);
     launcher::after_the_body(wakes);
-    Left::Nothing
 }
 
 /// Whether a run whose body gave a result has nothing to wait for, and nobody to tell but those who wait for it. No further
 /// runs are part of it then.
-fn ends_at_once(run: &Run, call: &dyn Call) -> bool {
+pub(super) fn ends_at_once(run: &Run, call: &dyn Call) -> bool {
     let orchestrator = &run.scope().orchestrator;
     let is_alone = !run.has_started_others() && !run.scope().pauses.is_paused() && root_of(run).is_none();
     let is_unseen = !run.is_watched(StateName::Completed) && orchestrator.fenced().is_none();
