@@ -15,7 +15,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 
 use crate::backend::record::{CachedValue, Event};
-use crate::backend::{BackendError, BackendErrorKind, Brief, RecentRuns, StateBackend};
+use crate::backend::{BackendError, BackendErrorKind, RecentRuns, StateBackend};
 use crate::cache::Fresh;
 use crate::engine::panics;
 use crate::keeper::Membership;
@@ -194,11 +194,11 @@ impl Journal {
         self.enqueue(event).see_to_it(self);
     }
 
-    /// Takes all that there is to know of a task run by now, if the backend wants no event of that; says whether it did.
+    /// Where task runs are put down in place of events, if the backend has that.
     #[inline]
-    pub(crate) fn puts_down(&self, run: &Brief<'_>) -> bool {
-        let shared = &*self.shared;
-        shared.recent.as_ref().is_some_and(|recent| !shared.closed.load(Ordering::Relaxed) && recent.put(run))
+    pub(crate) fn recent_runs(&self) -> Option<&RecentRuns> {
+        // What comes after a shutdown is told to its caller alone.
+        self.shared.recent.as_deref().filter(|_| !self.shared.closed.load(Ordering::Relaxed))
     }
 
     /// Takes an event. What is to be done then may be code of others, for which no lock is held.

@@ -35,8 +35,8 @@ use record::{
 pub use claims::{ClaimLeases, ClaimRequest, Claimed};
 pub use crashes::{Crash, Crashes};
 pub use ownership::{Owner, OwnerNo, Ownership};
-pub(crate) use recent::Brief;
 pub use recent::RecentRuns;
+pub(crate) use recent::Told;
 pub use requests::{Answer, Request, RequestNo, Requests, Wanted};
 pub use shared::Shared;
 pub use slots::{

@@ -4,9 +4,9 @@
 //! of a quarter of the size, where what many rows have in common stands beside them once, and the event is made when somebody
 //! asks. It is the first event of its run, so what else is known of the run may come after it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::backend::record::{Event, Process, RunEvent, RunIds, RunInfo, SharedList, Transitions};
+use crate::backend::record::{CacheLook, Event, Process, RunEvent, RunIds, RunInfo, SharedList, Transitions};
 use crate::clock::Timestamp;
 use crate::def::Def;
 use crate::id::{FlowRunId, RunId, TaskRunId};
@@ -27,40 +27,41 @@ pub struct RecentRuns {
     pieces: Mutex<Vec<Piece>>,
 }
 
-/// All that there is to know of a task run by now, if that is little.
-pub(crate) struct Brief<'a> {
-    pub(crate) id: TaskRunId,
+/// What there is to know of a run by now, as its first event would tell it.
+pub(crate) struct Told<'a> {
+    pub(crate) id: RunId,
     pub(crate) def: &'static Def,
+    pub(crate) given_name: Option<&'a Arc<str>>,
     pub(crate) index: u32,
     pub(crate) parent: Option<RunId>,
     pub(crate) flow_run: Option<FlowRunId>,
     pub(crate) tags: &'a SharedList<Box<str>>,
-    /// It has no others.
-    pub(crate) upstream: Option<RunId>,
+    pub(crate) upstream: &'a RunIds,
     pub(crate) process: &'static Process,
-    /// The first of them; so many count.
-    pub(crate) states: [StateName; STATES],
-    pub(crate) at: [Timestamp; STATES],
-    pub(crate) count: u8,
+    /// All its states, when each was entered, and how many of these there are, if they are few and have nothing to say.
+    pub(crate) states: Option<(&'a [StateName; STATES], &'a [Timestamp; STATES], u8)>,
     pub(crate) run_count: u32,
+    pub(crate) cache: Option<&'a Arc<CacheLook>>,
 }
 
-impl<'a> Brief<'a> {
-    /// What the event tells, if that is all there is to know.
+impl<'a> Told<'a> {
     fn of(event: &'a Event) -> Option<Self> {
-        let Event::Run(RunEvent { run, first_seq: 0, transitions, run_count, cache: None }) = event else {
-            return None;
-        };
-        let RunInfo { id: RunId::Task(id), def, given_name: None, index, parent, flow_run, tags, upstream, process } =
-            run
-        else {
-            return None;
-        };
-        let (states, at, count) = transitions.in_place()?;
-        let upstream = upstream.at_most_one()?;
-        let (&id, &def, &index, &parent, &flow_run, &process) = (id, def, index, parent, flow_run, process);
-        let (&states, &at, &run_count) = (states, at, run_count);
-        Some(Self { id, def, index, parent, flow_run, tags, upstream, process, states, at, count, run_count })
+        let Event::Run(RunEvent { run, first_seq, transitions, run_count, cache }) = event else { return None };
+        let RunInfo { id, def, given_name, index, parent, flow_run, tags, upstream, process } = run;
+        Some(Self {
+            id: *id,
+            def,
+            given_name: given_name.as_ref(),
+            index: *index,
+            parent: *parent,
+            flow_run: *flow_run,
+            tags,
+            upstream,
+            process,
+            states: transitions.in_place().filter(|_| *first_seq == 0),
+            run_count: *run_count,
+            cache: cache.as_ref(),
+        })
     }
 }
 
@@ -110,12 +111,12 @@ struct Family {
 }
 
 impl Family {
-    fn of(run: &Brief<'_>) -> Self {
-        let Brief { def, parent, flow_run, tags, process, .. } = *run;
+    fn of(run: &Told<'_>) -> Self {
+        let Told { def, parent, flow_run, tags, process, .. } = *run;
         Self { def, parent, flow_run, tags: tags.clone(), process }
     }
 
-    fn is_of(&self, run: &Brief<'_>) -> bool {
+    fn is_of(&self, run: &Told<'_>) -> bool {
         std::ptr::eq(self.def, run.def)
             && std::ptr::eq(self.process, run.process)
             && self.tags.is(run.tags)
@@ -127,15 +128,23 @@ impl Family {
 impl RecentRuns {
     /// Puts a run down; says whether it fits into a row.
     #[inline]
-    pub(crate) fn put(&self, run: &Brief<'_>) -> bool {
-        put(&mut self.pieces(), run)
+    pub(crate) fn put(&self, run: &Told<'_>) -> bool {
+        // Without the lock.
+        let row = Row::of(run);
+        row.is_some_and(|row| {
+            put(&mut self.pieces(), row, run);
+            true
+        })
     }
 
     /// Puts down what the events tell, as far as they are about task runs of which there is no more to know, and takes those out of
     /// the list.
     pub(crate) fn take_from(&self, events: &mut Vec<Event>) {
         let mut pieces = self.pieces();
-        events.retain(|event| Brief::of(event).is_none_or(|run| !put(&mut pieces, &run)));
+        events.retain(|event| {
+            let told = Told::of(event).and_then(|run| Some((Row::of(&run)?, run)));
+            told.map(|(row, run)| put(&mut pieces, row, &run)).is_none()
+        });
     }
 
     /// Takes all out, each run as the first event that tells of it. What is known beside them, and was taken before, comes after
@@ -149,11 +158,14 @@ impl RecentRuns {
     }
 }
 
-fn put(pieces: &mut Vec<Piece>, run: &Brief<'_>) -> bool {
+#[inline]
+fn put(pieces: &mut Vec<Piece>, row: Row, run: &Told<'_>) {
     if pieces.last().is_none_or(|last| last.rows.len() >= PIECE) {
         begin_piece(pieces);
     }
-    pieces.last_mut().is_some_and(|last| last.put(run).is_some())
+    if let Some(last) = pieces.last_mut() {
+        last.put(row, run);
+    }
 }
 
 #[cold]
@@ -164,34 +176,16 @@ fn begin_piece(pieces: &mut Vec<Piece>) {
 }
 
 impl Piece {
-    /// Puts the run down, if it fits into a row.
     #[inline]
-    fn put(&mut self, run: &Brief<'_>) -> Option<()> {
-        let Brief { id, index, upstream, states, at: [created, later @ ..], count, run_count, .. } = run;
-        let further = usize::from(*count).checked_sub(1)?;
-        let mut since = [0; STATES - 1];
-        for (since, at) in since.iter_mut().zip(&later[..further]) {
-            *since = i32::try_from(at.as_micros().checked_sub(created.as_micros())?).ok()?;
-        }
+    fn put(&mut self, row: Row, run: &Told<'_>) {
         let family = self.family(run);
-        self.upstreams.extend(*upstream);
-        self.rows.push(Row {
-            id: *id,
-            created: *created,
-            later: since,
-            index: *index,
-            run_count: *run_count,
-            family,
-            states: *states,
-            count: *count,
-            has_upstream: upstream.is_some(),
-        });
-        Some(())
+        self.upstreams.extend(run.upstream.first());
+        self.rows.push(Row { family, ..row });
     }
 
     /// The number of the run's family.
     #[inline]
-    fn family(&mut self, run: &Brief<'_>) -> u16 {
+    fn family(&mut self, run: &Told<'_>) -> u16 {
         // Mostly it is that of the run before.
         if self.families.get(usize::from(self.last)).is_none_or(|last| !last.is_of(run)) {
             self.last = self.find_family(run);
@@ -200,7 +194,7 @@ impl Piece {
     }
 
     #[cold]
-    fn find_family(&mut self, run: &Brief<'_>) -> u16 {
+    fn find_family(&mut self, run: &Told<'_>) -> u16 {
         let mut last = self.families.iter().enumerate().rev().take(LOOKED_AT);
         let number = last.find(|(_, family)| family.is_of(run)).map(|(number, _)| number);
         let number = number.unwrap_or_else(|| {
@@ -221,6 +215,33 @@ impl Piece {
 }
 
 impl Row {
+    /// The row of a task run, if that tells all there is to know of it. The family is still to be found.
+    #[inline]
+    fn of(run: &Told<'_>) -> Option<Self> {
+        let Told { id: RunId::Task(id), given_name: None, states: Some((states, at, count)), cache: None, .. } = *run
+        else {
+            return None;
+        };
+        let upstream = run.upstream.at_most_one()?;
+        let [created, later @ ..] = at;
+        let further = usize::from(count).checked_sub(1)?;
+        let mut since = [0; STATES - 1];
+        for (since, at) in since.iter_mut().zip(&later[..further]) {
+            *since = i32::try_from(at.as_micros().checked_sub(created.as_micros())?).ok()?;
+        }
+        Some(Self {
+            id,
+            created: *created,
+            later: since,
+            index: run.index,
+            run_count: run.run_count,
+            family: 0,
+            states: *states,
+            count,
+            has_upstream: upstream.is_some(),
+        })
+    }
+
     fn into_event(self, families: &[Family], upstream: Option<RunId>) -> Event {
         let Self { id, created, later, index, run_count, family, states, count, has_upstream: _ } = self;
         let Family { def, parent, flow_run, ref tags, process } = families[usize::from(family)];
@@ -323,7 +344,7 @@ mod tests {
         #[test]
         fn nothing_is_lost(events in prop::collection::vec(event(), 0..3000)) {
             let recent = RecentRuns::default();
-            let takes = |event: &Event| Brief::of(event).is_some_and(|run| recent.put(&run));
+            let takes = |event: &Event| Told::of(event).is_some_and(|run| recent.put(&run));
             let put_in: Vec<_> = events.iter().filter(|event| takes(event)).map(|event| format!("{event:?}")).collect();
             prop_assert_eq!(recent.take().map(|event| format!("{event:?}")).collect::<Vec<_>>(), put_in);
         }
@@ -342,9 +363,9 @@ mod tests {
 
         /// What fits into a row is the first event of a task run.
         #[test]
-        fn what_is_brief_comes_first(event in event()) {
+        fn what_fits_comes_first(event in event()) {
             let is_first = matches!(&event, Event::Run(RunEvent { run, first_seq: 0, .. }) if run.id.as_task().is_some());
-            prop_assert!(is_first || Brief::of(&event).is_none());
+            prop_assert!(is_first || Told::of(&event).is_none_or(|run| Row::of(&run).is_none()));
         }
     }
 

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Cell, Identity, LISTED, RENAMED, Run, lock};
-use crate::backend::Brief;
+use crate::backend::Told;
 use crate::backend::record::{CacheLook, Event, FlowRun, RunEvent, TaskRun, Times};
 use crate::clock::Timestamp;
 use crate::engine::machine::may_follow;
 use crate::engine::panics;
 use crate::error::TaskError;
-use crate::id::RunId;
 use crate::journal::{Awaited, Enqueued, Journal};
 use crate::observe::{Observed, Observer};
 use crate::orchestrator::Inner;
@@ -93,40 +92,38 @@ impl Run {
 
     /// Gives the journal what happened since it was last given something.
     pub(super) fn hand_over(&self, cell: &mut Cell, journal: &Journal) -> Enqueued {
-        if self.brief(cell).is_some_and(|brief| journal.puts_down(&brief)) {
+        if let Some(recent) = journal.recent_runs()
+            && !self.may_be_known()
+            && recent.put(&self.told(cell))
+        {
             cell.track.told_briefly();
             return Enqueued::NOTHING;
         }
         journal.enqueue(self.take_staged(cell, None))
     }
 
-    /// All that there is to know of a run by now, if that is little and the journal was not given any of it, nor anything that
-    /// is to be known together with it.
-    fn brief(&self, cell: &Cell) -> Option<Brief<'_>> {
-        let (&states, &at, count) = cell.track.brief()?;
-        let Identity { id: RunId::Task(id), def, index, ref tags, ref upstream } = self.identity else { return None };
-        let is_named = self.bound.as_ref().is_some_and(|bound| bound.given_name.is_some());
-        if is_named
-            || self.flag(RENAMED)
-            || self.awaits_expansion
-            || cell.rare.as_ref().is_some_and(|rare| rare.looked.is_some())
-        {
-            return None;
-        }
-        Some(Brief {
+    /// Whether the journal may have been given something of the run beside its states, which is to come after the first of these.
+    fn may_be_known(&self) -> bool {
+        self.flag(RENAMED) || self.awaits_expansion
+    }
+
+    /// What its event would tell of a run of which the journal was given nothing.
+    fn told<'r>(&'r self, cell: &'r Cell) -> Told<'r> {
+        let Identity { id, def, index, ref tags, ref upstream } = self.identity;
+        Told {
             id,
             def,
+            given_name: self.bound.as_ref().and_then(|bound| bound.given_name.as_ref()),
             index,
             parent: self.parent.as_ref().map(|parent| parent.id()),
             flow_run: self.flow_run(),
             tags,
-            upstream: upstream.at_most_one()?,
+            upstream,
             process: self.scope().orchestrator.process,
-            states,
-            at,
-            count,
+            states: cell.track.brief(),
             run_count: self.run_count(),
-        })
+            cache: cell.rare.as_ref().and_then(|rare| rare.looked.as_ref()),
+        }
     }
 
     /// Lets the journal learn what happened so far: a run of which it was given nothing is looked at when there is
