@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use orchestrator::prelude::*;
-use orchestrator::{Observed, Observer, StateName};
+use orchestrator::{FlowRunId, Observed, Observer, StateName};
 
 use crate::door::{last_message, states, tasks};
 
@@ -15,7 +15,18 @@ async fn endless() {
 }
 
 async fn until_running<T>(run: &TaskFuture<T>) {
-    while run.state().name != "Running" {
+    until(|| run.state(), "Running").await;
+}
+
+async fn until(state: impl Fn() -> State, name: &str) {
+    while state().name != name {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The task run of a flow run is in that state.
+async fn until_task(flow: FlowRunId, expected: &str) {
+    while tasks(flow).await != [expected] {
         tokio::task::yield_now().await;
     }
 }
@@ -179,9 +190,7 @@ async fn a_timeout_does_not_cut_the_grace_of_a_cancelled_run_short() {
                 .submit(Mutex::new(gate));
             until_running(&run).await;
             run.cancel();
-            while run.state().name != "Cancelling" {
-                tokio::task::yield_now().await;
-            }
+            until(|| run.state(), "Cancelling").await;
             // Beyond the timeout, within the grace.
             tokio::time::advance(Duration::from_secs(6)).await;
             for _ in 0..100 {
@@ -214,13 +223,9 @@ async fn the_timeout_of_a_flow_cancels_tasks_that_have_timeouts_of_their_own() {
     for (retries, delay) in RETRIES {
         let (release, gate) = std::sync::mpsc::channel();
         let run = hurried(Arc::new(Mutex::new(gate)), retries, delay);
-        while tasks(run.run_id()).await != ["deaf-0: Running"] {
-            tokio::task::yield_now().await;
-        }
+        until_task(run.run_id(), "deaf-0: Running").await;
         tokio::time::advance(Duration::from_secs(3)).await;
-        while tasks(run.run_id()).await != ["deaf-0: Cancelling"] {
-            tokio::task::yield_now().await;
-        }
+        until_task(run.run_id(), "deaf-0: Cancelling").await;
         tokio::time::advance(Duration::from_secs(3)).await;
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -242,17 +247,11 @@ async fn a_run_that_is_cancelled_while_its_timeout_stops_what_it_started_makes_n
         let (release, gate) = std::sync::mpsc::channel();
         let delay = Duration::from_secs(delay);
         let run = hurried::configure().retries(retries).retry_delay(delay).submit(Arc::new(Mutex::new(gate)));
-        while tasks(run.run_id()).await != ["deaf-0: Running"] {
-            tokio::task::yield_now().await;
-        }
+        until_task(run.run_id(), "deaf-0: Running").await;
         tokio::time::advance(Duration::from_secs(6)).await;
-        while tasks(run.run_id()).await != ["deaf-0: Cancelling"] {
-            tokio::task::yield_now().await;
-        }
+        until_task(run.run_id(), "deaf-0: Cancelling").await;
         run.cancel();
-        while run.state().name != "Cancelling" {
-            tokio::task::yield_now().await;
-        }
+        until(|| run.state(), "Cancelling").await;
         release.send(()).unwrap();
         assert!((&run).await.unwrap_err().is_cancelled());
         assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Cancelling", "Cancelled"]);
@@ -289,9 +288,7 @@ async fn nothing_starts_after_a_cancellation() {
     }
     let run = late();
     let id = run.run_id();
-    while tasks(id).await != ["endless-0: Running"] {
-        tokio::task::yield_now().await;
-    }
+    until_task(id, "endless-0: Running").await;
     run.cancel();
     assert!(run.await.unwrap_err().is_cancelled());
     assert_eq!(tasks(id).await, ["endless-0: Cancelled", "endless-1: Cancelled"]);
@@ -348,9 +345,7 @@ async fn a_sync_body_shows_as_cancelling_while_it_does_not_stop() {
     let run = slow_to_stop();
     until_running(&run).await;
     run.cancel();
-    while run.state().name != "Cancelling" {
-        tokio::task::yield_now().await;
-    }
+    until(|| run.state(), "Cancelling").await;
     release.send(()).unwrap();
     assert!((&run).await.unwrap_err().is_cancelled());
     assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Cancelling", "Cancelled"]);
@@ -368,9 +363,7 @@ async fn a_cancellation_says_who_asked() {
     assert_eq!((&run).await.unwrap_err().to_string(), "task run 'endless-0' was cancelled: on request");
     let flow = outer();
     let id = flow.run_id();
-    while tasks(id).await != ["endless-0: Running"] {
-        tokio::task::yield_now().await;
-    }
+    until_task(id, "endless-0: Running").await;
     let name = Orchestrator::current().flow_run(id).await.unwrap().name;
     Orchestrator::current().cancel(id).await.unwrap();
     let task = Orchestrator::current().task_runs(id).await.unwrap()[0].id;
@@ -378,9 +371,7 @@ async fn a_cancellation_says_who_asked() {
     assert_eq!(last_message(task).await, format!("'{name}', which called it, was cancelled"));
     let (left, flow) = (endless(), outer());
     until_running(&left).await;
-    while tasks(flow.run_id()).await != ["endless-0: Running"] {
-        tokio::task::yield_now().await;
-    }
+    until_task(flow.run_id(), "endless-0: Running").await;
     Orchestrator::current().shutdown().await.unwrap();
     let task = Orchestrator::current().task_runs(flow.run_id()).await.unwrap()[0].id;
     assert_eq!(last_message(left.run_id()).await, "the orchestrator was shut down");

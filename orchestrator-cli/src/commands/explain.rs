@@ -30,13 +30,7 @@ struct ExplanationJson {
     why: &'static str,
     sentence: String,
     #[serde(flatten)]
-    details: Details,
-    /// What the task runs of a flow run do that have not ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tasks: Option<TasksJson>,
-    /// What the flow runs do that it called and that have not ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    flows: Option<Box<FlowsJson>>,
+    rest: Rest,
 }
 
 #[derive(Serialize)]
@@ -46,24 +40,35 @@ struct FlowsJson {
     /// What the example does, or waits for.
     why: &'static str,
     #[serde(flatten)]
+    rest: Rest,
+}
+
+/// What there is to say beside the reason, and of the runs inside.
+#[derive(Serialize)]
+struct Rest {
+    #[serde(flatten)]
     details: Details,
+    /// What the task runs of a flow run do that have not ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     tasks: Option<TasksJson>,
+    /// What the flow runs do that it called and that have not ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     flows: Option<Box<FlowsJson>>,
+}
+
+impl Rest {
+    fn new(details: Details, tasks: Option<UnfinishedTasks>, flows: Option<Box<UnfinishedFlows>>) -> Self {
+        let flows = flows.map(|flows| Box::new(FlowsJson::from(*flows)));
+        Self { details, tasks: tasks.map(TasksJson::from), flows }
+    }
 }
 
 impl From<UnfinishedFlows> for FlowsJson {
     fn from(flows: UnfinishedFlows) -> Self {
         let UnfinishedFlows { count, example, why, tasks, flows, .. } = flows;
         let (why, details) = details(why);
-        let (tasks, flows) = (tasks.map(TasksJson::from), nested(flows));
-        Self { count, example: example.into(), why, details, tasks, flows }
+        Self { count, example: example.into(), why, rest: Rest::new(details, tasks, flows) }
     }
-}
-
-fn nested(flows: Option<Box<UnfinishedFlows>>) -> Option<Box<FlowsJson>> {
-    flows.map(|flows| Box::new(FlowsJson::from(*flows)))
 }
 
 #[derive(Serialize)]
@@ -215,9 +220,7 @@ impl From<Explanation> for ExplanationJson {
             state: explanation.state.name,
             why,
             sentence,
-            details,
-            tasks: explanation.tasks.map(TasksJson::from),
-            flows: nested(explanation.flows),
+            rest: Rest::new(details, explanation.tasks, explanation.flows),
         }
     }
 }

@@ -337,7 +337,7 @@ impl Limits {
                 let ask = |here: Standing| {
                     let Some(there) = store.standing(&here.limit, place, most_holders, now)? else { return Ok(None) };
                     // Those that stand in this process before it have not been asked for yet.
-                    let ahead = ahead(store, &here.limit, since, here.ahead + there.ahead, there.kept_back)?;
+                    let ahead = ahead(store, &here.limit, since, here.ahead + there.ahead, Some(there.kept_back))?;
                     Ok::<_, BackendError>(Some(everywhere(here, there, ahead, owner)))
                 };
                 standings.into_iter().filter_map(|here| ask(here).transpose()).collect()
@@ -361,19 +361,21 @@ impl Limits {
 }
 
 /// How many requests are before one that was made at that moment, of which so many are known, and whether that is only
-/// about right: of those that other owners keep back, the states of their runs tell who waits for longer.
+/// about right: of those that owners keep back, so many at most if that is known, the states of their runs tell who waits for
+/// longer.
 pub(crate) fn ahead(
     store: &dyn crate::backend::Shared,
     limit: &str,
     since: Timestamp,
     known: usize,
-    kept_back: usize,
+    kept_back: Option<usize>,
 ) -> Result<(usize, bool), BackendError> {
-    if kept_back == 0 {
+    if kept_back == Some(0) {
         return Ok((known, false));
     }
     let waiting = store.waiting_before(&of_limit(limit), since)?;
-    Ok((waiting.clamp(known, known.saturating_add(kept_back)), true))
+    let most = kept_back.map_or(usize::MAX, |kept_back| known.saturating_add(kept_back));
+    Ok((waiting.clamp(known, most), true))
 }
 
 /// How a request stands in all processes.

@@ -5,7 +5,7 @@ use super::{LimitWait, RunRef, RunRefs, SlotHolder, Why, still_to_come};
 use crate::backend::record::{ActiveRuns, FlowRun, Pause, TaskRun, TaskRunQuery};
 use crate::backend::{BackendError, LimitRecord, Shared, SlotClass, SlotPlace, SlotStanding, SlotWait, StateBackend};
 use crate::clock::Timestamp;
-use crate::concurrency::{ahead, of_limit, waits_for};
+use crate::concurrency::{ahead, waits_for};
 use crate::id::{FlowRunId, RunId};
 use crate::state::{State, StateName, StateType};
 
@@ -194,7 +194,7 @@ fn slots(shared: &dyn Shared, run: RunId, now: Timestamp) -> Result<Vec<LimitWai
     for SlotWait { limit, slots, place } in shared.waits_of(run)? {
         // It may have been served, or the limit removed, meanwhile.
         if let Some(standing) = shared.standing(&limit, place, usize::MAX, now)? {
-            let (ahead, is_about) = ahead(shared, &limit, place.since, standing.ahead, standing.kept_back)?;
+            let (ahead, is_about) = ahead(shared, &limit, place.since, standing.ahead, Some(standing.kept_back))?;
             waits.push(LimitWait { ahead, is_about, ..LimitWait::recorded(limit, slots, standing) });
         }
     }
@@ -211,10 +211,10 @@ fn kept_back(shared: &dyn Shared, run: &Recorded, now: Timestamp) -> Result<Vec<
     for LimitRecord { name: limit, .. } in shared.limits(now)? {
         let Some(slots) = waits_for(said, &limit) else { continue };
         let place = SlotPlace { class: SlotClass::Ordinary, since, owner: owner.no, ticket: u64::MAX };
-        let Some(mut standing) = shared.standing(&limit, place, usize::MAX, now)? else { continue };
-        // Some of those are kept back, and have no place in the store.
-        standing.ahead = standing.ahead.max(shared.waiting_before(&of_limit(&limit), since)?);
-        waits.push(LimitWait { is_about: true, ..LimitWait::recorded(limit, slots, standing) });
+        let Some(standing) = shared.standing(&limit, place, usize::MAX, now)? else { continue };
+        // How many its own orchestrator keeps back is not told.
+        let (ahead, is_about) = ahead(shared, &limit, since, standing.ahead, None)?;
+        waits.push(LimitWait { ahead, is_about, ..LimitWait::recorded(limit, slots, standing) });
     }
     Ok(waits)
 }
