@@ -51,6 +51,16 @@ impl Orchestrator {
         self.ask_about(about, move |backend, _| backend.count_task_runs(flow_run_id)).await
     }
 
+    /// How many of the flow runs that belong to a flow run have not ended: subflows that it or its tasks called.
+    ///
+    /// # Errors
+    ///
+    /// If the backend cannot be read.
+    pub async fn count_active_subflows(&self, flow_run_id: FlowRunId) -> Result<u64, Error> {
+        let active = self.ask_about(About::FlowRuns, move |backend, _| backend.active_subflows(flow_run_id)).await?;
+        Ok(active.map_or(0, |(count, _)| count))
+    }
+
     /// The log lines that were stored after the one of that number, each with its number: of a task run its own, of a
     /// flow run those of all runs inside it as well. In the order in which they were stored, at most so many; numbers
     /// begin above 0, so that `logs_after(run, 0, usize::MAX)` gives all.

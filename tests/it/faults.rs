@@ -118,6 +118,7 @@ pass_on! { RunSearch:
     reading runs_called(text: &str, at_most: usize) -> Vec<RunId>;
     reading find_task_runs(query: &TaskRunQuery, now: Timestamp) -> Vec<TaskRun>;
     reading count_task_runs(flow_run: FlowRunId) -> Vec<(StateName, u64)>;
+    reading active_subflows(flow_run: FlowRunId) -> Option<(u64, FlowRunId)>;
     reading logs_after(run: RunId, after: u64, at_most: usize) -> Vec<(u64, LogLine)>;
 }
 

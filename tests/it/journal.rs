@@ -90,6 +90,10 @@ impl RunSearch for Gated {
         self.inner.count_task_runs(flow_run)
     }
 
+    fn active_subflows(&self, flow_run: FlowRunId) -> Result<Option<(u64, FlowRunId)>, BackendError> {
+        self.inner.active_subflows(flow_run)
+    }
+
     fn logs_after(&self, run: RunId, after: u64, at_most: usize) -> Result<Vec<(u64, LogLine)>, BackendError> {
         self.inner.logs_after(run, after, at_most)
     }

@@ -399,6 +399,10 @@ impl RunSearch for Broken {
         broken()
     }
 
+    fn active_subflows(&self, _flow_run: FlowRunId) -> Result<Option<(u64, FlowRunId)>, BackendError> {
+        broken()
+    }
+
     fn logs_after(&self, _run: RunId, _after: u64, _at_most: usize) -> Result<Vec<(u64, LogLine)>, BackendError> {
         broken()
     }

@@ -99,7 +99,7 @@ struct Active {
     run: FlowRun,
     counts: Vec<(StateName, u64)>,
     /// How many of the flow runs that it called have not ended.
-    subflows: usize,
+    subflows: u64,
     /// What it waits for, if it does not run.
     why: Option<String>,
 }
@@ -109,8 +109,7 @@ impl Now {
         let mut runs = Vec::new();
         for run in orchestrator.flow_runs(&FlowRunQuery::new().active().limit(AT_MOST)).await? {
             let counts = orchestrator.count_task_runs(run.id).await?;
-            let inside = FlowRunQuery::new().inside(run.id).active().limit(usize::MAX);
-            let subflows = orchestrator.flow_runs(&inside).await?.len();
+            let subflows = orchestrator.count_active_subflows(run.id).await?;
             let why = reason(&run);
             runs.push(Active { run, counts, subflows, why });
         }
@@ -189,7 +188,7 @@ fn reason(run: &FlowRun) -> Option<String> {
     (run.state.kind != StateType::Running).then(|| run.state.message.as_deref().map(one_line)).flatten()
 }
 
-fn counted(counts: &[(StateName, u64)], subflows: usize, show: impl Fn(StateType, &str) -> String) -> String {
+fn counted(counts: &[(StateName, u64)], subflows: u64, show: impl Fn(StateType, &str) -> String) -> String {
     let mut parts: Vec<_> = counts.iter().map(|(name, count)| show(name.kind(), &format!("{count} {name}"))).collect();
     match subflows {
         0 if parts.is_empty() => return "no task runs yet".to_owned(),
@@ -227,7 +226,7 @@ struct ActiveJson<'a> {
     /// By the name of the state, how many there are.
     task_runs: BTreeMap<&'static str, u64>,
     /// How many of the flow runs that it called have not ended.
-    subflows: usize,
+    subflows: u64,
 }
 
 impl<'a> From<&'a Now> for NowJson<'a> {

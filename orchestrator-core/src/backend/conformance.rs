@@ -132,6 +132,10 @@ mod tests {
             self.0.count_task_runs(flow_run)
         }
 
+        fn active_subflows(&self, flow_run: FlowRunId) -> Result<Option<(u64, FlowRunId)>, BackendError> {
+            self.0.active_subflows(flow_run)
+        }
+
         fn logs_after(&self, run: RunId, after: u64, at_most: usize) -> Result<Vec<(u64, LogLine)>, BackendError> {
             self.0.logs_after(run, after, at_most)
         }

@@ -30,6 +30,13 @@ pub trait RunSearch {
     /// If the store cannot be read.
     fn count_task_runs(&self, flow_run: FlowRunId) -> Result<Vec<(StateName, u64)>, BackendError>;
 
+    /// How many of the flow runs that belong to a flow run have not ended, and the first of them, by id; `None` if all have.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    fn active_subflows(&self, flow_run: FlowRunId) -> Result<Option<(u64, FlowRunId)>, BackendError>;
+
     /// The log lines that were stored later than number `after`, each with its number: of a task run its own, of a
     /// flow run those of all runs inside it as well. Oldest first, at most so many. Numbers are greater than 0, and
     /// grow.

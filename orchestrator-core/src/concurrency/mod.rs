@@ -335,14 +335,21 @@ impl Limits {
             let question = move |store: &dyn crate::backend::Shared| {
                 let place = SlotPlace { class, since, owner, ticket };
                 let ask = |here: Standing| {
-                    let Some(there) = store.standing(&here.limit, place, most_holders, now)? else { return Ok(None) };
+                    let there = store.standing(&here.limit, place, most_holders, now)?;
+                    Ok::<_, BackendError>(there.map(|there| (here, there)))
+                };
+                standings.into_iter().filter_map(|here| ask(here).transpose()).collect::<Result<Vec<_>, _>>()
+            };
+            let found = broker.question(Box::new(question)).await?;
+            let count = move |store: &dyn crate::backend::Shared| {
+                let count = |(here, there): (Standing, SlotStanding)| {
                     // Those that stand in this process before it have not been asked for yet.
                     let ahead = ahead(store, &here.limit, since, here.ahead + there.ahead, Some(there.kept_back))?;
-                    Ok::<_, BackendError>(Some(everywhere(here, there, ahead, owner)))
+                    Ok(everywhere(here, there, ahead, owner))
                 };
-                standings.into_iter().filter_map(|here| ask(here).transpose()).collect()
+                found.into_iter().map(count).collect()
             };
-            broker.question(Box::new(question)).await
+            broker.look_aside(count).await
         }
     }
 

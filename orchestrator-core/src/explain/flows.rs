@@ -7,7 +7,6 @@ use super::recorded::{self, Recorded};
 use super::tasks::{self, UnfinishedTasks};
 use super::{RunRef, Why, known_why, why};
 use crate::active::each_flow_of;
-use crate::backend::record::FlowRunQuery;
 use crate::backend::{BackendError, StateBackend};
 use crate::clock::Timestamp;
 use crate::engine::panics;
@@ -93,10 +92,9 @@ pub(super) fn recorded(
 ) -> Result<Option<Box<UnfinishedFlows>>, BackendError> {
     let (mut found, mut above): (Vec<UnfinishedFlows>, _) = (Vec::new(), flow);
     while found.len() < DEPTH {
-        let query = FlowRunQuery::new().inside(above).active().limit(usize::MAX);
-        let runs = backend.flow_runs(&query, now)?;
-        let count = runs.len() as u64;
-        let Some(first) = runs.into_iter().min_by_key(|run| run.id) else { break };
+        let Some((count, first)) = backend.active_subflows(above)? else { break };
+        // It may have ended since.
+        let Some(first) = backend.flow_run(first)?.filter(|run| !run.state.is_terminal()) else { break };
         above = first.id;
         let (tasks, first) = (recorded::tasks(backend, above, now)?, Recorded::from(first));
         let (example, why) = (RunRef::from(&first), recorded::why(backend, &first, now)?);

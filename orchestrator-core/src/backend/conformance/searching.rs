@@ -129,6 +129,17 @@ fn inner_flows(backend: &Arc<dyn StateBackend>) {
     assert_eq!(listed(&FlowRunQuery::new().inside(id_of(&outer))), [inner.id]);
     assert_eq!(listed(&FlowRunQuery::new().inside(id_of(&inner)).flow("nightly")), [innermost.id]);
     assert_eq!(listed(&FlowRunQuery::new().inside(id_of(&inner)).active()), []);
+    let active = || backend.active_subflows(id_of(&outer)).expect("count flow runs");
+    assert_eq!(active(), Some((1, id_of(&inner))));
+    assert_eq!(backend.active_subflows(id_of(&inner)).expect("count flow runs"), None);
+    let later = [30, 40].map(|at| RunInfo { parent: Some(outer.id), flow_run: outer.id.as_flow(), ..flow(at) });
+    // The last one comes first.
+    backend.give(&[event(&later[1], 0, &[(StateName::Pending, 40)]), event(&later[0], 0, &[(StateName::Running, 30)])]);
+    assert_eq!(active(), Some((3, id_of(&inner))));
+    backend.give(&[event(&inner, 1, &[(StateName::Running, 50), (StateName::Completed, 51)])]);
+    assert_eq!(active(), Some((2, id_of(&later[0]))));
+    backend.give(&[event(&later[0], 1, &[(StateName::Failed, 60)]), event(&later[1], 1, &[(StateName::Crashed, 60)])]);
+    assert_eq!(active(), None);
 }
 
 fn inner_logs(backend: &Arc<dyn StateBackend>) {

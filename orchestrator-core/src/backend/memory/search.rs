@@ -45,6 +45,15 @@ impl RunSearch for MemoryBackend {
         Ok(StateName::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect())
     }
 
+    fn active_subflows(&self, flow_run: FlowRunId) -> Result<Option<(u64, FlowRunId)>, BackendError> {
+        let history = self.history();
+        let is_active = |run: &super::Run| {
+            run.flow_run() == Some(flow_run) && run.state_name().is_some_and(|state| !state.kind().is_terminal())
+        };
+        let active = history.flows.iter().filter(|entry| is_active(entry.value())).map(|entry| (1, *entry.key()));
+        Ok(active.reduce(|(count, first), (one, run)| (count + one, first.min(run))))
+    }
+
     fn logs_after(&self, run: RunId, after: u64, at_most: usize) -> Result<Vec<(u64, LogLine)>, BackendError> {
         let history = self.history();
         let is_inside = |mut id: RunId| loop {

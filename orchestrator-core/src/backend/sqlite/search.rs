@@ -73,6 +73,19 @@ impl RunSearch for SqliteBackend {
         Ok(counts)
     }
 
+    fn active_subflows(&self, flow_run: FlowRunId) -> Result<Option<(u64, FlowRunId)>, BackendError> {
+        let select = "SELECT count(*), min(id) FROM flow_run WHERE flow_run = ?1 AND end_time IS NULL";
+        self.read(
+            || self.reading(format_args!("the flow runs inside flow run {flow_run}")),
+            |connection| {
+                connection.prepare_cached(select)?.query_row([flow_run.as_uuid().as_bytes()], |row| {
+                    let first = row.get::<_, Option<[u8; 16]>>(1)?.map(|id| FlowRunId::from_uuid(Uuid::from_bytes(id)));
+                    Ok(Some(row.get::<_, i64>(0)?.unsigned_abs()).zip(first))
+                })
+            },
+        )
+    }
+
     fn logs_after(&self, run: RunId, after: u64, at_most: usize) -> Result<Vec<(u64, LogLine)>, BackendError> {
         let lines = |connection: &Connection| {
             let id = run.as_uuid().into_bytes();
