@@ -19,6 +19,7 @@ use crate::recovery::Scope;
 use crate::results::{ObjectResults, ResultStore, Results, ResultsAt, Unusable};
 use crate::retention::{self, Retention};
 use crate::suggest::nearest;
+use crate::terminal::short;
 
 /// What is printed where nobody says anything.
 const DEFAULT_LOG: &str = "info";
@@ -600,7 +601,7 @@ fn open(url: &DatabaseUrl, options: &SqliteOptions) -> Result<Arc<dyn StateBacke
         match SqliteBackend::open_with(path, options.clone()) {
             Err(error) if error.kind() == BackendErrorKind::Busy && start.elapsed() < PATIENCE => {
                 if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(target: "orchestrator", "{error}. It is waited for, {PATIENCE:?} at most");
+                    tracing::warn!(target: "orchestrator", "{error}. It is waited for, {} at most", short(PATIENCE));
                 }
             }
             opened => return Ok(Arc::new(opened?)),

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::backend::record::{FlowRun, TaskRun};
 use crate::backend::{Answer, BackendError, BackendErrorKind, Owner, Request, RequestNo, Shared, Wanted};
 use crate::clock::{Clock, SystemClock};
-use crate::engine::{panics, unyielding};
+use crate::engine::panics;
 use crate::error::{Error, ErrorKind};
 use crate::id::RunId;
 use crate::orchestrator::{Inner, Orchestrator};
@@ -57,7 +57,6 @@ fn serve_one(inner: &Inner, shared: &dyn Shared, Request { no, run, wanted }: Re
         Wanted::Cancel => {
             answer(shared, no, &Answer::Done)?;
             run.cancel(Stop::Request);
-            unyielding::look_after(&run);
             Ok(())
         }
         Wanted::Resume(input) => match pause::resume(&run, &input, || answer(shared, no, &Answer::Done)) {

@@ -18,6 +18,7 @@ use crate::error::{BodyError, chain};
 use crate::orchestrator::Inner;
 use crate::run::{Run, Stop};
 use crate::state::{State, StateName};
+use crate::terminal::short;
 
 /// The hooks of a task or flow, by the states that they are called for.
 #[derive(Debug, Clone, Copy)]
@@ -219,7 +220,7 @@ pub(crate) async fn call_of_crashed(orchestrator: &Arc<Inner>, crashed: Crashed,
     let grace = orchestrator.defaults.cancel_grace;
     if tokio::time::timeout(grace, calls).await.is_err() {
         panics::shield(|| {
-            tracing::error!(target: "orchestrator", "{title}: its hooks took longer than {grace:?} and are left");
+            tracing::error!(target: "orchestrator", "{title}: its hooks took longer than {} and are left", short(grace));
         });
     }
 }
@@ -240,7 +241,7 @@ pub(crate) async fn call(run: &Arc<Run>, hooks: &'static [Hook]) {
 fn took_too_long(run: &Run, grace: Duration) {
     let (kind, name) = (run.kind(), run.name());
     panics::shield(|| {
-        tracing::error!(target: "orchestrator", "{kind} '{name}': its hooks took longer than {grace:?} and are left");
+        tracing::error!(target: "orchestrator", "{kind} '{name}': its hooks took longer than {} and are left", short(grace));
     });
 }
 

@@ -21,6 +21,7 @@ use crate::engine::panics;
 use crate::keeper::Membership;
 use crate::observe::Observer;
 use crate::run::Run;
+use crate::terminal::short;
 
 /// Bytes of events that may wait for the backend before runs that have not begun wait for room.
 const HIGH_WATER: usize = 8 << 20;
@@ -773,8 +774,8 @@ impl Locked {
             panics::shield(|| {
                 tracing::warn!(
                     target: "orchestrator",
-                    "{error}, for {} s already. Nothing is lost; runs wait until it lets go",
-                    since.elapsed().as_secs(),
+                    "{error}, for {} already. Nothing is lost; runs wait until it lets go",
+                    short(since.elapsed()),
                 );
             });
         }
@@ -784,7 +785,7 @@ impl Locked {
     fn over(&self) {
         if let Some(since) = self.since.filter(|_| self.told) {
             panics::shield(|| {
-                tracing::warn!(target: "orchestrator", "the store was locked for {} s", since.elapsed().as_secs());
+                tracing::warn!(target: "orchestrator", "the store was locked for {}", short(since.elapsed()));
             });
         }
     }

@@ -111,7 +111,7 @@ pub mod __private {
         retries,
     };
     pub use crate::def::{CachePolicy, Def, DefKind, Rare, RetryDelay, Want};
-    pub use crate::future::{FlowFuture, MapFuture, TaskFuture};
+    pub use crate::future::{ByClone, FlowFuture, MapFuture, TaskFuture};
     pub use crate::hook::{Hook, Hooks, ResultHook, probe_hook, probe_of, probe_result_hook, result_of_type};
     pub use crate::input::{IntoInput, IntoMapInput, Own, Ref};
     pub use crate::options::{Configurable, Configured, OfFlow, OfTask};

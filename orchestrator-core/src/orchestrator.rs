@@ -16,7 +16,7 @@ use crate::cache::{Flights, Fresh, Reader};
 use crate::clock::Clock;
 use crate::concurrency::{Limit, Limits, SetLimit, Store};
 use crate::context::{Place, Placed};
-use crate::engine::{Launcher, panics, unyielding};
+use crate::engine::{Launcher, panics};
 use crate::error::{Error, ErrorKind};
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::journal::Journal;
@@ -404,7 +404,6 @@ impl Orchestrator {
             return Err(Error::new(ErrorKind::NotFound(format!("no run {id} is active in this process"))));
         };
         run.cancel(Stop::Request);
-        unyielding::look_after(&run);
         let inside = crate::context::with_run(|current| {
             current.is_some_and(|current| current.lineage().any(|ancestor| Arc::ptr_eq(ancestor, &run)))
         });
@@ -572,7 +571,6 @@ impl Inner {
     pub(crate) fn cancel_all(&self, by: Stop) {
         for run in self.roots.active().iter().filter(|run| !self.recovery.interrupts(run)) {
             run.cancel(by);
-            unyielding::look_after(run);
         }
     }
 }

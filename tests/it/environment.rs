@@ -180,6 +180,75 @@ fn a_variable_says_how_long_a_cancelled_body_is_waited_for() {
     assert!(printed.contains("'stubborn-0' did not stop within 20ms of its cancellation"), "{printed}");
 }
 
+/// The bodies end when its standard input does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn program_with_bodies_that_do_not_end() {
+    static BEGUN: Notify = Notify::const_new();
+    fn block() {
+        BEGUN.notify_one();
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
+    }
+    #[task]
+    async fn computes() {
+        block();
+    }
+    #[task]
+    fn sleeps() {
+        block();
+    }
+    #[flow(timeout_secs = 0.05)]
+    async fn hurried() -> Result<(), TaskError> {
+        computes().await
+    }
+    if !is_program() {
+        return;
+    }
+    under(Orchestrator::builder().terminal(true), async {
+        let state = match std::env::var("HOW").unwrap().as_str() {
+            "timeout" => hurried().wait().await,
+            how => {
+                let run = if how == "shutdown of a thread" { sleeps() } else { computes() };
+                BEGUN.notified().await;
+                if how == "cancel" {
+                    run.cancel();
+                } else {
+                    Orchestrator::current().shutdown().await.unwrap();
+                }
+                run.wait().await
+            }
+        };
+        println!("\nsaid: {}", state.name);
+    })
+    .await;
+}
+
+#[test]
+fn bodies_that_do_not_end_are_named_however_they_were_cancelled() {
+    use std::io::{BufRead as _, BufReader};
+    let unyielding = "'computes-0' was cancelled 20ms ago, and its body has not yielded since";
+    for (how, told, state) in [
+        // A result that is given stands.
+        ("shutdown", unyielding, "Completed"),
+        ("cancel", unyielding, "Completed"),
+        ("timeout", unyielding, "TimedOut"),
+        ("shutdown of a thread", "'sleeps-0' did not stop within 20ms of its cancellation", "Cancelled"),
+    ] {
+        let variables = [("HOW", how), ("ORCHESTRATOR_CANCEL_GRACE_SECS", "0.02")];
+        let mut command = program("program_with_bodies_that_do_not_end", &variables);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let mut printed = BufReader::new(process.stderr.take().unwrap()).lines().map(Result::unwrap);
+        assert!(printed.any(|line| line.contains(told)), "{how}");
+        drop(process.stdin.take());
+        let rest = std::thread::spawn(|| printed.count());
+        let output = process.wait_with_output().unwrap();
+        rest.join().unwrap();
+        assert!(output.status.success(), "{how}");
+        let out = String::from_utf8(output.stdout).unwrap();
+        assert!(out.lines().any(|line| line == format!("said: {state}")), "{how}: {out}");
+    }
+}
+
 #[tokio::test]
 async fn program_that_prints() {
     if !is_program() {

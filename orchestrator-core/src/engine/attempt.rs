@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::abandoned::{Going, Watched};
 use super::panics::{self, Contained};
+use super::unyielding;
 use crate::body::{Attempt, BodyFailure, BodyFuture, Erased};
 use crate::context::Place;
 use crate::error::{Cause, FailureKind, TaskError};
@@ -96,6 +97,9 @@ pub(super) async fn execute(run: &Arc<Run>, attempt: Attempt, number: u32, limit
     }
     // The body is gone by now, and what its destructors left to do counts among the children.
     run.cancel_children(Stop::TimedOut);
+    if !run.children_ended() {
+        unyielding::look_after(run);
+    }
     // A sync body may go on; what it submits has no place in the next attempt either.
     if unless_cancelled(run, closed(run)).await.is_none() {
         return Ended::Cancelled;

@@ -1,6 +1,7 @@
 //! Bodies that do not yield. An async body that computes or blocks without an `.await` is stopped by nothing, and what its run
 //! does cannot tell of it: nobody polls the driver meanwhile, and perhaps nothing else on the runtime either. So a thread
-//! looks when the grace of a cancelled run is over.
+//! looks when the grace of a cancelled run is over. Of one that nobody cancels, or whose own timeout it keeps from being looked
+//! at, nothing is told: somebody would have to look at every body that begins.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -25,11 +26,14 @@ fn lock() -> MutexGuard<'static, LookedAfter> {
     LOOKED_AFTER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells of the bodies in a cancelled run that have not yielded when its grace is over.
+/// Tells of the bodies in a run that was cancelled, or whose children were, that have not yielded when the grace is over.
 pub(crate) fn look_after(run: &Arc<Run>) {
     // A grace that never ends is not waited for.
     let Some(due) = Instant::now().checked_add(run.scope().orchestrator.defaults.cancel_grace) else { return };
     let mut looked_after = lock();
+    if looked_after.runs.len() >= ENOUGH {
+        looked_after.runs.retain(|(_, run)| run.strong_count() > 0);
+    }
     if looked_after.runs.len() >= ENOUGH {
         return;
     }

@@ -6,10 +6,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::TaskFuture;
 use super::join::{Join, Members};
 use super::stream::AsCompleted;
 use super::wait::{Wait, WaitState};
+use super::{ByClone, TaskFuture};
 use crate::body::Erased;
 use crate::error::TaskError;
 use crate::input::{owned, result_of};
@@ -167,7 +167,7 @@ impl<T> std::fmt::Debug for MapFuture<T> {
 /// # Cancel safety
 ///
 /// Dropping the future does nothing to the runs.
-impl<T: Clone + Send + Sync + 'static> Future for MapFuture<T> {
+impl<T: ByClone> Future for MapFuture<T> {
     type Output = Result<Vec<T>, TaskError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -184,7 +184,7 @@ impl<T: Clone + Send + Sync + 'static> Future for MapFuture<T> {
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> IntoFuture for &MapFuture<T> {
+impl<T: ByClone> IntoFuture for &MapFuture<T> {
     type Output = Result<Vec<T>, TaskError>;
     type IntoFuture = MapFuture<T>;
 
@@ -198,7 +198,7 @@ impl<T: Clone + Send + Sync + 'static> IntoFuture for &MapFuture<T> {
 #[must_use = "futures do nothing unless awaited"]
 pub struct Settled<T>(MapFuture<T>);
 
-impl<T: Clone + Send + Sync + 'static> Future for Settled<T> {
+impl<T: ByClone> Future for Settled<T> {
     type Output = Vec<Result<T, TaskError>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -224,7 +224,7 @@ pub fn join_all<T>(futures: impl IntoIterator<Item = TaskFuture<T>>) -> JoinAll<
 #[must_use = "futures do nothing unless awaited"]
 pub struct JoinAll<T>(MapFuture<T>);
 
-impl<T: Clone + Send + Sync + 'static> Future for JoinAll<T> {
+impl<T: ByClone> Future for JoinAll<T> {
     type Output = Result<Vec<T>, TaskError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -27,6 +27,17 @@ pub use tally::{Tally, all_completed};
 pub(crate) use wait::Wait;
 pub use wait::{Awaitable, Shared, Upstream, WaitState, wait_all};
 
+/// A result that can be awaited by value.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be awaited by value",
+    label = "not `Clone + Send + Sync + 'static`",
+    note = "awaiting gives a clone of the result: await `.shared()` of a task's or a flow's future for an `Arc<{Self}>`, or derive `Clone`",
+    note = "a task that takes `&{Self}`, or `&[{Self}]` of a map, borrows the result"
+)]
+pub trait ByClone: Clone + Send + Sync + 'static {}
+#[diagnostic::do_not_recommend]
+impl<T: Clone + Send + Sync + 'static> ByClone for T {}
+
 macro_rules! run_future {
     ($(#[$doc:meta])* $name:ident, $id:ident, $error:ident, $as_id:ident, $what:literal) => {
         $(#[$doc])*
@@ -141,7 +152,7 @@ macro_rules! run_future {
         ///
         /// Dropping the future does nothing to the run. The value is a clone of the result, see `shared` for a wait
         /// without one.
-        impl<T: Clone + Send + Sync + 'static> Future for $name<T> {
+        impl<T: ByClone> Future for $name<T> {
             type Output = Result<T, $error>;
 
             fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -153,7 +164,7 @@ macro_rules! run_future {
             }
         }
 
-        impl<T: Clone + Send + Sync + 'static> IntoFuture for &$name<T> {
+        impl<T: ByClone> IntoFuture for &$name<T> {
             type Output = Result<T, $error>;
             type IntoFuture = $name<T>;
 

@@ -6,10 +6,10 @@ use std::task::{Context, Poll, ready};
 
 use futures::Stream;
 
-use super::TaskFuture;
 use super::join::{Members, Queue};
 use super::map::Runs;
 use super::wait::Wait;
+use super::{ByClone, TaskFuture};
 use crate::error::TaskError;
 use crate::input::{owned, result_of};
 
@@ -75,7 +75,7 @@ impl<T> AsCompleted<T> {
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> AsCompleted<T> {
+impl<T: ByClone> AsCompleted<T> {
     /// Waits at the runs, once they are known.
     fn poll_members(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TaskError>> {
         let runs = match &mut self.0 {
@@ -110,7 +110,7 @@ impl<T: Clone + Send + Sync + 'static> AsCompleted<T> {
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> Stream for AsCompleted<T> {
+impl<T: ByClone> Stream for AsCompleted<T> {
     type Item = Result<T, TaskError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -125,7 +125,7 @@ impl<T: Clone + Send + Sync + 'static> Stream for AsCompleted<T> {
 #[must_use = "streams do nothing unless polled"]
 pub struct Indexed<T>(AsCompleted<T>);
 
-impl<T: Clone + Send + Sync + 'static> Stream for Indexed<T> {
+impl<T: ByClone> Stream for Indexed<T> {
     type Item = (usize, Result<T, TaskError>);
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{ABANDONED, CANCEL, DISCARDED, Run, STOP};
+use crate::engine::unyielding;
 
 /// Who asked a run to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,7 @@ impl Run {
     pub(crate) fn cancel(self: &Arc<Self>, by: Stop) {
         self.disown();
         self.cancel_tree(by);
+        unyielding::look_after(self);
     }
 
     pub(crate) fn cancel_tree(self: &Arc<Self>, by: Stop) {
