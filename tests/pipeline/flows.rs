@@ -97,6 +97,21 @@ fn sleeps(begun: PathBuf) {
     }
 }
 
+/// Waits for ever after the body of a thread has outlived its time, and goes on.
+#[flow]
+pub(crate) async fn outlived(begun: PathBuf) -> Result<(), TaskError> {
+    let timed_out = oversleeps().await.is_err_and(|error| error.is_timed_out());
+    assert!(timed_out, "nothing stops it");
+    forever(begun).await
+}
+
+#[task(timeout_secs = 0.05)]
+fn oversleeps() {
+    loop {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+}
+
 /// The same in an async body that never yields.
 #[flow]
 pub(crate) async fn spinning(begun: PathBuf) -> Result<(), TaskError> {

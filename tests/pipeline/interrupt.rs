@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("Ctrl-C cancels the run in order and ends the program with 130", interrupted),
     ("SIGTERM cancels the run in order and ends the program with 143", terminated),
     ("a signal ends the program though the body of a thread does not stop", deaf),
+    ("a signal ends the program though a body that timed out goes on on its thread", outlived),
     ("an async body that does not yield is named, and a second signal ends the program", spinning),
     ("a run of another process is cancelled, and ends its program with 3", cancelled),
     ("who cancels a run whose process is stopped is told for whom to wait", stopped),
@@ -76,6 +77,21 @@ fn deaf() {
         assert_eq!(world.newest()["state"], json!("Cancelled"));
         let tasks = world.json(&["tasks", "ls", "--limit", "1"]);
         assert_eq!(tasks[0]["state"], json!("Cancelled"), "it is stored");
+    }
+}
+
+fn outlived() {
+    let world = World::new();
+    for (name, code) in [("TERM", 143), ("INT", 130)] {
+        let child = begin(&world, "outlived");
+        signal(&child, name);
+        let answer = end(child);
+        assert_eq!((answer.code, answer.out.as_str()), (Some(code), ""), "{}", answer.err);
+        let said = "warning: ending without the bodies that did not stop: those of 'oversleeps-0'\n";
+        assert!(answer.err.ends_with(said), "{}", answer.err);
+        assert_eq!(world.newest()["state"], json!("Cancelled"));
+        let tasks = world.json(&["tasks", "ls", "--limit", "2"]);
+        assert_eq!((&tasks[0]["state"], &tasks[1]["state"]), (&json!("Cancelled"), &json!("TimedOut")));
     }
 }
 

@@ -6,10 +6,11 @@ mod map;
 mod shapes;
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use crate::error::TaskError;
 use crate::run::Run;
+use crate::sync::{Mutex, MutexGuard};
 
 pub(crate) use args::{Args, Passed, PassedToMap};
 pub use args::{Borrowed, Own, Ref};

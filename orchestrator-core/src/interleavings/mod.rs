@@ -12,6 +12,7 @@
 //! that feature: the checker's locks work in its own threads only.
 
 mod flights;
+mod inputs;
 mod runs;
 mod slots;
 
