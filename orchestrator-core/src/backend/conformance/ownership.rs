@@ -21,6 +21,7 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("nothing is taken of one that has ended", fencing),
     ("what one has left behind is found", left_behind),
     ("a run is known to have gone on as long as anything of its process was", last_seen),
+    ("who wrote that a run crashed is not told by clocks", last_seen_by_another_clock),
     ("a run's owner is known", owner_of_a_run),
 ];
 
@@ -246,6 +247,26 @@ fn last_seen(backend: &Arc<dyn StateBackend>) {
         assert_eq!(backend.flow(&inner).last_seen, seen(40));
         assert_eq!(backend.flow(&of_lines).last_seen, seen(50), "what another run of the process logged");
         assert_eq!(backend.task(&says).last_seen, seen(50));
+    });
+}
+
+/// Whoever finds out that a process is gone may be on a machine whose clock is behind.
+fn last_seen_by_another_clock(backend: &Arc<dyn StateBackend>) {
+    with(backend, |shared| {
+        let killed = |n: i64| RunInfo { process: another(7), ..task(n) };
+        let (left_behind, own, lost) = (task(0), killed(1), killed(2));
+        let no = join(shared, &PROCESS);
+        let states = [event(&left_behind, 0, &[(Pending, 10)]), event(&lost, 0, &[(Pending, 12)])];
+        backend.give(&states);
+        backend.give(&[event(&own, 0, &[(Pending, 11), (StateName::Crashed, 40)])]);
+        shared.leave(no, at(50)).expect("leave");
+        for gone in shared.owners().expect("list owners") {
+            assert_eq!(shared.expel(&gone, at(20), "it is gone").expect("expel"), Some(1));
+        }
+        let is_at_least = |run: &RunInfo| backend.task(run).last_seen.is_some();
+        assert!(is_at_least(&left_behind), "its process had left");
+        assert!(is_at_least(&lost), "its process was killed");
+        assert!(!is_at_least(&own), "its process wrote that itself");
     });
 }
 

@@ -216,8 +216,10 @@ pub(super) fn task_runs(connection: &Connection, filter: &str, values: impl Para
 const AWAITING_RETRY: StateName = StateName::AwaitingRetry;
 const CRASHED: StateName = StateName::Crashed;
 
-/// Whether a run that crashed ended after its process, so that somebody else wrote it, when that was found out.
-const FOUND_OUT: &str = "process.ended <= run.end_time";
+/// Whether somebody else wrote that the run crashed, when it was found out that its process had ended: whoever ends one that is
+/// gone says the same of it and of its runs, and of one that left nobody says that a run ended before. So the clocks of
+/// two machines are not compared.
+const FOUND_OUT: &str = "iif(process.why IS NULL, process.ended <= run.end_time, run.message IS process.why)";
 
 /// When something was last heard of a process, or of a run, apart from the states of that.
 const HEARD: &str = "max(
