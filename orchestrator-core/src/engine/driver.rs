@@ -501,7 +501,8 @@ impl Course {
                 Event::Failed { retryable, delay }
             }
             Ended::TimedOut(limit) => {
-                let said = format!("attempt {} took longer than {limit:?}", self.machine.begun());
+                let said =
+                    format!("attempt {} took longer than {}", self.machine.begun(), crate::terminal::short(limit));
                 let delay = self.delay_after(run);
                 let error = run.error(FailureKind::TimedOut, Cause::Said(said));
                 self.fail(error);
