@@ -53,7 +53,9 @@ fn the_time_until_somebody_found_a_crash_is_not_what_the_run_took() {
     let by_hand = rusqlite::Connection::open(world.database()).expect("open");
     let tell = |heard: i64| {
         let values = [at(heard).as_micros(), at(hours).as_micros()];
-        by_hand.execute("UPDATE process SET heard = ?1, ended = ?2, why = 'gone'", values).expect("update");
+        by_hand
+            .execute("UPDATE process SET heard = ?1, ended = ?2, why = 'its process went away'", values)
+            .expect("update");
     };
     let shown = |run: &str| {
         let duration = world.json(&["runs", "show", run])["duration_secs"].clone();

@@ -108,15 +108,18 @@ impl Ownership for SqliteBackend {
         let ended = self.write_aside(
             || format!("end the runs of a process that is gone in the database {}", self.path.display()),
             |transaction| {
-                let seen = "SELECT ended IS NOT NULL, lease_until IS ?2 FROM process WHERE no = ?1";
+                let seen = "SELECT ended IS NOT NULL, lease_until IS ?2, why FROM process WHERE no = ?1";
                 let lease = owner.lease_until.map(Timestamp::as_micros);
-                let look = |row: &Row<'_>| Ok((row.get::<_, bool>(0)?, row.get::<_, bool>(1)?));
-                let first = match transaction.query_row(seen, params![owner.no.0, lease], look).optional()? {
-                    Some((false, true)) => true,
+                let look = |row: &Row<'_>| Ok((row.get::<_, bool>(0)?, row.get::<_, bool>(1)?, row.get(2)?));
+                let (first, said) = match transaction.query_row(seen, params![owner.no.0, lease], look).optional()? {
+                    Some((false, true, _)) => (true, None),
                     // It has renewed its lease, or is not known.
-                    Some((false, false)) | None => return Ok(None),
-                    Some((true, _)) => false,
+                    Some((false, false, _)) | None => return Ok(None),
+                    Some((true, _, said)) => (false, said),
                 };
+                // What was said of the process is said of all its runs.
+                let said: Option<String> = said;
+                let message = said.as_deref().unwrap_or(message);
                 if first {
                     orphans::note_last_known(&transaction, owner.no)?;
                     end(&transaction, owner.no, at, Some(message))?;
