@@ -196,7 +196,12 @@ async fn program_with_bodies_that_do_not_end() {
     fn sleeps() {
         block();
     }
-    #[flow(timeout_secs = 0.05)]
+    #[task]
+    async fn waits(n: usize) {
+        let _ = n;
+        std::future::pending::<()>().await;
+    }
+    #[flow(timeout_secs = 0.5)]
     async fn hurried() -> Result<(), TaskError> {
         computes().await
     }
@@ -207,10 +212,16 @@ async fn program_with_bodies_that_do_not_end() {
         let state = match std::env::var("HOW").unwrap().as_str() {
             "timeout" => hurried().wait().await,
             how => {
-                let run = if how == "shutdown of a thread" { sleeps() } else { computes() };
+                let mut run = if how == "shutdown of a thread" { sleeps() } else { computes() };
                 BEGUN.notified().await;
                 if how == "cancel" {
                     run.cancel();
+                } else if how == "cancel of many" {
+                    let mut others: Vec<_> = (0..100).map(waits).collect();
+                    others.push(run);
+                    others.iter().for_each(|run| run.cancel());
+                    run = others.pop().unwrap();
+                    orchestrator::join_all(others).await.unwrap_err();
                 } else {
                     Orchestrator::current().shutdown().await.unwrap();
                 }
@@ -225,11 +236,12 @@ async fn program_with_bodies_that_do_not_end() {
 #[test]
 fn bodies_that_do_not_end_are_named_however_they_were_cancelled() {
     use std::io::{BufRead as _, BufReader};
-    let unyielding = "'computes-0' was cancelled 20ms ago, and its body has not yielded since";
+    let unyielding = "'computes-0' was cancelled 20ms ago, and has not stopped since";
     for (how, told, state) in [
         // A result that is given stands.
         ("shutdown", unyielding, "Completed"),
         ("cancel", unyielding, "Completed"),
+        ("cancel of many", unyielding, "Completed"),
         ("timeout", unyielding, "TimedOut"),
         ("shutdown of a thread", "'sleeps-0' did not stop within 20ms of its cancellation", "Cancelled"),
     ] {
@@ -238,8 +250,17 @@ fn bodies_that_do_not_end_are_named_however_they_were_cancelled() {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let mut printed = BufReader::new(process.stderr.take().unwrap()).lines().map(Result::unwrap);
-        assert!(printed.any(|line| line.contains(told)), "{how}");
-        drop(process.stdin.take());
+        // The bodies end when that is told, or much later, if it is not.
+        let (is_told, waits) = std::sync::mpsc::channel::<()>();
+        let stdin = process.stdin.take();
+        let keeper = std::thread::spawn(move || {
+            let _ = waits.recv_timeout(Duration::from_secs(20));
+            drop(stdin);
+        });
+        let found = printed.any(|line| line.contains(told));
+        drop(is_told);
+        keeper.join().unwrap();
+        assert!(found, "{how}");
         let rest = std::thread::spawn(|| printed.count());
         let output = process.wait_with_output().unwrap();
         rest.join().unwrap();

@@ -105,7 +105,7 @@ pub(crate) async fn outlived(begun: PathBuf) -> Result<(), TaskError> {
     forever(begun).await
 }
 
-#[task(timeout_secs = 0.05)]
+#[task(timeout_secs = 0.5)]
 fn oversleeps() {
     loop {
         std::thread::sleep(Duration::from_secs(60));

@@ -100,7 +100,7 @@ fn spinning() {
     let mut child = begin(&world, "spinning");
     signal(&child, "TERM");
     let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map(|line| line.expect("a line"));
-    let said = "'spins-0' was cancelled 200ms ago, and its body has not yielded since";
+    let said = "'spins-0' was cancelled 200ms ago, and has not stopped since";
     assert!(lines.any(|line| line.contains(said)));
     signal(&child, "TERM");
     assert_eq!(end(child).code, Some(143));

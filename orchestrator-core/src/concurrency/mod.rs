@@ -335,21 +335,14 @@ impl Limits {
             let question = move |store: &dyn crate::backend::Shared| {
                 let place = SlotPlace { class, since, owner, ticket };
                 let ask = |here: Standing| {
-                    let there = store.standing(&here.limit, place, most_holders, now)?;
-                    Ok::<_, BackendError>(there.map(|there| (here, there)))
-                };
-                standings.into_iter().filter_map(|here| ask(here).transpose()).collect::<Result<Vec<_>, _>>()
-            };
-            let found = broker.question(Box::new(question)).await?;
-            let count = move |store: &dyn crate::backend::Shared| {
-                let count = |(here, there): (Standing, SlotStanding)| {
+                    let Some(there) = store.standing(&here.limit, place, most_holders, now)? else { return Ok(None) };
                     // Those that stand in this process before it have not been asked for yet.
                     let ahead = ahead(store, &here.limit, since, here.ahead + there.ahead, Some(there.kept_back))?;
-                    Ok(everywhere(here, there, ahead, owner))
+                    Ok::<_, BackendError>(Some(everywhere(here, there, ahead, owner)))
                 };
-                found.into_iter().map(count).collect()
+                standings.into_iter().filter_map(|here| ask(here).transpose()).collect()
             };
-            broker.look_aside(count).await
+            broker.question(Box::new(question)).await
         }
     }
 

@@ -7,6 +7,7 @@ use super::recorded::{self, Recorded};
 use super::tasks::{self, UnfinishedTasks};
 use super::{RunRef, Why, known_why, why};
 use crate::active::each_flow_of;
+use crate::backend::record::FlowRun;
 use crate::backend::{BackendError, StateBackend};
 use crate::clock::Timestamp;
 use crate::engine::panics;
@@ -36,6 +37,8 @@ pub struct UnfinishedFlows {
 
 /// How deep is looked.
 const DEPTH: usize = 3;
+/// So often is one looked for that has not ended meanwhile.
+const LOOKS: usize = 3;
 
 /// Those of an active flow run of this process.
 pub(super) async fn unfinished(inner: &Inner, flow: &Arc<Run>) -> Result<Option<Box<UnfinishedFlows>>, Error> {
@@ -92,15 +95,25 @@ pub(super) fn recorded(
 ) -> Result<Option<Box<UnfinishedFlows>>, BackendError> {
     let (mut found, mut above): (Vec<UnfinishedFlows>, _) = (Vec::new(), flow);
     while found.len() < DEPTH {
-        let Some((count, first)) = backend.active_subflows(above)? else { break };
-        // It may have ended since.
-        let Some(first) = backend.flow_run(first)?.filter(|run| !run.state.is_terminal()) else { break };
+        let Some((count, first)) = first_recorded(backend, above)? else { break };
         above = first.id;
         let (tasks, first) = (recorded::tasks(backend, above, now)?, Recorded::from(first));
         let (example, why) = (RunRef::from(&first), recorded::why(backend, &first, now)?);
         found.push(UnfinishedFlows { count, example, why, tasks, flows: None });
     }
     Ok(nested(found))
+}
+
+/// How many there are, and the first of them.
+fn first_recorded(backend: &dyn StateBackend, above: FlowRunId) -> Result<Option<(u64, FlowRun)>, BackendError> {
+    for _ in 0..LOOKS {
+        let Some((count, first)) = backend.active_subflows(above)? else { return Ok(None) };
+        // It may end between the two looks, and the others go on.
+        if let Some(first) = backend.flow_run(first)?.filter(|run| !run.state.is_terminal()) {
+            return Ok(Some((count, first)));
+        }
+    }
+    Ok(None)
 }
 
 /// Each within the one before it.

@@ -72,7 +72,8 @@ impl<T: Send + Sync + 'static> CollectOnce<T> {
         }
     }
 
-    /// The value. A second reader waits until it is put together, by code of others, for which the source is not locked.
+    /// The value. A second reader waits until it is put together, by code of others, for which the source is not locked. (It waits on a
+    /// lock that the checker of `interleavings` knows nothing of.)
     fn get(&self) -> Result<Arc<T>, TaskError> {
         let make = || {
             let source = self.source().take();

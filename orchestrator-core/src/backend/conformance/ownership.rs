@@ -259,7 +259,7 @@ fn last_seen_by_another_clock(backend: &Arc<dyn StateBackend>) {
         let states = [event(&left_behind, 0, &[(Pending, 10)]), event(&lost, 0, &[(Pending, 12)])];
         backend.give(&states);
         backend.give(&[event(&own, 0, &[(Pending, 11), (StateName::Crashed, 40)])]);
-        shared.leave(no, at(50)).expect("leave");
+        shared.leave(no, at(15)).expect("leave");
         for gone in shared.owners().expect("list owners") {
             assert_eq!(shared.expel(&gone, at(20), "it is gone").expect("expel"), Some(1));
         }

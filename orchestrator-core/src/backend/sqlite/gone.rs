@@ -60,8 +60,7 @@ pub(super) fn cover(connection: &Connection, gone: &[Gone]) -> rusqlite::Result<
     let (at, why, rest) = (of("at"), of("why"), of("rest"));
     let still = "SELECT gone.no FROM temp.gone JOIN main.process AS owner ON owner.no = gone.no AND owner.lease_until IS gone.lease";
     let lost = format!("(end_time IS NULL AND process IN ({still}))");
-    let left = "SELECT ended FROM main.process AS owner WHERE owner.no = process";
-    let time = format!("max({at}, state_at + 1, coalesce(({left}), 0))");
+    let time = format!("max({at}, state_at + 1)");
     let line = crashed_line(&time, &rest);
     let long = format!("next_seq >= {STATES_IN_ROW}");
     let crashed = StateName::Crashed;

@@ -61,8 +61,8 @@ fn end_in(
     at: Timestamp,
     message: &str,
 ) -> rusqlite::Result<usize> {
-    // Later than the run's last state, as every state is, and not before the orchestrator left, whatever clock that was told by.
-    let time = "max(?2, state_at + 1, coalesce((SELECT ended FROM process WHERE no = ?1), 0))";
+    // Later than the run's last state, as every state is.
+    let time = "max(?2, state_at + 1)";
     let line = crashed_line(time, "?3");
     let rest = format!(",{}]\n", serde_json::Value::from(message));
     let unfinished = "process = ?1 AND end_time IS NULL";

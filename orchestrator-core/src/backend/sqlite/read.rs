@@ -217,8 +217,8 @@ const AWAITING_RETRY: StateName = StateName::AwaitingRetry;
 const CRASHED: StateName = StateName::Crashed;
 
 /// Whether somebody else wrote that the run crashed, when it was found out that its process had ended: whoever ends one that is
-/// gone says the same of it and of its runs, and of one that left nobody says that a run ended before. So the clocks of
-/// two machines are not compared.
+/// gone says the same of it and of its runs, so that the clocks of two machines are not compared. Of one that left, which seldom
+/// leaves runs behind, the times tell.
 const FOUND_OUT: &str = "iif(process.why IS NULL, process.ended <= run.end_time, run.message IS process.why)";
 
 /// When something was last heard of a process, or of a run, apart from the states of that.

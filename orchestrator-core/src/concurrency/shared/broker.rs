@@ -144,16 +144,6 @@ impl Broker {
         async { answered.await.unwrap_or_else(|_| Err(shut_down())) }
     }
 
-    /// Looks at what there may be very much of, while the thread goes on to serve slots.
-    pub(in super::super) async fn look_aside<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&dyn Shared) -> Result<T, BackendError> + Send + 'static,
-    ) -> Result<T, Error> {
-        let store = self.store.clone();
-        let looked = tokio::task::spawn_blocking(move || look(store.shared()).map_err(Error::from)).await;
-        looked.unwrap_or_else(|_| Err(shut_down()))
-    }
-
     pub(in super::super) fn owner(&self) -> Option<OwnerNo> {
         self.store.lookout.owner()
     }
