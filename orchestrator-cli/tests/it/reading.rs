@@ -94,8 +94,10 @@ impl World {
         let before = self.files();
         let whole = World::new();
         for command in LOOKS {
-            let (seen, wanted) = (self.ask_stranger(command), whole.ask(command));
+            let (wanted, seen) = (whole.ask(command), self.ask_stranger(command));
             let out = seen.out.replace(&self.folder().display().to_string(), &whole.folder().display().to_string());
+            // A run that goes on may take a minute longer by now.
+            let wanted = if wanted.out == out { wanted } else { whole.ask(command) };
             assert_eq!((seen.code, out, seen.err.as_str()), (Some(0), wanted.out, &*wanted.err), "{command:?}");
         }
         assert!(self.files() == before, "looking changes nothing");
