@@ -66,32 +66,28 @@ fn terminated() {
 }
 
 fn deaf() {
-    let world = World::new();
-    for (name, code) in [("TERM", 143), ("INT", 130)] {
-        let child = begin(&world, "deaf");
-        signal(&child, name);
-        let answer = end(child);
-        assert_eq!((answer.code, answer.out.as_str()), (Some(code), ""), "{}", answer.err);
-        let said = "warning: ending without the bodies that did not stop: those of 'sleeps-0'\n";
-        assert!(answer.err.ends_with(said), "{}", answer.err);
-        assert_eq!(world.newest()["state"], json!("Cancelled"));
-        let tasks = world.json(&["tasks", "ls", "--limit", "1"]);
-        assert_eq!(tasks[0]["state"], json!("Cancelled"), "it is stored");
-    }
+    ends_without("deaf", "sleeps-0", &["Cancelled"]);
 }
 
 fn outlived() {
+    ends_without("outlived", "oversleeps-0", &["Cancelled", "TimedOut"]);
+}
+
+/// A signal ends a program though that body does not stop, and the states of the task runs, the newest first, are stored.
+fn ends_without(program: &str, body: &str, states: &[&str]) {
     let world = World::new();
     for (name, code) in [("TERM", 143), ("INT", 130)] {
-        let child = begin(&world, "outlived");
+        let child = begin(&world, program);
         signal(&child, name);
         let answer = end(child);
         assert_eq!((answer.code, answer.out.as_str()), (Some(code), ""), "{}", answer.err);
-        let said = "warning: ending without the bodies that did not stop: those of 'oversleeps-0'\n";
-        assert!(answer.err.ends_with(said), "{}", answer.err);
+        let said = format!("warning: ending without the bodies that did not stop: those of '{body}'\n");
+        assert!(answer.err.ends_with(&said), "{}", answer.err);
         assert_eq!(world.newest()["state"], json!("Cancelled"));
-        let tasks = world.json(&["tasks", "ls", "--limit", "2"]);
-        assert_eq!((&tasks[0]["state"], &tasks[1]["state"]), (&json!("Cancelled"), &json!("TimedOut")));
+        let tasks = world.json(&["tasks", "ls", "--limit", &states.len().to_string()]);
+        for (place, state) in states.iter().enumerate() {
+            assert_eq!(tasks[place]["state"], json!(state), "it is stored");
+        }
     }
 }
 

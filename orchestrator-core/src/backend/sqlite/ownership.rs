@@ -110,7 +110,9 @@ impl Ownership for SqliteBackend {
             |transaction| {
                 let seen = "SELECT ended IS NOT NULL, lease_until IS ?2, why FROM process WHERE no = ?1";
                 let lease = owner.lease_until.map(Timestamp::as_micros);
-                let look = |row: &Row<'_>| Ok((row.get::<_, bool>(0)?, row.get::<_, bool>(1)?, row.get(2)?));
+                let look = |row: &Row<'_>| {
+                    Ok((row.get::<_, bool>(0)?, row.get::<_, bool>(1)?, row.get::<_, Option<String>>(2)?))
+                };
                 let (first, said) = match transaction.query_row(seen, params![owner.no.0, lease], look).optional()? {
                     Some((false, true, _)) => (true, None),
                     // It has renewed its lease, or is not known.
@@ -118,7 +120,6 @@ impl Ownership for SqliteBackend {
                     Some((true, _, said)) => (false, said),
                 };
                 // What was said of the process is said of all its runs.
-                let said: Option<String> = said;
                 let message = said.as_deref().unwrap_or(message);
                 if first {
                     orphans::note_last_known(&transaction, owner.no)?;
