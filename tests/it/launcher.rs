@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use orchestrator::prelude::*;
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 
 fn runtime(workers: usize) -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().unwrap()
@@ -100,6 +101,74 @@ fn runs_go_on_while_the_body_that_called_them_blocks_its_thread() {
     for width in [2, 3, 40, 2000] {
         DONE.store(0, Ordering::SeqCst);
         assert!(runtime.block_on(orchestrator.scope(async { calls_and_blocks(width).await.unwrap() })), "{width} runs");
+    }
+}
+
+#[test]
+fn whoever_a_body_woke_last_goes_on_while_the_next_body_blocks_its_thread() {
+    static CONNECTION: Semaphore = Semaphore::const_new(1);
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    static DOWNLOADED: AtomicUsize = AtomicUsize::new(0);
+    #[task]
+    async fn download(n: u64) -> u64 {
+        ASKED.fetch_add(1, Ordering::SeqCst);
+        let _connection = CONNECTION.acquire().await.unwrap();
+        while ASKED.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        // The other one waits by then.
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        DOWNLOADED.fetch_add(1, Ordering::SeqCst);
+        n
+    }
+    #[task]
+    async fn parse(n: u64) -> bool {
+        let _ = n;
+        blocks_until(|| DOWNLOADED.load(Ordering::SeqCst) == 2)
+    }
+    #[flow]
+    async fn pages() -> Result<bool, TaskError> {
+        let (one, other) = (parse(download(1)), parse(download(2)));
+        Ok(one.await? && other.await?)
+    }
+    let (runtime, orchestrator) = (runtime(3), Orchestrator::in_memory());
+    for _ in 0..20 {
+        ASKED.store(0, Ordering::SeqCst);
+        DOWNLOADED.store(0, Ordering::SeqCst);
+        assert!(runtime.block_on(orchestrator.scope(async { pages().await.unwrap() })));
+    }
+}
+
+#[test]
+fn what_follows_on_a_run_that_waited_is_cancelled_or_lost_as_any_other() {
+    #[task]
+    async fn waits(n: u64) -> u64 {
+        tokio::task::yield_now().await;
+        n
+    }
+    #[task]
+    async fn hangs(n: u64) -> u64 {
+        std::future::pending::<()>().await;
+        n
+    }
+    for _ in 0..20 {
+        let (first, orchestrator) = (runtime(2), Orchestrator::in_memory());
+        let lost = first.block_on(orchestrator.scope(async {
+            let (cancelled, lost) = (hangs(waits(1)), hangs(waits(2)));
+            for run in [&cancelled, &lost] {
+                while run.state().name != "Running" {
+                    tokio::task::yield_now().await;
+                }
+            }
+            cancelled.cancel();
+            assert!(cancelled.await.unwrap_err().is_cancelled());
+            lost
+        }));
+        drop(first);
+        let state = runtime(1).block_on(async { tokio::time::timeout(Duration::from_secs(20), lost.wait()).await });
+        assert_eq!(state.expect("it ends").name, "Crashed");
     }
 }
 

@@ -113,6 +113,11 @@ impl Driver {
         Self { run: Some(run), course: Some(course), stage }
     }
 
+    /// The run, until it has ended.
+    pub(super) fn run(&self) -> Option<&Run> {
+        self.run.as_deref()
+    }
+
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Self { run: driven, course: held, stage } = self;
         let run = driven.as_ref().expect("the run is taken out at its end");
@@ -200,6 +205,30 @@ impl Driver {
         }
     }
 
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        panics::engine(|| self.step(cx)).unwrap_or_else(|| {
+            // The engine panicked; the panic hook has told where.
+            self.give_up(true);
+            Poll::Ready(())
+        })
+    }
+
+    /// Sees to it that a cancellation, or the end of the run's last child, reaches what the run does, which was just polled.
+    pub(super) fn stand_by(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let Some(run) = &self.run else { return Poll::Ready(()) };
+            run.flush_later();
+            run.register_driver(cx.waker());
+            // A signal that came before the waker was registered has woken nobody.
+            if !run.take_signal() {
+                return Poll::Pending;
+            }
+            if self.advance(cx).is_ready() {
+                return Poll::Ready(());
+            }
+        }
+    }
+
     /// Ends the run if its driver goes away before that.
     fn give_up(&mut self, panicked: bool) {
         let Some(run) = self.run.take() else { return };
@@ -220,26 +249,10 @@ fn here(course: &mut Option<Course>) -> &mut Course {
 impl Future for Driver {
     type Output = ();
 
-    /// Sees to it that a cancellation, or the end of the run's last child, reaches what the run does.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        loop {
-            match panics::engine(|| this.step(cx)) {
-                Some(Poll::Pending) => {}
-                Some(Poll::Ready(())) => return Poll::Ready(()),
-                None => {
-                    // The engine panicked; the panic hook has told where.
-                    this.give_up(true);
-                    return Poll::Ready(());
-                }
-            }
-            let Some(run) = &this.run else { return Poll::Ready(()) };
-            run.flush_later();
-            run.register_driver(cx.waker());
-            // A signal that came before the waker was registered has woken nobody.
-            if !run.take_signal() {
-                return Poll::Pending;
-            }
+        match self.advance(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => self.stand_by(cx),
         }
     }
 }

@@ -18,7 +18,9 @@
 //! starter finds them that is on its way: a body that blocks its thread keeps nobody waiting.
 //!
 //! A run that the end of another one launches while the queue is empty, as the next of a chain, does not go there: the starter that
-//! polled the other keeps it in hand, and polls it next.
+//! polled the other keeps it in hand, and polls it next. Where the other has become a task of its own, that task gives the next run
+//! its first poll, and is its own from then on if it is not over by then. Before that it pushes out of the worker's slot whomever
+//! the body that has ended woke last.
 //!
 //! A starter that finds the queue empty lingers for some microseconds: as long as it does, what is launched needs no other,
 //! and no worker is put to sleep and woken again for each run of a burst.
@@ -33,7 +35,7 @@ use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
@@ -62,14 +64,14 @@ const BEFORE_WAKING: usize = 16;
 /// How long it polls before that.
 const WAKING_TIME: Duration = Duration::from_micros(20);
 
-/// What the starter does that is at work on a thread.
+/// What a starter does that is at work on a thread, or the task of a run.
 struct AtWork {
     /// Its launcher, as an address.
     launcher: usize,
     /// Whether it is done with the body of the run that it polls, and takes up the next one at once.
     is_between_bodies: bool,
-    /// Whether no others waited in the queue when it last took a run out of it.
-    is_queue_empty: bool,
+    /// Whether a run that is launched then comes before those in the queue.
+    takes_in_hand: bool,
     /// The run that it polls next: empty while it polls one.
     in_hand: ManuallyDrop<Option<Arc<Run>>>,
     /// Whether a task was woken, which now waits in the slot of this worker.
@@ -84,7 +86,7 @@ struct AtWork {
 const NOBODY: AtWork = AtWork {
     launcher: 0,
     is_between_bodies: false,
-    is_queue_empty: false,
+    takes_in_hand: false,
     in_hand: ManuallyDrop::new(None),
     woke: false,
     ended: None,
@@ -127,6 +129,19 @@ pub(super) fn ended_at(moment: Timestamp) {
 /// twentieth of a run.
 pub(super) fn last_end() -> Option<Timestamp> {
     STARTER.with_borrow_mut(|starter| starter.ended.take())
+}
+
+/// Says whether there were any.
+fn wake_each(wakers: Vec<Waker>) -> bool {
+    let any = !wakers.is_empty();
+    // They are code of others.
+    wakers.into_iter().for_each(|waker| panics::contain("a waker", || waker.wake()));
+    any
+}
+
+/// The launcher that a run was given to.
+fn launcher_of(run: &Run) -> &Arc<Launcher> {
+    run.scope().launcher.as_ref().expect("a run without a runtime is refused before it starts")
 }
 
 /// The way into one runtime.
@@ -219,7 +234,7 @@ impl Launcher {
         // One run is for the starter of this thread, if that takes up the next one now.
         let (queued, is_next) = STARTER.with_borrow_mut(|starter| {
             let is_next = starter.is_between_bodies && starter.launcher == self.address() && starter.in_hand.is_none();
-            if is_next && starter.is_queue_empty {
+            if is_next && starter.takes_in_hand {
                 *starter.in_hand = Some(run);
                 return (None, false);
             }
@@ -294,11 +309,16 @@ impl Launcher {
     /// The next run that may begin, and whether there are others.
     fn next(self: &Arc<Self>) -> Option<(Arc<Run>, bool)> {
         let (run, others) = self.take_next()?;
+        self.unless_full(run).map(|run| (run, others))
+    }
+
+    /// The run, if the store has room for what comes of it.
+    fn unless_full(self: &Arc<Self>, run: Arc<Run>) -> Option<Arc<Run>> {
         if !run.scope().orchestrator.journal.has_room() && !run.is_cancelled() {
             self.put_back(run);
             return None;
         }
-        Some((run, others))
+        Some(run)
     }
 
     /// Leaves a run in the queue until the store has room for what comes of it: a starter is on its way that begins then.
@@ -359,15 +379,9 @@ impl Launcher {
 
     /// Wakes those who were put off; says whether there were any.
     fn wake_all(&self) -> bool {
-        let mut any = false;
-        let mut wake = |wakers: Vec<Waker>| {
-            any |= !wakers.is_empty();
-            // They are code of others.
-            wakers.into_iter().for_each(|waker| panics::contain("a waker", || waker.wake()));
-        };
-        wake(STARTER.with_borrow_mut(|starter| std::mem::take(&mut *starter.to_wake)));
+        let mut any = wake_each(STARTER.with_borrow_mut(|starter| std::mem::take(&mut *starter.to_wake)));
         if self.puts_off.load(Ordering::SeqCst) && self.puts_off.swap(false, Ordering::SeqCst) {
-            wake(std::mem::take(&mut *self.put_off.lock().unwrap_or_else(PoisonError::into_inner)));
+            any |= wake_each(std::mem::take(&mut *self.put_off.lock().unwrap_or_else(PoisonError::into_inner)));
         }
         any
     }
@@ -381,7 +395,7 @@ impl Launcher {
 
     /// Polls one run after the other; says whether the starter is to come again when others have had their turn.
     fn start(self: &Arc<Self>, cx: &mut Context<'_>) -> bool {
-        let at_work = Said::of(self);
+        let at_work = Said::of(self, false);
         // Another starter may be held up by a body, as this one may be.
         if self.wake_all() {
             self.push_out();
@@ -401,7 +415,7 @@ impl Launcher {
             let next = self.next().or_else(|| if waiting.is_some() { None } else { self.next_soon() });
             let Some((run, others)) = next else { return false };
             let is_nobody_to_wake = STARTER.with_borrow_mut(|starter| {
-                starter.is_queue_empty = !others;
+                starter.takes_in_hand = !others;
                 starter.to_wake.is_empty()
             });
             match is_nobody_to_wake {
@@ -427,7 +441,7 @@ impl Launcher {
             let has_begun_to_wait = waits.is_some();
             if let Some(driver) = waits {
                 // Beside the head of a tokio task, which is aligned to 128 bytes, there is room for a driver.
-                sync::spawn(&self.handle, Box::new(driver));
+                sync::spawn(&self.handle, Box::new(OwnTask(driver)));
             }
             let (woke, ended, wakes) =
                 STARTER.with_borrow(|starter| (starter.woke, starter.ended, !starter.to_wake.is_empty()));
@@ -451,6 +465,44 @@ impl Launcher {
         }
         unreachable!("a slice has an end")
     }
+
+    /// Polls the run that the end of another one has launched, in the other's task; gives the driver back if it has to wait.
+    fn go_on(self: &Arc<Self>, run: Arc<Run>, cx: &mut Context<'_>) -> Option<Driver> {
+        let run = self.unless_full(run)?;
+        self.wake_all();
+        // Whoever was woken last, by the body that has ended or here, does not wait for the next body.
+        self.push_out();
+        let (mut driver, is_polled) = match plain::poll(run, cx) {
+            Left::Nothing => return None,
+            Left::Wait(driver) => (driver, true),
+            Left::Poll(driver) => (driver, false),
+        };
+        let polled = if is_polled { driver.stand_by(cx) } else { Pin::new(&mut driver).poll(cx) };
+        polled.is_pending().then_some(driver)
+    }
+}
+
+/// The task of a run that was not over at its first poll, and then of a run that its end has launched.
+struct OwnTask(Driver);
+
+impl Future for OwnTask {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self(driver) = &mut *self;
+        let Some(run) = driver.run() else { return Poll::Ready(()) };
+        let _at_work = Said::of(launcher_of(run), true);
+        ready!(Pin::new(&mut *driver).poll(cx));
+        let Some(next) = STARTER.with_borrow_mut(|starter| starter.in_hand.take()) else { return Poll::Ready(()) };
+        let launcher = Arc::clone(launcher_of(&next));
+        match launcher.go_on(next, cx) {
+            Some(next) => {
+                *driver = next;
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
+    }
 }
 
 /// A task that polls runs for the first time.
@@ -469,30 +521,27 @@ impl Starter {
     }
 }
 
-/// Says that the starter of a launcher is at work on this thread, until it is dropped.
-struct Said<'a> {
-    launcher: &'a Arc<Launcher>,
+/// Says that a starter, or the task of a run, is at work on this thread, until it is dropped.
+struct Said {
     /// Who was before.
     at_work: AtWork,
 }
 
-impl<'a> Said<'a> {
-    fn of(launcher: &'a Arc<Launcher>) -> Self {
-        let here = AtWork { launcher: launcher.address(), ..NOBODY };
-        Self { launcher, at_work: STARTER.with_borrow_mut(|starter| std::mem::replace(starter, here)) }
+impl Said {
+    fn of(launcher: &Launcher, takes_in_hand: bool) -> Self {
+        let here = AtWork { launcher: launcher.address(), takes_in_hand, ..NOBODY };
+        Self { at_work: STARTER.with_borrow_mut(|starter| std::mem::replace(starter, here)) }
     }
 }
 
-impl Drop for Said<'_> {
+impl Drop for Said {
     /// The run in hand goes to the end of the queue: others have waited longer.
     fn drop(&mut self) {
         STARTER.with_borrow_mut(|starter| std::mem::swap(starter, &mut self.at_work));
+        wake_each(std::mem::take(&mut *self.at_work.to_wake));
         if let Some(run) = self.at_work.in_hand.take() {
-            self.launcher.launched.push(run);
-            // Nobody looks into the queue any more.
-            if std::thread::panicking() {
-                self.launcher.send_for_starter();
-            }
+            let launcher = Arc::clone(launcher_of(&run));
+            launcher.launch(run);
         }
     }
 }

@@ -112,6 +112,36 @@ fn a_chain_ends_beside_what_another_thread_launches() {
 }
 
 #[test]
+fn a_chain_of_bodies_that_wait_ends_beside_a_cancellation() {
+    fn waits(upstream: &TaskFuture<u32>) -> TaskFuture<u32> {
+        call(&TASK, &[upstream], || async {
+            pass().await;
+            Ok(1)
+        })
+    }
+    explore_runs(|_| async {
+        let run = call(&TASK, &[], || async {
+            let first = call(&TASK, &[], || async {
+                pass().await;
+                Ok(1)
+            });
+            let second = waits(&first);
+            let third = waits(&second);
+            let cancelled = second.clone();
+            let cancel = shuttle::thread::spawn(move || cancelled.cancel());
+            let beside = waits(&first);
+            let (second, third) = (second.await, third.await);
+            assert!(second.as_ref().is_ok() || second.as_ref().is_err_and(TaskError::is_cancelled));
+            assert_eq!(third.is_ok(), second.is_ok());
+            assert!(beside.await.is_ok());
+            cancel.join().expect("it does not panic");
+            Ok(1)
+        });
+        assert_eq!(run.await.expect("it completes"), 1);
+    });
+}
+
+#[test]
 fn a_run_that_is_cancelled_while_it_is_launched_ends_once() {
     explore_runs(|orchestrator| async move {
         let calls = Arc::new(AtomicU32::new(0));
