@@ -142,6 +142,46 @@ fn whoever_a_body_woke_last_goes_on_while_the_next_body_blocks_its_thread() {
 }
 
 #[test]
+fn whoever_gets_a_slot_back_goes_on_while_the_next_body_blocks_its_thread() {
+    static OPEN: AtomicBool = AtomicBool::new(false);
+    static WENT_ON: AtomicBool = AtomicBool::new(false);
+    #[task(concurrency = [("the launcher's slot", limit = 1)])]
+    async fn holds(n: u64) -> u64 {
+        assert!(blocks_until(|| OPEN.load(Ordering::SeqCst)));
+        n
+    }
+    #[task]
+    async fn parse(n: u64) -> bool {
+        let _ = n;
+        blocks_until(|| WENT_ON.load(Ordering::SeqCst))
+    }
+    #[task(concurrency = ["the launcher's slot"])]
+    async fn waits() {
+        WENT_ON.store(true, Ordering::SeqCst);
+    }
+    let (runtime, orchestrator) = (runtime(3), Orchestrator::in_memory());
+    for _ in 0..20 {
+        OPEN.store(false, Ordering::SeqCst);
+        WENT_ON.store(false, Ordering::SeqCst);
+        let went_on = runtime.block_on(orchestrator.scope(async {
+            let held = holds(1);
+            let parsed = parse(&held);
+            while held.state().name != "Running" {
+                tokio::task::yield_now().await;
+            }
+            let waiting = waits();
+            while waiting.state().name != "AwaitingConcurrencySlot" {
+                tokio::task::yield_now().await;
+            }
+            OPEN.store(true, Ordering::SeqCst);
+            waiting.await.unwrap();
+            parsed.await.unwrap()
+        }));
+        assert!(went_on);
+    }
+}
+
+#[test]
 fn what_follows_on_a_run_that_waited_is_cancelled_or_lost_as_any_other() {
     #[task]
     async fn waits(n: u64) -> u64 {

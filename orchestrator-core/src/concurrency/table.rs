@@ -18,6 +18,7 @@ use super::shared::Desk;
 use super::{Limit, Wants};
 use crate::backend::LimitSetting;
 use crate::clock::Timestamp;
+use crate::engine::launcher;
 use crate::run::Run;
 pub(super) use limits::{Asked, Entries, Entry, Holder, LimitNo, Parts};
 pub(super) use requests::{Beneath, Place, Request};
@@ -49,7 +50,7 @@ impl Outside {
     pub(super) fn settle(self) {
         let Self { wake, gone, runs } = self;
         for waker in wake {
-            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| launcher::wake(waker))).is_err() {
                 tracing::error!(target: "orchestrator", "a waker panicked; whoever else waits for slots is woken");
             }
         }

@@ -139,6 +139,12 @@ fn wake_each(wakers: Vec<Waker>) -> bool {
     any
 }
 
+#[cold]
+fn leave_to_a_starter(run: Arc<Run>) {
+    let launcher = Arc::clone(launcher_of(&run));
+    launcher.launch(run);
+}
+
 /// The launcher that a run was given to.
 fn launcher_of(run: &Run) -> &Arc<Launcher> {
     run.scope().launcher.as_ref().expect("a run without a runtime is refused before it starts")
@@ -402,6 +408,10 @@ impl Launcher {
         }
         let makes_room = self.poll_slice(cx);
         self.wake_all();
+        // Others have waited longer.
+        if let Some(run) = STARTER.with_borrow_mut(|starter| starter.in_hand.take()) {
+            self.launched.push(run);
+        }
         drop(at_work);
         makes_room && self.starters.coming.load(Ordering::SeqCst) < SPARE && self.has_runs()
     }
@@ -466,19 +476,33 @@ impl Launcher {
         unreachable!("a slice has an end")
     }
 
-    /// Polls the run that the end of another one has launched, in the other's task; gives the driver back if it has to wait.
+    /// Polls the run that the end of another one has launched, in the other's task, and the one that its end launches: gives the
+    /// driver back of the first that has to wait.
     fn go_on(self: &Arc<Self>, run: Arc<Run>, cx: &mut Context<'_>) -> Option<Driver> {
-        let run = self.unless_full(run)?;
-        self.wake_all();
-        // Whoever was woken last, by the body that has ended or here, does not wait for the next body.
-        self.push_out();
-        let (mut driver, is_polled) = match plain::poll(run, cx) {
-            Left::Nothing => return None,
-            Left::Wait(driver) => (driver, true),
-            Left::Poll(driver) => (driver, false),
-        };
-        let polled = if is_polled { driver.stand_by(cx) } else { Pin::new(&mut driver).poll(cx) };
-        polled.is_pending().then_some(driver)
+        let mut next = Some(run);
+        let (mut is_first, before) = (true, STARTER.with_borrow(|starter| starter.ended));
+        while let Some(run) = next {
+            let run = self.unless_full(run)?;
+            // Whoever was woken last, by the body that has ended or here, does not wait for the next body.
+            if self.wake_all() || is_first {
+                self.push_out();
+            }
+            is_first = false;
+            let waits = match plain::poll(run, cx) {
+                Left::Nothing => None,
+                Left::Wait(mut driver) => driver.stand_by(cx).is_pending().then_some(driver),
+                Left::Poll(mut driver) => Pin::new(&mut driver).poll(cx).is_pending().then_some(driver),
+            };
+            if waits.is_some() {
+                return waits;
+            }
+            next = STARTER.with_borrow_mut(|starter| {
+                let is_long = starter.ended.zip(before).is_none_or(|(now, before)| now.since(before) > SLICE_TIME);
+                let has_budget = tokio::task::coop::has_budget_remaining();
+                if starter.woke || is_long || !has_budget { None } else { starter.in_hand.take() }
+            });
+        }
+        None
     }
 }
 
@@ -535,13 +559,14 @@ impl Said {
 }
 
 impl Drop for Said {
-    /// The run in hand goes to the end of the queue: others have waited longer.
+    /// Who is left to be woken is woken, and the run that is left in hand is for a starter.
     fn drop(&mut self) {
         STARTER.with_borrow_mut(|starter| std::mem::swap(starter, &mut self.at_work));
-        wake_each(std::mem::take(&mut *self.at_work.to_wake));
+        if !self.at_work.to_wake.is_empty() {
+            wake_each(std::mem::take(&mut *self.at_work.to_wake));
+        }
         if let Some(run) = self.at_work.in_hand.take() {
-            let launcher = Arc::clone(launcher_of(&run));
-            launcher.launch(run);
+            leave_to_a_starter(run);
         }
     }
 }
