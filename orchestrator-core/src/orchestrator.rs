@@ -253,6 +253,13 @@ impl Orchestrator {
         self.inner.backend.location()
     }
 
+    /// How long a body is given to stop when its run is cancelled, as
+    /// [`OrchestratorBuilder::cancel_grace`](crate::OrchestratorBuilder::cancel_grace) sets it.
+    #[must_use]
+    pub fn cancel_grace(&self) -> Duration {
+        self.inner.defaults.cancel_grace
+    }
+
     /// How many events could not be stored.
     #[must_use]
     pub fn lost_events(&self) -> u64 {

@@ -105,6 +105,14 @@ pub(crate) async fn outlived(begun: PathBuf) -> Result<(), TaskError> {
     forever(begun).await
 }
 
+/// Completes though the body of a thread has outlived its time.
+#[flow]
+pub(crate) async fn late() -> Result<u32, TaskError> {
+    let timed_out = oversleeps().await.is_err_and(|error| error.is_timed_out());
+    assert!(timed_out, "nothing stops it");
+    Ok(7)
+}
+
 #[task(timeout_secs = 0.5)]
 fn oversleeps() {
     loop {

@@ -13,6 +13,9 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("SIGTERM cancels the run in order and ends the program with 143", terminated),
     ("a signal ends the program though the body of a thread does not stop", deaf),
     ("a signal ends the program though a body that timed out goes on on its thread", outlived),
+    ("two signals at once are one request", twice),
+    ("a program whose run is cancelled by others ends though the body of a thread does not stop", deaf_to_others),
+    ("a program whose flow has ended waits as long as the grace for a body that timed out", late),
     ("an async body that does not yield is named, and a second signal ends the program", spinning),
     ("a run of another process is cancelled, and ends its program with 3", cancelled),
     ("who cancels a run whose process is stopped is told for whom to wait", stopped),
@@ -89,6 +92,40 @@ fn ends_without(program: &str, body: &str, states: &[&str]) {
             assert_eq!(tasks[place]["state"], json!(state), "it is stored");
         }
     }
+}
+
+/// As `timeout` of GNU coreutils sends them.
+fn twice() {
+    let world = World::new();
+    let child = begin(&world, "deaf");
+    let twice = format!("kill -s TERM {0}; sleep 0.02; kill -s TERM {0}", child.id());
+    assert!(std::process::Command::new("sh").args(["-c", &twice]).status().expect("sh").success());
+    assert_eq!(end(child).code, Some(143));
+    assert_eq!(world.newest()["state"], json!("Cancelled"), "it is stored");
+}
+
+fn deaf_to_others() {
+    let world = World::new();
+    let child = begin(&world, "deaf");
+    until(|| world.newest()["state"] == json!("Running"));
+    let name = world.newest()["name"].as_str().expect("a name").to_owned();
+    assert_eq!(world.json(&["runs", "cancel", &name])[0]["state"], json!("Cancelled"));
+    let answer = end(child);
+    assert_eq!((answer.code, answer.out.as_str()), (Some(3), ""), "{}", answer.err);
+    let said = "warning: ending without the bodies that did not stop: those of 'sleeps-0'\n";
+    assert!(answer.err.ends_with(said), "{}", answer.err);
+}
+
+fn late() {
+    let world = World::new();
+    let mut command = world.command(&["run", "late"]);
+    command.env("ORCHESTRATOR_CANCEL_GRACE_SECS", "0.2");
+    let answer: Answer = command.output().expect("run the program").into();
+    assert_eq!((answer.code, answer.out.as_str()), (Some(0), "7\n"), "{}", answer.err);
+    let said = "waiting up to 200ms for the bodies that go on after their time: those of 'oversleeps-0'\n\
+                warning: ending without the bodies that did not stop: those of 'oversleeps-0'\n";
+    assert!(answer.err.ends_with(said), "{}", answer.err);
+    assert_eq!(world.newest()["state"], json!("Completed"));
 }
 
 fn spinning() {

@@ -1,7 +1,9 @@
 //! `run`, `resume`, `runs rerun`: flows of this program.
 
-use orchestrator_core::text::one_line;
-use orchestrator_core::{FlowRun, FlowRunQuery, Orchestrator, StartedFlow, StateType};
+use std::time::Duration;
+
+use orchestrator_core::text::{one_line, short};
+use orchestrator_core::{FlowRun, FlowRunQuery, Orchestrator, StartedFlow, StateType, abandoned_bodies};
 use serde_json::Value;
 
 use super::parameters::Typed;
@@ -142,27 +144,56 @@ async fn start(globals: &Globals, flow: &str, parameters: Value) -> Result<u8, T
     close(session, outcome, globals.json).await
 }
 
-/// Ends the session. A runtime waits at its end for the threads of sync bodies: where a signal has told the program to end, the
-/// process does so without those that nobody else waits for.
+/// Ends the session. A runtime waits at its end for the threads of sync bodies, for ever if need be: the process ends without those
+/// that nobody else waits for, once they have had time to stop.
 async fn close(session: store::Session, outcome: Result<u8, Trouble>, json: bool) -> Result<u8, Trouble> {
-    let signal = outcome.as_ref().ok().copied().filter(|code| [exit::INTERRUPTED, exit::TERMINATED].contains(code));
-    let left = || if signal.is_some() { orchestrator_core::abandoned_bodies() } else { Vec::new() };
-    session.close(!left().is_empty(), json).await;
+    let Ok(code) = outcome else {
+        session.close(false, json).await;
+        return outcome;
+    };
+    // The bodies of runs that were cancelled have had it. One whose attempt took too long may be about to end.
+    if ![exit::INTERRUPTED, exit::TERMINATED, exit::CANCELLED].contains(&code) {
+        let time = session.orchestrator().cancel_grace();
+        outlast(time).await;
+    }
+    session.close(!abandoned_bodies().is_empty(), json).await;
     // A shutdown waits for the grace of those that were detached.
-    let left = left();
-    if let (Some(code), false) = (signal, left.is_empty()) {
-        let named: Vec<_> = left.iter().take(LEFT_NAMED).map(|name| format!("'{}'", one_line(name))).collect();
-        let others = left.len() - named.len();
-        let others = if others > 0 { format!(" and {others} more") } else { String::new() };
-        print::warn(
-            &format!("ending without the bodies that did not stop: those of {}{others}", named.join(", ")),
-            json,
-        );
+    let left = abandoned_bodies();
+    if !left.is_empty() {
+        print::warn(&format!("ending without the bodies that did not stop: those of {}", names(&left)), json);
         std::process::exit(code.into());
     }
     outcome
 }
 
+/// Waits for the bodies whose attempts took too long, but no longer than that.
+async fn outlast(time: Duration) {
+    let left = abandoned_bodies();
+    if left.is_empty() {
+        return;
+    }
+    let within = short(time);
+    print::note(&format!(
+        "waiting up to {within} for the bodies that go on after their time: those of {}",
+        names(&left)
+    ));
+    let ended = async {
+        while !abandoned_bodies().is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let _ = tokio::time::timeout(time, ended).await;
+}
+
+fn names(runs: &[String]) -> String {
+    let named: Vec<_> = runs.iter().take(LEFT_NAMED).map(|name| format!("'{}'", one_line(name))).collect();
+    let others = runs.len() - named.len();
+    let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+    named.join(", ") + &others
+}
+
+/// How often those are looked at that go on.
+const LOOK: Duration = Duration::from_millis(20);
 /// How many of those are named.
 const LEFT_NAMED: usize = 3;
 
