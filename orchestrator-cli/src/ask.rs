@@ -11,7 +11,7 @@ pub(crate) fn remove(what: &str, with: &str) -> Result<(), Trouble> {
     }
     let mut answer = String::new();
     let _ = write!(io::stderr(), "Remove {what}{with}? [y/N] ").and_then(|()| io::stderr().flush());
-    io::stdin().read_line(&mut answer)?;
+    io::stdin().read_line(&mut answer).map_err(|error| Trouble::usage(format!("cannot read the answer: {error}")))?;
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => Err(Trouble::usage("nothing was removed")),

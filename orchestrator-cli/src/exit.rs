@@ -44,6 +44,14 @@ impl Trouble {
     }
 }
 
+/// The code of a command that is done, when what it says was printed or nobody reads it.
+pub(crate) fn printed(code: u8, printed: Result<(), Trouble>) -> Result<u8, Trouble> {
+    match printed {
+        Ok(()) | Err(Trouble { said: None, .. }) => Ok(code),
+        Err(trouble) => Err(trouble),
+    }
+}
+
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         let code = if error.is_backend() {

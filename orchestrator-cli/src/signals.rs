@@ -1,5 +1,6 @@
 //! Signals that came while the program was busy with something that ends in order.
 
+#[cfg(unix)]
 use std::io;
 #[cfg(unix)]
 use std::task::{Context, Poll, Waker};
@@ -7,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::exit;
+use crate::exit::{self, Trouble};
 
 /// Whether the program was told to end with SIGTERM.
 #[derive(Debug)]
@@ -18,10 +19,10 @@ pub(crate) struct Terminated {
 
 impl Terminated {
     /// From now on the signal does not end the program by itself.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> Result<Self, Trouble> {
         Ok(Self {
             #[cfg(unix)]
-            signal: signal(SignalKind::terminate())?,
+            signal: signal(SignalKind::terminate()).map_err(unwatchable)?,
         })
     }
 
@@ -31,6 +32,11 @@ impl Terminated {
         #[cfg(not(unix))]
         false
     }
+}
+
+#[cfg(unix)]
+fn unwatchable(error: io::Error) -> Trouble {
+    Trouble::new(exit::FAILED, format!("cannot watch for signals: {error}"))
 }
 
 /// The signals that cancel runs. They are watched by the library, too, which does the cancelling.
@@ -43,10 +49,10 @@ pub(crate) struct Interrupted {
 
 impl Interrupted {
     /// From now on these signals do not end the program by themselves.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> Result<Self, Trouble> {
         Ok(Self {
             #[cfg(unix)]
-            interrupt: signal(SignalKind::interrupt())?,
+            interrupt: signal(SignalKind::interrupt()).map_err(unwatchable)?,
             terminated: Terminated::new()?,
         })
     }

@@ -37,7 +37,10 @@ pub(super) async fn cancel(orchestrator: &Orchestrator, runs: &[String], json: b
         let run = Run::read(orchestrator, wanted[n]).await?;
         match outcome {
             Ok(()) if json => ended.push(RunJson::from(run)),
-            Ok(()) => print::out(&format!("{} has ended as {}\n", run.label(), print::state(run.state())))?,
+            Ok(()) => {
+                let said = format!("{} has ended as {}\n", run.label(), print::state(run.state()));
+                exit::printed(code, print::out(&said))?;
+            }
             Err(error) => {
                 // It is known, and was not active.
                 let trouble = match error.is_not_found() {
@@ -49,10 +52,7 @@ pub(super) async fn cancel(orchestrator: &Orchestrator, runs: &[String], json: b
             }
         }
     }
-    if json {
-        print::json(&ended)?;
-    }
-    Ok(code)
+    if json { exit::printed(code, print::json(&ended)) } else { Ok(code) }
 }
 
 /// Cancels a run; if that takes a while, it is said once who is waited for, and once more if that one is stopped.

@@ -182,17 +182,17 @@ pub(super) async fn check(orchestrator: &Orchestrator, json: bool) -> Result<u8,
         let findings = findings
             .into_iter()
             .map(|finding| FindingJson { run_id: finding.run.map(|run| run.to_string()), what: finding.what });
-        return print::json(&findings.collect::<Vec<_>>()).map(|()| code);
+        return exit::printed(code, print::json(&findings.collect::<Vec<_>>()));
     }
     if findings.is_empty() {
-        return print::out("nothing is wrong\n").map(|()| code);
+        return exit::printed(code, print::out("nothing is wrong\n"));
     }
     let lines = findings.iter().map(|finding| one_line(&finding.to_string()) + "\n");
-    print::out(&lines.collect::<String>())?;
+    let printed = print::out(&lines.collect::<String>());
     if findings.iter().any(|finding| finding.is_damage) {
         print::note(DAMAGED);
     }
-    Ok(code)
+    exit::printed(code, printed)
 }
 
 /// What to do about it.

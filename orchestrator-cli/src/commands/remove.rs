@@ -1,10 +1,11 @@
 //! `runs rm`.
 
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use orchestrator_core::text::one_line;
-use orchestrator_core::{FlowRun, FlowRunQuery, Orchestrator, RunId, StateFilter};
+use orchestrator_core::{Error, FlowRun, FlowRunQuery, Orchestrator, Removed, RunId, StateFilter};
 use serde::Serialize;
 
 use crate::exit::Trouble;
@@ -26,6 +27,8 @@ pub(super) struct Wanted {
 struct RemovedJson {
     flow_runs: u64,
     task_runs: u64,
+    /// Flow runs that are old enough, but started others that have not ended.
+    left: u64,
 }
 
 pub(super) async fn remove(orchestrator: &Orchestrator, wanted: Wanted, json: bool) -> Result<(), Trouble> {
@@ -39,15 +42,60 @@ pub(super) async fn remove(orchestrator: &Orchestrator, wanted: Wanted, json: bo
     }
     let mut removed = RemovedJson::default();
     for step in runs.chunks(STEP) {
-        let done = orchestrator.remove_runs(step.iter().copied()).await?;
-        removed.flow_runs += done.flow_runs;
-        removed.task_runs += done.task_runs;
+        if let Err(error) = removed.add(orchestrator, step, wanted.older_than.is_some()).await {
+            if !removed.is_nothing() {
+                print::note(&format!("{removed} before that"));
+            }
+            return Err(error.into());
+        }
     }
     if json {
         return print::json(&removed);
     }
-    let RemovedJson { flow_runs, task_runs } = removed;
-    print::out(&format!("removed {} and {}\n", several(flow_runs, "flow run"), several(task_runs, "task run")))
+    if removed.left > 0 {
+        let left = several(removed.left, "flow run");
+        print::note(&format!("left {left} that started others which go on"));
+    }
+    print::out(&format!("{removed}\n"))
+}
+
+impl RemovedJson {
+    /// Removes those runs together; of those that were chosen by their age, those one by one that are left if one of them cannot be
+    /// removed.
+    async fn add(&mut self, orchestrator: &Orchestrator, runs: &[RunId], by_age: bool) -> Result<(), Error> {
+        match orchestrator.remove_runs(runs.iter().copied()).await {
+            Ok(Removed { flow_runs, task_runs, .. }) => {
+                self.flow_runs += flow_runs;
+                self.task_runs += task_runs;
+                Ok(())
+            }
+            // Somebody else was first, or has let it go on.
+            Err(error) if by_age && (error.is_not_removable() || error.is_not_found()) => match runs {
+                [_] => {
+                    self.left += u64::from(error.is_not_removable());
+                    Ok(())
+                }
+                runs => {
+                    for run in runs {
+                        Box::pin(self.add(orchestrator, &[*run], true)).await?;
+                    }
+                    Ok(())
+                }
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    const fn is_nothing(&self) -> bool {
+        self.flow_runs == 0 && self.task_runs == 0
+    }
+}
+
+impl Display for RemovedJson {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { flow_runs, task_runs, .. } = *self;
+        write!(f, "removed {} and {}", several(flow_runs, "flow run"), several(task_runs, "task run"))
+    }
 }
 
 async fn chosen(orchestrator: &Orchestrator, wanted: &Wanted) -> Result<Vec<RunId>, Trouble> {
