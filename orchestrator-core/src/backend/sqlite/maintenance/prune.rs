@@ -218,10 +218,13 @@ impl SqlitePruning<'_> {
         // found gone write under the name of another.
         let delete = "DELETE FROM process WHERE no = ?1 AND ended IS NOT NULL AND no < (SELECT max(no) FROM process)
             AND NOT EXISTS (SELECT 1 FROM slot_holder WHERE owner = ?1)
-            AND NOT EXISTS (SELECT 1 FROM slot_wait WHERE owner = ?1)
-            AND NOT EXISTS (SELECT 1 FROM slot_backlog WHERE owner = ?1)
-            AND NOT EXISTS (SELECT 1 FROM cache_claim WHERE owner = ?1)";
+            AND NOT EXISTS (SELECT 1 FROM slot_wait WHERE owner = ?1)";
+        // What nobody looks at any more: whoever asks for a slot or a claim passes over those that have ended.
+        let left = ["slot_backlog", "cache_claim"].map(|table| {
+            format!("DELETE FROM {table} WHERE owner IN (SELECT no FROM process WHERE ended IS NOT NULL)")
+        });
         backend.step(DOING, |transaction, _| {
+            left.iter().try_for_each(|delete| transaction.execute(delete, []).map(drop))?;
             let mut delete = transaction.prepare_cached(delete)?;
             gone.iter().try_for_each(|no| delete.execute([no]).map(drop))
         })

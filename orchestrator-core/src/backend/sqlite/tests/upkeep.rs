@@ -382,3 +382,33 @@ fn a_file_of_an_older_version_is_made_to_shrink() {
     assert!(backend.info().expect("look").shrinks_in_steps);
     sound(&backend);
 }
+
+#[test]
+fn processes_that_are_gone_are_forgotten_with_what_they_waited_for_and_claimed() {
+    let (_folder, path) = file();
+    let backend = open(&path);
+    let (root, events) = family(HOUR);
+    backend.append(&events).expect("append");
+    let by_hand = Connection::open(&path).expect("open a database by hand");
+    let present = count(&path, "process");
+    for no in 100..200 {
+        let gone = "INSERT INTO process (no, host, pid, namespace, started, session, lease_until, ended)
+            VALUES (?1, 'gone', ?1, 1, 1, 1, 0, 1)";
+        by_hand.execute(gone, [no]).expect("insert");
+        by_hand.execute("INSERT INTO slot_backlog VALUES ('web', ?1, 0)", [no]).expect("insert");
+        let claim = "INSERT INTO cache_claim VALUES (CAST(printf('%032d', ?1) AS BLOB), ?1, 1, 0, zeroblob(16), 'n')";
+        by_hand.execute(claim, [no]).expect("insert");
+    }
+    by_hand
+        .execute("UPDATE flow_run SET process = 150 WHERE id = ?1", [root.id.as_uuid().into_bytes()])
+        .expect("update");
+    prune(&backend, "1d", 2 * HOUR).expect("nobody else is at it");
+    // That of a run, and the last one: its number is not given out again.
+    let left: Vec<i64> = {
+        let mut select = by_hand.prepare("SELECT no FROM process WHERE host = 'gone' ORDER BY no").expect("prepare");
+        select.query_map([], |row| row.get(0)).expect("select").map(|no| no.expect("a number")).collect()
+    };
+    assert_eq!((left, count(&path, "process")), (vec![150, 199], present + 2));
+    assert_eq!((count(&path, "slot_backlog"), count(&path, "cache_claim")), (0, 0));
+    sound(&backend);
+}
