@@ -58,7 +58,7 @@ use crate::model::Kind;
 /// | `retry_jitter = 0.5` | spreads each delay, by at most this fraction of it upwards | the orchestrator's, 0 at first |
 /// | `retry_if = path` | a `fn(&E) -> bool` that says whether an error is worth another attempt | every error is |
 /// | `timeout_secs = 60` | the longest that one attempt may take | the orchestrator's, no limit at first |
-/// | `cache_ttl = "1d"` | caches results for that long | not cached |
+/// | `cache_ttl = "1d"` | caches results for that long, which is more than nothing | not cached |
 /// | `cache_policy = inputs` | what a cached result depends on: a sum of `inputs`, `task_source`, `run_id` and `flow_parameters`; `- "client"` leaves an argument out; or `default`, or `none` | `default`, which is `inputs + task_source`, for tasks that are cached |
 /// | `cache_key = path` | a function of references to the arguments that gives `Option<String>`, the key; `None`: not cached | made from the policy |
 /// | `refresh_cache` | runs the body even if there is a cached result, and replaces that | the orchestrator's, `false` at first |

@@ -81,7 +81,7 @@ pub(crate) const ROWS: &[Row<Options>] = &[
     task("retry_jitter", "retry_jitter = 0.5", |o, v| set(&mut o.retry_jitter, value::factor(v))),
     task("retry_if", "retry_if = is_transient", |o, v| set(&mut o.retry_if, value::function(v))),
     both("timeout_secs", "timeout_secs = 60", |o, v| set(&mut o.timeout, value::filled_duration(v))),
-    task("cache_ttl", "cache_ttl = \"1d\"", |o, v| set(&mut o.cache_ttl, value::duration(v))),
+    task("cache_ttl", "cache_ttl = \"1d\"", |o, v| set(&mut o.cache_ttl, value::filled_duration(v))),
     task("cache_policy", "cache_policy = inputs", |o, v| set(&mut o.cache_policy, policy(v))),
     task("cache_key", "cache_key = key_of", |o, v| set(&mut o.cache_key, value::function(v))),
     Row {
@@ -239,22 +239,28 @@ const WANT_ROWS: &[Row<WantOptions>] = &[
 /// `"db"`, or `("db", slots = 2, limit = 10)`.
 fn want(input: ParseStream<'_>) -> Result<Want> {
     if !input.peek(token::Paren) {
-        let limit = value::filled_text(input).map_err(|error| {
+        let limit = value::text(input).map_err(|error| {
             Error::new(error.span(), "expected the name of a limit in quotes, or `(\"db\", slots = 2)`")
         })?;
-        return Ok(Want { limit, slots: 1, declare: None });
+        return Ok(Want { limit: named(limit)?, slots: 1, declare: None });
     }
     let content;
     parenthesized!(content in input);
-    let limit = value::filled_text(&content)?;
+    let limit = value::text(&content)?;
     content.parse::<Option<Token![,]>>()?;
     let mut options = WantOptions::default();
     let mut mistakes = Mistakes::default();
     args::read_list(&content, WANT_ROWS, "task", &mut options, &mut mistakes);
     mistakes.into_result()?;
+    let limit = named(limit)?;
     let slots = options.slots.unwrap_or(1);
     if let Some(all) = options.limit.filter(|all| *all < slots) {
         return Err(Error::new(limit.span(), format!("{slots} slots are asked of a limit that has {all}")));
     }
     Ok(Want { limit, slots, declare: options.limit })
+}
+
+/// The name of a limit, if it is one.
+fn named(limit: LitStr) -> Result<LitStr> {
+    if limit.value().trim().is_empty() { Err(Error::new(limit.span(), "a limit needs a name")) } else { Ok(limit) }
 }

@@ -53,6 +53,9 @@ pub(crate) struct Limits {
 /// The name of a limit by tag begins with this.
 const TAG: &str = "tag:";
 
+/// What is said where the name of a limit is empty.
+const NAMELESS: &str = "a limit needs a name";
+
 pub(crate) struct Shared {
     table: Mutex<Table>,
     clock: Arc<dyn Clock>,
@@ -633,7 +636,7 @@ impl IntoFuture for SetLimit {
         let Self { orchestrator, name, setting } = self;
         Box::pin(async move {
             match setting.decay {
-                _ if name.is_empty() => Err(refused("a limit needs a name".to_owned())),
+                _ if name.trim().is_empty() => Err(refused(NAMELESS.to_owned())),
                 Some(rate) if !(rate.is_finite() && rate > 0.0) => Err(refused(format!(
                     "the slot decay of limit '{name}' is {rate}: expected the number of slots that come back each second"
                 ))),

@@ -136,6 +136,9 @@ impl Table {
     }
 
     fn unknown(&self, name: &str) -> String {
+        if name.trim().is_empty() {
+            return super::NAMELESS.to_owned();
+        }
         let known = self.limits.iter().filter(|entry| !entry.removed);
         let mut known: Vec<_> = known.map(|entry| format!("'{}'", entry.name)).collect();
         known.sort_unstable();

@@ -153,6 +153,14 @@ async fn what_cannot_be_is_told_at_once() {
     let error = greedy().await.unwrap_err().to_string();
     assert!(error.contains("5 slots of limit 'db' were asked for, which has 2"), "{error}");
     assert!(concurrency("nothing", 1).await.unwrap_err().is_limit());
+    let nameless = [
+        orchestrator.limit(" ", 1).await.unwrap_err(),
+        concurrency("", 1).await.unwrap_err(),
+        rate_limit("").await.unwrap_err(),
+    ];
+    assert!(nameless.iter().all(|error| error.is_limit() && error.to_string().contains("a limit needs a name")));
+    let error = greedy::configure().concurrency("").submit().await.unwrap_err().to_string();
+    assert!(error.contains("a limit needs a name"), "{error}");
     assert!(rate_limit("db").await.unwrap_err().to_string().contains("is no rate limit"));
     assert!(orchestrator.limit("x", 1).slot_decay(-1.0).await.unwrap_err().to_string().contains("slot decay"));
 }
