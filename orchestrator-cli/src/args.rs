@@ -1,8 +1,8 @@
 //! The arguments, and the texts of `--help`.
 
 use std::ffi::{OsStr, OsString};
+use std::num::IntErrorKind;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
@@ -172,7 +172,7 @@ pub(crate) enum Runs {
         #[arg(long, short)]
         all: bool,
         /// At most so many runs
-        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = whole::<usize>)]
+        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = some::<usize>)]
         limit: usize,
     },
     /// Shows all that is known of a run
@@ -299,7 +299,7 @@ pub(crate) enum Tasks {
         #[arg(long, value_name = "TIME", value_parser = duration)]
         since: Option<Duration>,
         /// At most so many runs
-        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = whole::<usize>)]
+        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = some::<usize>)]
         limit: usize,
     },
 }
@@ -386,7 +386,7 @@ pub(crate) enum Cache {
         #[arg(long, value_name = "KEY")]
         task: Option<String>,
         /// At most so many results
-        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = whole::<usize>)]
+        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = some::<usize>)]
         limit: usize,
     },
     /// Shows what is known of a cached result
@@ -418,8 +418,22 @@ pub(crate) enum Cache {
 }
 
 /// A number that is not negative, with a sentence for what is none.
-fn whole<N: FromStr>(text: &str) -> Result<N, String> {
-    text.parse().map_err(|_| "expected a whole number from 0 up".to_owned())
+fn whole<N: TryFrom<u64>>(text: &str) -> Result<N, String> {
+    number(text, 0)
+}
+
+/// The same, but not zero: a list of nothing looks as if there were nothing.
+fn some<N: TryFrom<u64>>(text: &str) -> Result<N, String> {
+    number(text, 1)
+}
+
+fn number<N: TryFrom<u64>>(text: &str, least: u64) -> Result<N, String> {
+    let most = || format!("the largest number is {}", u64::MAX >> (u64::BITS as usize - 8 * size_of::<N>()));
+    match text.parse::<u64>() {
+        Ok(number) if number >= least => N::try_from(number).map_err(|_| most()),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Err(most()),
+        Ok(_) | Err(_) => Err(format!("expected a whole number from {least} up")),
+    }
 }
 
 fn decay(text: &str) -> Result<f64, String> {

@@ -77,7 +77,8 @@ pub(super) async fn resume(globals: &Globals, text: Option<&str>) -> Result<u8, 
     let resumed = session.orchestrator().resume(run.id).start().await;
     let outcome = match resumed {
         Ok(started) => finish(&started, &mut interrupted, globals.json).await,
-        Err(error) => Err(elsewhere(error.into(), &run, "resume")),
+        Err(error) if can_go_on(&run) => Err(elsewhere(error.into(), &run, "resume")),
+        Err(error) => Err(error.into()),
     };
     close(session, outcome, globals.json).await
 }
@@ -113,6 +114,12 @@ const ACTIVE: [StateType; 5] =
 
 /// So many runs are looked at in the search for the last one of this program.
 const LOOKED_AT: usize = 1_000;
+
+/// Whether a flow run ended so that the program that has its flow can let it go on.
+fn can_go_on(run: &FlowRun) -> bool {
+    let state = run.state.kind;
+    run.parent.is_none() && state.is_terminal() && !matches!(state, StateType::Completed) && !run.parameters.is_null()
+}
 
 /// What was recorded may be of a flow that this program does not have.
 fn elsewhere(mut trouble: Trouble, run: &FlowRun, command: &str) -> Trouble {

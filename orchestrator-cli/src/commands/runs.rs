@@ -43,7 +43,7 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
         silent.push(silence(orchestrator, run.id.into(), &run.state).await?);
     }
     if runs.is_empty() {
-        let inside = !wanted.all && wanted.limit > 0 && !orchestrator.flow_runs(&query.limit(1)).await?.is_empty();
+        let inside = !wanted.all && !orchestrator.flow_runs(&query.limit(1)).await?.is_empty();
         match inside {
             true => print::note("no flow runs but those that other runs called: see --all"),
             false => match unknown_flow(orchestrator, wanted.flow.as_deref()).await? {

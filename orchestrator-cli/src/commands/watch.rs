@@ -132,7 +132,7 @@ impl Now {
                 one_line(&run.name),
                 one_line(&run.flow_name),
                 print::state(&run.state),
-                time::short(whole_seconds(time::between(run.start_time.unwrap_or(run.created), Utc::now()))),
+                so_far(time::between(run.start_time.unwrap_or(run.created), Utc::now())),
                 format!("{waits}{}", counted(counts, *subflows, print::state_name)),
             ]);
         }
@@ -199,9 +199,12 @@ fn counted(counts: &[(StateName, u64)], subflows: u64, show: impl Fn(StateType, 
     parts.join(", ")
 }
 
-/// Less would make the screen flicker.
-const fn whole_seconds(duration: Duration) -> Duration {
-    Duration::from_secs(duration.as_secs())
+/// How long a run has taken so far, in whole seconds: less would make the screen flicker.
+fn so_far(taken: Duration) -> String {
+    match taken.as_secs() {
+        0 => "0s".to_owned(),
+        seconds => time::short(Duration::from_secs(seconds)),
+    }
 }
 
 /// What `--json` prints at each change.
@@ -247,6 +250,18 @@ impl<'a> From<&'a Now> for NowJson<'a> {
             at: now.at,
             flow_runs: flow_runs.collect(),
             limits: now.limits.iter().cloned().map(LimitJson::from).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_just_begun_has_taken_no_second() {
+        for (millis, expected) in [(0, "0s"), (999, "0s"), (1_999, "1s"), (61_500, "1m 01s")] {
+            assert_eq!(so_far(Duration::from_millis(millis)), expected);
         }
     }
 }

@@ -194,6 +194,15 @@ fn somebody_else_writes_all_the_time() {
     permit(world.folder(), 0o755);
 }
 
+#[test]
+fn a_flow_run_that_has_completed_is_not_said_to_be_resumed_by_another_program() {
+    let world = World::new();
+    world.give(&[went(&flow(31, "done-finch"), &[(Pending, 5), (Running, 6), (Completed, 9)], None, 1)]);
+    let answer = world.ask(&["runs", "resume", "done-finch"]);
+    let said = "error: flow run 'done-finch' has completed: there is nothing to resume\n";
+    assert_eq!((answer.code, answer.err.as_str()), (Some(2), said), "{answer:?}");
+}
+
 /// A process of this machine that is no more.
 static GONE: LazyLock<Process> = LazyLock::new(|| {
     let read = |path: &str| fs::read_to_string(path).expect("what the system tells").trim().to_owned();

@@ -60,7 +60,7 @@ impl Paint {
     pub(super) fn push_foreign(self, line: &mut String, text: &str) {
         let mut rest = text;
         let mut coloured = false;
-        while let Some(found) = rest.find(|c: char| c.is_control() && c != '\t' && c != '\n') {
+        while let Some(found) = rest.find(|c: char| is_control(c) && c != '\t' && c != '\n') {
             line.push_str(&rest[..found]);
             rest = &rest[found..];
             if let Some(length) = colour_length(rest).filter(|_| self == Self::Coloured) {
@@ -82,14 +82,20 @@ impl Paint {
     }
 }
 
-/// Foreign text that has to fit into one line, such as a run's name: what would move the cursor is made visible.
+/// Foreign text that has to fit into one line, such as a run's name: what would move the cursor, or change
+/// the order of the text, is made visible.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() { push_escaped(&mut line, c) } else { line.push(c) }
+        if is_control(c) { push_escaped(&mut line, c) } else { line.push(c) }
     }
     line
+}
+
+/// Whether it moves the cursor, or changes the order in which the characters around it are shown.
+fn is_control(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn push_escaped(line: &mut String, control: char) {
@@ -130,11 +136,12 @@ mod tests {
             ("10%\r20%", "10%\\r20%"),
             ("dos\r\nline", "dos\nline"),
             ("\u{7}\u{7f}\u{9b}", "\\x07\\x7f\\u{9b}"),
+            ("exe.\u{202e}gpj\u{2066}x\u{2069}", "exe.\\u{202e}gpj\\u{2066}x\\u{2069}"),
             ("red \u{1b}[31mx\u{1b}[0m", "red \\x1b[31mx\\x1b[0m"),
         ] {
             assert_eq!(foreign(Paint::Plain, text), expected);
         }
-        assert_eq!(one_line("a\nb\u{1b}c"), "a\\nb\\x1bc");
+        assert_eq!(one_line("a\nb\u{1b}c\u{202e}d"), "a\\nb\\x1bc\\u{202e}d");
     }
 
     #[test]
