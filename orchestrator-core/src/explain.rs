@@ -158,9 +158,15 @@ pub enum Why {
     Cancelling,
     /// It has ended; the state says how.
     Ended,
-    /// It belongs to another process, or to another orchestrator of this one, which know more than the store.
+    /// It belongs to another process, or to another orchestrator of this one, and the store does not tell. Within that
+    /// process a task run may wait, besides, for another one that computes the same cached result, for a thread of the
+    /// blocking pool, or for the store.
     Elsewhere,
 }
+
+/// What a task run may wait for of which the store knows nothing.
+const UNRECORDED: &str = "; what it waits for inside its process is not: possible are another run that computes the same \
+                          cached result, a thread of the blocking pool, and a store that lags behind";
 
 /// The runs that another one waits for, which may be very many.
 #[derive(Debug, Clone, PartialEq)]
@@ -230,7 +236,8 @@ pub struct SlotHolder {
 
 impl Orchestrator {
     /// Why a run is where it is: what it waits for, who holds that, and since when. For any run of this orchestrator,
-    /// and any in the history; of one that another process drives, as far as the store tells.
+    /// and any in the history. Of one that another process drives, what the store tells: slots, upstream runs, pauses and
+    /// retries, but neither [`Why::SameKey`] nor [`Why::Thread`] nor [`Why::Journal`].
     ///
     /// ```
     /// use orchestrator_core::{Orchestrator, Why};
@@ -475,7 +482,9 @@ impl Why {
             },
             Why::Elsewhere => {
                 write!(f, "is {} as far as is recorded", state.name)?;
-                state.message.as_ref().map_or(Ok(()), |message| write!(f, " ({message})"))
+                state.message.as_ref().map_or(Ok(()), |message| write!(f, " ({message})"))?;
+                let is_due = matches!(state.kind, StateType::Pending) || state.scheduled_time.is_some();
+                if is_due && run_id.as_task().is_some() { f.write_str(UNRECORDED) } else { Ok(()) }
             }
         }
     }

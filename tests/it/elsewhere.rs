@@ -125,7 +125,38 @@ async fn a_moment_that_has_passed_is_not_told_as_the_next_attempt() {
     let (own, other) = (own.await.unwrap(), other.await.unwrap());
     assert_eq!(own.to_string(), "task run 'fails-0' waits for nothing, and begins in a moment");
     assert_eq!(other.why, Why::Elsewhere, "{other}");
+    let said = other.to_string();
+    assert!(
+        said.contains("the next starts in 1h 30m); what it waits for inside its process is not: possible are"),
+        "{said}"
+    );
     one.cancel(run.run_id()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_store_cannot_tell_is_named_as_possible() {
+    #[task(cache_ttl = "1h")]
+    async fn computes() -> u32 {
+        std::future::pending().await
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (one, looker) = looked_at(folder.path()).await;
+    let first = one.scope(async { computes() }).await;
+    until_explained(&one, first.run_id(), |why| matches!(why, Why::Running { .. })).await;
+    let second = one.scope(async { computes() }).await;
+    until_explained(
+        &one,
+        second.run_id(),
+        |why| matches!(why, Why::SameKey(run) if run.run_id == first.run_id().into()),
+    )
+    .await;
+    let said = until_explained(&looker, second.run_id(), |why| *why == Why::Elsewhere).await.to_string();
+    let expected = "task run 'computes-1' is Pending as far as is recorded; what it waits for inside its process is not: \
+                    possible are another run that computes the same cached result, a thread of the blocking pool, and a \
+                    store that lags behind; it belongs to another orchestrator of this process";
+    assert!(said.starts_with(expected), "{said}");
+    one.cancel(first.run_id()).await.unwrap();
+    one.cancel(second.run_id()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
