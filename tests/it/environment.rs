@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use orchestrator::prelude::*;
 use orchestrator::{OrchestratorBuilder, TokioClock};
 use tokio::sync::Notify;
@@ -268,6 +269,39 @@ fn bodies_that_do_not_end_are_named_however_they_were_cancelled() {
         let out = String::from_utf8(output.stdout).unwrap();
         assert!(out.lines().any(|line| line == format!("said: {state}")), "{how}: {out}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn program_with_bodies_that_overrun() {
+    #[task(timeout_secs = 0.5)]
+    async fn computes(millis: u64) {
+        // The clock goes on, and the body does not yield.
+        let _ = tokio::time::advance(Duration::from_millis(millis)).now_or_never();
+    }
+    #[task(timeout_secs = 0.5)]
+    async fn yields() {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    if !is_program() {
+        return;
+    }
+    under(Orchestrator::builder().clock(TokioClock::new()).terminal(true), async {
+        for millis in [400, 510, 4000] {
+            println!("\nsaid: {}", computes(millis).wait().await.name);
+        }
+        println!("\nsaid: {}", yields().wait().await.name);
+    })
+    .await;
+}
+
+#[test]
+fn a_body_that_did_not_yield_is_named_when_it_has_overrun_its_timeout() {
+    let (said, printed) = run("program_with_bodies_that_overrun", &[]);
+    assert_eq!(said, ["Completed", "Completed", "Completed", "TimedOut"]);
+    let told: Vec<_> = printed.lines().filter(|line| line.contains("could not be stopped")).collect();
+    let [told] = told[..] else { panic!("{printed}") };
+    let expected = "Task run 'computes-2' took 4s, its timeout is 500ms; it could not be stopped, as it did not yield";
+    assert!(told.contains("WARN") && told.contains(expected), "{told}");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::abandoned::{Going, Watched};
 use super::panics::{self, Contained};
@@ -79,12 +80,21 @@ pub(super) async fn closed(run: &Run) {
 /// The outcome of a future, or `None` when it took longer than `limit`. A run that is cancelled has no limit but its grace.
 async fn within<F: Future>(run: &Run, limit: Duration, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
+    let began = Instant::now();
     // A body that is always ready takes all of the task's budget: the limit has none to keep to.
-    let mut limit = pin!(tokio::task::coop::unconstrained(tokio::time::sleep(limit)));
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-        Poll::Pending if run.is_cancelled() => Poll::Pending,
-        Poll::Pending => limit.as_mut().poll(cx).map(|()| None),
+    let mut over = pin!(tokio::task::coop::unconstrained(tokio::time::sleep(limit)));
+    poll_fn(|cx| {
+        let before = began.elapsed();
+        match future.as_mut().poll(cx) {
+            Poll::Ready(outcome) => {
+                if before < limit && !run.is_cancelled() {
+                    unyielding::look_back(run, began.elapsed(), limit);
+                }
+                Poll::Ready(Some(outcome))
+            }
+            Poll::Pending if run.is_cancelled() => Poll::Pending,
+            Poll::Pending => over.as_mut().poll(cx).map(|()| None),
+        }
     })
     .await
 }

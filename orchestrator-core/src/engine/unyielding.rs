@@ -1,7 +1,7 @@
 //! Bodies that do not yield. An async body that computes or blocks without an `.await` is stopped by nothing, and what its run
 //! does cannot tell of it: nobody polls the driver meanwhile, and perhaps nothing else on the runtime either. So a thread
-//! looks when the grace of a cancelled run is over. Of one that nobody cancels, or whose own timeout it keeps from being looked
-//! at, nothing is told: somebody would have to look at every body that begins.
+//! looks when the grace of a cancelled run is over. Of one that keeps its own timeout from being looked at it is told when it has
+//! ended, and of one that nobody cancels nothing: somebody would have to look at every body that begins.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,6 +16,8 @@ use crate::state::StateType;
 const ROOM: usize = 4096;
 /// So many are told of at a time.
 const TOLD: usize = 32;
+/// Who overruns a timeout by less is not told of: on a busy machine everything is late now and then.
+const SLIGHT: Duration = Duration::from_millis(50);
 
 struct Watched {
     due: Instant,
@@ -109,6 +111,23 @@ fn tell(run: Arc<Run>, run_count: u32, told: &mut HashSet<RunId>) {
 /// Whether the driver has not been polled since: it would have entered Cancelling.
 fn is_stuck(run: &Run) -> bool {
     run.is_cancelled() && run.state().kind == StateType::Running && matches!(run.waits(), Waits::Nothing)
+}
+
+/// Tells of an attempt that ended in a poll which began within its time and lasted past it.
+pub(super) fn look_back(run: &Run, took: Duration, limit: Duration) {
+    if took.saturating_sub(limit) < SLIGHT {
+        return;
+    }
+    panics::shield(|| {
+        tracing::warn!(
+            target: "orchestrator",
+            "{} '{}' took {}, its timeout is {}; it could not be stopped, as it did not yield",
+            run.kind(),
+            run.name(),
+            crate::terminal::short(took),
+            crate::terminal::short(limit),
+        );
+    });
 }
 
 fn warn(run: &Run, grace: Duration) {
