@@ -249,7 +249,8 @@ impl std::fmt::Debug for RunContext {
 
 /// Futures that take the run they were made in along, wherever they are polled.
 pub trait InCurrentRun: Future + Sized {
-    /// Makes this future part of the run whose body calls this: for `tokio::spawn` within a body.
+    /// Makes this future part of the run whose body calls this: for `tokio::spawn`, or a thread, within a body. Runs that are
+    /// called there without it belong to nobody: no flow waits for them.
     ///
     /// ```
     /// use orchestrator_core::InCurrentRun;

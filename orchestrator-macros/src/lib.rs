@@ -76,6 +76,14 @@ use crate::model::Kind;
 /// Durations are numbers of seconds, with or without a fraction, or texts such as `"500ms"`, `"1h30m"` and `"1d"`; the
 /// units are `ms`, `s`, `m`, `h`, `d` and `w`.
 ///
+/// `task_source` is the text of this function, without comments and attributes. A change in what it calls does not change it, so
+/// that the cached result still answers: change the function too, or remove the result
+/// (`orchestrator cache clear --task pipeline::fetch`). Where there is a `cache_key` the text does not count: let the key name a
+/// version.
+///
+/// The runs of a `map` ask for the slots of `concurrency` in any order, and get them in the order in which they ask; the
+/// results are in the order of the elements.
+///
 /// A hook is a function, sync or async, of `(&TaskRun, &State)`; `on_commit` and `on_rollback` take a reference to the
 /// run's result. It returns nothing, or a `Result<(), E>`. Hooks are called one after the other, sync ones on the
 /// blocking pool. One that fails or panics is reported in the log, and the others are called all the same. A run has
@@ -109,7 +117,7 @@ pub fn task(options: TokenStream, function: TokenStream) -> TokenStream {
 /// | `retry_delay_secs = 10` | the time before each retry: one duration, a list whose last one repeats, or `exponential(base, max)` | the orchestrator's, none at first |
 /// | `timeout_secs = 60` | the longest that one attempt may take | no limit |
 /// | `persist` | keeps the results of all tasks whose result types can be stored, so that a retry does not run them again; tasks and flows inside may say `persist = false` | that of the flow around it, or else the orchestrator's, `false` at first |
-/// | `max_concurrent_tasks = 8` | how many tasks of one flow run may run at the same time | no limit |
+/// | `max_concurrent_tasks = 8` | how many tasks of one flow run may run at the same time; tasks that its tasks or its subflows call do not count | no limit |
 /// | `on_running = hook` | hooks for each attempt that begins; each of these options takes a function, or a list such as `[a, b]` | none |
 /// | `on_completion = hook` | hooks for the end as Completed | none |
 /// | `on_failure = hook` | hooks for the end as Failed, after the last attempt | none |

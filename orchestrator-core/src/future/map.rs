@@ -15,7 +15,8 @@ use crate::error::TaskError;
 use crate::input::{owned, result_of};
 use crate::run::{Run, Stop, Waiter};
 
-/// The results of a `map`, to come: one task run per element.
+/// The results of a `map`, to come: one task run per element. The runs start in any order, under a limit too, where whoever
+/// asked first gets its slots first.
 ///
 /// Awaiting gives `Result<Vec<T>, TaskError>`, in the order of the elements, and an error as soon as one run fails;
 /// the other runs go on. [`settled`](Self::settled) waits for all and keeps every outcome,
