@@ -37,8 +37,8 @@ const MOST_AGAIN: usize = 1024;
 const BATCH: usize = 4096;
 /// How long a smaller batch gathers.
 const LINGER: Duration = Duration::from_millis(4);
-/// Delays before a failed batch is given to the backend again.
-const TRY_AGAIN: [Duration; 4] =
+/// Delays before the backend is given again what it could not take.
+pub(crate) const TRY_AGAIN: [Duration; 4] =
     [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1500)];
 /// The delay before a batch is given again to a store that another process holds.
 const LOCKED_AGAIN: Duration = Duration::from_millis(20);

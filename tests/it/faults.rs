@@ -31,6 +31,8 @@ struct Faulty {
     writes: AtomicU32,
     faults: AtomicU32,
     full: AtomicBool,
+    /// Why it takes no process up, if so.
+    closed: Mutex<Option<BackendErrorKind>>,
     /// The next look-up in the cache panics.
     panics: AtomicBool,
     /// Told what the store is asked for, before it answers.
@@ -54,6 +56,7 @@ impl Faulty {
             writes: AtomicU32::new(0),
             faults: AtomicU32::new(0),
             full: AtomicBool::new(false),
+            closed: Mutex::default(),
             panics: AtomicBool::new(false),
             watcher: OnceLock::new(),
         })
@@ -85,6 +88,16 @@ impl Faulty {
             return Err(BackendError::new(BackendErrorKind::Full, format!("{what} in the faulty store")));
         }
         self.may_fail(what, &self.writes, BackendErrorKind::Busy)
+    }
+
+    fn entering(&self, what: &str) -> Result<(), BackendError> {
+        match *self.closed.lock().unwrap() {
+            Some(kind) => {
+                self.faults.fetch_add(1, Ordering::SeqCst);
+                Err(BackendError::new(kind, format!("{what} in the faulty store")).because("the door is shut"))
+            }
+            None => self.writing(what),
+        }
     }
 }
 
@@ -155,7 +168,7 @@ pass_on! { Requests:
 }
 
 pass_on! { Ownership:
-    writing join(process: &Process, until: Timestamp) -> OwnerNo;
+    entering join(process: &Process, until: Timestamp) -> OwnerNo;
     writing renew(owner: OwnerNo, until: Timestamp) -> ();
     writing leave(owner: OwnerNo, now: Timestamp) -> ();
     reading owners() -> Vec<Owner>;
@@ -431,6 +444,70 @@ async fn nobody_waits_for_slots_that_cannot_be_given_back() {
     run.await.unwrap();
     let error = orchestrator.shutdown().await.unwrap_err();
     assert!(error.to_string().contains("no space is left"), "{error}");
+}
+
+#[task(concurrency = ("entered", limit = 1))]
+async fn limited() -> u32 {
+    1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_waits_for_slots_until_its_process_is_known() {
+    for kind in [BackendErrorKind::Busy, BackendErrorKind::Full] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Faulty::open(folder.path(), 1);
+        *store.closed.lock().unwrap() = Some(kind);
+        let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+        let run = orchestrator.scope(async { limited() }).await;
+        // The keeper tries every 100 ms at most: many more times than what fails for a moment is tried again.
+        while store.faults.load(Ordering::SeqCst) < 30 {
+            assert!(!run.state().is_terminal(), "{:?}", run.state());
+            tokio::task::yield_now().await;
+        }
+        *store.closed.lock().unwrap() = None;
+        assert_eq!(tokio::time::timeout(Duration::from_secs(20), run).await.expect("it is known by now").unwrap(), 1);
+        orchestrator.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_can_get_no_slots_learns_what_is_wrong_with_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(folder.path(), 1);
+    *store.closed.lock().unwrap() = Some(BackendErrorKind::Unavailable);
+    let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+    let run = orchestrator.scope(async { limited() }).await;
+    let error = tokio::time::timeout(Duration::from_secs(20), &run).await.expect("it is told").unwrap_err();
+    let expected = "cannot share limits in the faulty store, which could not be told of this process: the door is shut";
+    assert!(error.is_crashed() && error.to_string().ends_with(expected), "{error}");
+    assert_eq!(run.state().name, "Crashed");
+}
+
+#[flow]
+async fn uses_a_limit() -> Result<u32, TaskError> {
+    limited().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strict_run_whose_history_is_lost_crashes_though_it_failed_by_itself() {
+    for strict in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Faulty::open(folder.path(), 1);
+        let backend = Arc::clone(&store) as Arc<dyn StateBackend>;
+        let orchestrator = Orchestrator::builder().strict(strict).build_over(backend);
+        orchestrator.scope(async { uses_a_limit().await.unwrap() }).await;
+        store.full.store(true, Ordering::SeqCst);
+        let run = orchestrator.scope(async { uses_a_limit() }).await;
+        let error = tokio::time::timeout(Duration::from_secs(30), &run).await.expect("it ends").unwrap_err();
+        assert_eq!((error.is_crashed(), run.state().name), (strict, if strict { "Crashed" } else { "Failed" }.into()));
+        let why = "crashed: cannot trade in the faulty store: no space is left";
+        assert!(error.to_string().ends_with(why), "{error}");
+        assert!(error.first_cause().is_crashed() && error.first_cause().task_name() == "limited", "{error}");
+        let history =
+            "its history was not stored: cannot append_as in the faulty store: no space is left; it had failed";
+        assert_eq!(error.to_string().contains(history), strict, "{error}");
+        orchestrator.shutdown().await.unwrap_err();
+    }
 }
 
 #[task]

@@ -36,18 +36,26 @@ pub(super) async fn wind_down(mut watch: Watch, mut end: End) -> Watch {
     let Watch { run, outcome, .. } = &mut watch;
     let run = run.as_ref().expect("the run is taken out at its end");
     let strict = run.scope().orchestrator.strict;
+    let is_told_otherwise = |error: &TaskError| error.is_cancelled() || error.is_crashed();
     if strict
-        && end.outcome.is_ok()
+        && !end.outcome.as_ref().is_err_and(is_told_otherwise)
         && let Some(orchestrator) = root_of(run)
     {
-        // Before the run says that it completed: what it did so far has to be stored.
+        // Before the run says how it ended: what it did so far has to be stored.
         run.flush();
         Box::pin(orchestrator.journal.committed()).await;
         if let (lost, Some(why)) = orchestrator.journal.lost()
             && lost > end.lost_before
         {
-            let message = format!("its history was not stored: {why}");
-            let error = run.error(FailureKind::Crashed, Cause::Said(message.clone()));
+            let mut message = format!("its history was not stored: {why}");
+            let cause = match end.outcome {
+                Ok(_) => Cause::Said(message.clone()),
+                Err(failed) => {
+                    message.push_str(&format!("; it had failed: {}", failed.0.reason()));
+                    Cause::Several(message.clone(), failed)
+                }
+            };
+            let error = run.error(FailureKind::Crashed, cause);
             end.state = StateName::Crashed;
             end.message = Some(message.into());
             end.outcome = Err(error);

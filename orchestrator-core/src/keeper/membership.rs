@@ -1,11 +1,15 @@
 //! What an orchestrator is in the store that it shares with others.
 
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::backend::record::Process;
 use crate::backend::{BackendError, BackendErrorKind, OwnerNo, StateBackend};
 use crate::engine::panics;
+
+/// How long an orchestrator that could not be entered counts as one that may be at any moment: as long as the opening of a
+/// store is tried.
+const ENTERING: Duration = Duration::from_secs(60);
 
 /// Whether an orchestrator is in its store; shared by its keeper and its journal.
 #[derive(Debug)]
@@ -13,6 +17,9 @@ pub(crate) struct Membership {
     backend: Arc<dyn StateBackend>,
     process: &'static Process,
     owner: OnceLock<OwnerNo>,
+    since: Instant,
+    /// Why it could not be entered the last time that it was tried.
+    refused: Mutex<Option<(BackendErrorKind, String)>>,
     /// Why the store takes nothing any more of what the orchestrator writes.
     fenced: OnceLock<Arc<str>>,
     /// Whether the keeper is to end.
@@ -21,11 +28,13 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    pub(super) const fn new(backend: Arc<dyn StateBackend>, process: &'static Process) -> Self {
+    pub(super) fn new(backend: Arc<dyn StateBackend>, process: &'static Process) -> Self {
         Self {
             backend,
             process,
             owner: OnceLock::new(),
+            since: Instant::now(),
+            refused: Mutex::default(),
             fenced: OnceLock::new(),
             stopped: Mutex::new(false),
             wake: Condvar::new(),
@@ -41,8 +50,32 @@ impl Membership {
         self.owner.get().copied()
     }
 
-    pub(super) fn joined(&self, owner: OwnerNo) {
-        let _ = self.owner.set(owner);
+    pub(super) fn joined(&self, owner: Result<OwnerNo, BackendError>) -> Result<(), BackendError> {
+        match owner {
+            Ok(owner) => {
+                let _ = self.owner.set(owner);
+                Ok(())
+            }
+            Err(error) => {
+                let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some((error.kind(), why));
+                Err(error)
+            }
+        }
+    }
+
+    /// Why nothing is shared with others as long as the orchestrator could not be entered.
+    pub(crate) fn not_entered(&self) -> BackendError {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kind, why) = refused.clone().unwrap_or((BackendErrorKind::Other, "it only looks".to_owned()));
+        let doing = format!("share limits in {}, which could not be told of this process", self.backend.location());
+        BackendError::new(kind, doing).because(why)
+    }
+
+    /// Whether it may be entered at any moment, though it was not yet.
+    pub(crate) fn is_entering(&self) -> bool {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        self.owner().is_none() && refused.as_ref().is_some_and(|(kind, _)| may_be_entered(*kind, self.since.elapsed()))
     }
 
     /// Notes what the store has said: it may take nothing any more of what the orchestrator writes. May block.
@@ -90,5 +123,32 @@ impl Membership {
             return true;
         }
         !*self.wake.wait_timeout(stopped, time).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Whether it is worth waiting for an orchestrator to be entered, which has been in vain for that long: for somebody who
+/// holds the store always, as the journal does, and for room on the disk as long as for a store that is opened.
+fn may_be_entered(kind: BackendErrorKind, tried: Duration) -> bool {
+    kind == BackendErrorKind::Busy || (BackendError::new(kind, "").is_transient() && tried < ENTERING)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_waited_for_longer_than_room() {
+        let (minute, moment) = (Duration::from_secs(60), Duration::from_secs(59));
+        let table = [
+            (BackendErrorKind::Busy, moment, true),
+            (BackendErrorKind::Busy, minute * 60, true),
+            (BackendErrorKind::Full, moment, true),
+            (BackendErrorKind::Full, minute, false),
+            (BackendErrorKind::Other, minute, false),
+            (BackendErrorKind::Unavailable, Duration::ZERO, false),
+        ];
+        for (kind, tried, waits) in table {
+            assert_eq!(may_be_entered(kind, tried), waits, "{kind:?} after {tried:?}");
+        }
     }
 }

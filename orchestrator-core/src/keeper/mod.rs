@@ -150,6 +150,16 @@ impl Lookout {
         self.0.membership.owner()
     }
 
+    /// Why nothing is shared with others as long as this orchestrator could not be entered.
+    pub(crate) fn not_entered(&self) -> BackendError {
+        self.0.membership.not_entered()
+    }
+
+    /// Whether it may be entered at any moment, though it was not yet.
+    pub(crate) fn is_entering(&self) -> bool {
+        self.0.membership.is_entering()
+    }
+
     /// The store takes nothing any more from this orchestrator.
     pub(crate) fn fence(&self) {
         self.0.membership.fence();
@@ -239,7 +249,7 @@ impl State {
         let until = SystemClock.now().after(self.lease);
         let renewed = match self.membership.owner() {
             Some(owner) => self.shared().renew(owner, until),
-            None => self.shared().join(self.process(), until).map(|owner| self.membership.joined(owner)),
+            None => self.membership.joined(self.shared().join(self.process(), until)),
         };
         self.membership.heard(&renewed);
         renewed

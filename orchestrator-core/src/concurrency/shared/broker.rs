@@ -18,14 +18,11 @@ use crate::backend::{
 };
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
-use crate::journal::Settled;
+use crate::journal::{Settled, TRY_AGAIN};
 use crate::keeper::Lookout;
 
 /// What is asked of the store by those who wait for the answer.
 pub(in super::super) type Question<T> = Box<dyn FnOnce(&dyn Shared) -> Result<T, BackendError> + Send>;
-
-/// Delays before something is tried again that may help.
-const TRY_AGAIN: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 
 /// The delay before a store is asked again that another process holds.
 const BUSY_AGAIN: Duration = Duration::from_millis(20);
@@ -173,6 +170,15 @@ impl Drop for Broker {
     }
 }
 
+/// For what an orchestrator is waited that could not be entered in the store yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// For room on the disk, too: nothing can be done before it is entered.
+    Needed,
+    /// No longer than for one that was: there is a way to go on.
+    Wanted,
+}
+
 /// What the thread knows.
 struct Work {
     desk: Arc<Desk>,
@@ -269,6 +275,7 @@ impl Work {
     /// way.
     fn call<T>(
         &mut self,
+        entry: Entry,
         call: impl Fn(&dyn Shared, OwnerNo, Timestamp) -> Result<T, BackendError>,
     ) -> Result<T, Error> {
         if let Some(error) = &self.fenced {
@@ -280,10 +287,7 @@ impl Work {
             let store = self.store.shared();
             let called = catch_unwind(AssertUnwindSafe(|| match self.store.lookout.owner() {
                 Some(owner) => call(store, owner, self.store.clock.now()),
-                None => {
-                    let doing = format!("share limits in {}", self.store.backend.location());
-                    Err(BackendError::new(BackendErrorKind::Other, doing).because("it does not know this process yet"))
-                }
+                None => Err(self.store.lookout.not_entered()),
             }));
             let error = match called {
                 Ok(Ok(done)) => {
@@ -296,7 +300,8 @@ impl Work {
                     BackendError::new(BackendErrorKind::Unavailable, doing).because("the state backend panicked")
                 }
             };
-            if error.kind() == BackendErrorKind::Busy && !self.desk.is_closed() {
+            let enters = entry == Entry::Needed && self.store.lookout.is_entering();
+            if (error.kind() == BackendErrorKind::Busy || enters) && !self.desk.is_closed() {
                 // A store need not have waited before it said so.
                 std::thread::sleep(BUSY_AGAIN);
                 continue;
@@ -318,9 +323,9 @@ impl Work {
     }
 
     fn declare(&mut self, declared: Vec<(SmolStr, LimitSetting)>) -> Result<(), Error> {
-        declared
-            .into_iter()
-            .try_for_each(|(name, setting)| self.call(|store, _, now| store.declare_limit(&name, setting, now)))
+        declared.into_iter().try_for_each(|(name, setting)| {
+            self.call(Entry::Needed, |store, _, now| store.declare_limit(&name, setting, now))
+        })
     }
 
     /// Gives back slots and asks for others; looks at least, if that is wanted.
@@ -331,12 +336,12 @@ impl Work {
             self.asked.remove(ticket);
         }
         let news = if !trade.is_empty() {
-            self.call(|store, owner, now| store.trade(owner, &trade, now))
+            self.call(Entry::Needed, |store, owner, now| store.trade(owner, &trade, now))
         } else if look {
-            let looked = self.call(|store, owner, now| store.look(owner, now));
+            let looked = self.call(Entry::Needed, |store, owner, now| store.look(owner, now));
             match looked {
                 Ok(SlotNews { due: Some(Duration::ZERO), .. }) => {
-                    self.call(|store, owner, now| store.trade(owner, &trade, now))
+                    self.call(Entry::Needed, |store, owner, now| store.trade(owner, &trade, now))
                 }
                 looked => looked,
             }
@@ -411,7 +416,7 @@ impl Work {
             return;
         }
         let (asks, answers): (Vec<_>, Vec<_>) = claims.into_iter().unzip();
-        match self.call(|store, owner, now| store.claim(owner, &over, &asks, now)) {
+        match self.call(Entry::Wanted, |store, owner, now| store.claim(owner, &over, &asks, now)) {
             Ok(claimed) => answers.into_iter().zip(claimed).for_each(|(answer, claimed)| {
                 // Whoever does not wait any more has ordered the end of the claim.
                 let _ = answer.send(Ok(claimed));
@@ -435,7 +440,7 @@ impl Work {
             return;
         }
         let keys: Vec<CacheKey> = self.landings.keys().copied().collect();
-        match self.call(|store, owner, _| store.claimed(owner, &keys)) {
+        match self.call(Entry::Wanted, |store, owner, _| store.claimed(owner, &keys)) {
             Ok(claimed) => {
                 let over = keys.iter().zip(claimed).filter(|(_, claimed)| !claimed);
                 let answers = over.filter_map(|(key, _)| self.landings.remove(key)).flatten();

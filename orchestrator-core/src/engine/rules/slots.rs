@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use super::{Answer, Holding, Verdict};
 use crate::concurrency::{Acquire, SlotGuard, Waiting, Wants};
 use crate::engine::attempt::unless_cancelled;
-use crate::error::{Cause, FailureKind, TaskError};
+use crate::error::{Cause, Error, FailureKind, TaskError};
 use crate::run::Run;
 use crate::state::StateName;
 
@@ -71,7 +71,7 @@ pub(super) async fn look(run: &Arc<Run>) -> Option<Verdict> {
     };
     match unless_cancelled(run, run.scope().orchestrator.limits.look(declared)).await {
         Some(Ok(())) => None,
-        Some(Err(error)) => Some(Verdict::Abort(refused(run, error.to_string()))),
+        Some(Err(error)) => Some(Verdict::Abort(refused(run, &error))),
         None => Some(Verdict::Cancelled),
     }
 }
@@ -87,7 +87,7 @@ pub(super) fn ask(run: &Arc<Run>, holding: &mut Option<Box<Holding>>) -> Answer 
             hold(guard, holding);
             Answer::Said(Verdict::Accept)
         }
-        Acquire::Never(error) => Answer::Said(Verdict::Abort(refused(run, error.to_string()))),
+        Acquire::Never(error) => Answer::Said(Verdict::Abort(refused(run, &error))),
         Acquire::Waiting(waiting) => Answer::Queued(Queued { waiting, told: false }),
     }
 }
@@ -126,7 +126,7 @@ impl Queued {
                 hold(guard, holding);
                 Verdict::Accept
             }
-            Err(error) => Verdict::Abort(refused(run, error.to_string())),
+            Err(error) => Verdict::Abort(refused(run, &error)),
         })
     }
 
@@ -139,6 +139,8 @@ impl Queued {
     }
 }
 
-fn refused(run: &Run, said: String) -> TaskError {
-    run.error(FailureKind::Refused, Cause::Said(said))
+/// What the store cannot give is no mistake of the run's.
+fn refused(run: &Run, error: &Error) -> TaskError {
+    let kind = if error.is_backend() { FailureKind::Crashed } else { FailureKind::Refused };
+    run.error(kind, Cause::Said(error.to_string()))
 }
