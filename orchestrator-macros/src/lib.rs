@@ -63,7 +63,7 @@ use crate::model::Kind;
 /// | `cache_key = path` | a function of references to the arguments that gives `Option<String>`, the key; `None`: not cached | made from the policy |
 /// | `refresh_cache` | runs the body even if there is a cached result, and replaces that | the orchestrator's, `false` at first |
 /// | `persist` | keeps the result for the flow run: when the flow is retried, the same call is answered with it | the flow's |
-/// | `concurrency = "db"` | the limits that an attempt takes slots of: a name, `("db", slots = 2)`, or a list of these; `limit = 10` in the parentheses also declares the limit | none |
+/// | `concurrency = "db"` | the limits that an attempt takes slots of: a name, `("db", slots = 2)`, or a list of these; `limit = 10` in the parentheses also makes the limit where there is none: one that is there stays as it is, as somebody may have set it, and a warning tells of another number once | none |
 /// | `on_running = hook` | hooks for each attempt that begins; each of these options takes a function, or a list such as `[a, b]` | none |
 /// | `on_completion = hook` | hooks for the end as Completed, which a cached result is too | none |
 /// | `on_failure = hook` | hooks for the end as Failed, after the last attempt | none |

@@ -49,3 +49,5 @@ mod shared_processes;
 mod states;
 mod store;
 mod transactions;
+#[path = "../shared/warnings.rs"]
+mod warnings;

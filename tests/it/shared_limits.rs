@@ -9,6 +9,7 @@ use orchestrator::Why;
 use orchestrator::prelude::*;
 
 use crate::door::{Calls, states};
+use crate::warnings::warnings;
 
 pub(crate) async fn open(folder: &Path) -> Orchestrator {
     Orchestrator::builder().home(folder).build().await.unwrap()
@@ -210,6 +211,36 @@ async fn what_a_limit_is_set_to_reaches_everybody() {
     };
     other.limit("tag:slow", 1).await.unwrap();
     assert_eq!(soon(run).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_declaration_that_says_another_number_than_is_stored_is_told_of_once() {
+    #[task(concurrency = ("web", limit = 4))]
+    async fn fetches() {}
+    let folder = tempfile::tempdir().unwrap();
+    let (said, _guard) = warnings();
+    let first = open(folder.path()).await;
+    first.scope(async { fetches().await.unwrap() }).await;
+    assert_eq!(said.take(), "", "the declaration made it");
+    first.limit("web", 2).await.unwrap();
+    first.scope(async { fetches().await.unwrap() }).await;
+    assert_eq!(said.take(), "", "this program has set it itself");
+    first.shutdown().await.unwrap();
+    let second = open(folder.path()).await;
+    second
+        .scope(async {
+            for _ in 0..3 {
+                soon(fetches()).await.unwrap();
+            }
+        })
+        .await;
+    assert_eq!(
+        said.take(),
+        "limit 'web' has 2 slots and keeps them, though a task declares it with `limit = 4`: that counts only where there \
+         is no such limit yet. `orchestrator limits set web 4` changes it"
+    );
+    assert_eq!(second.limits().await.unwrap()[0].slots, 2);
+    second.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

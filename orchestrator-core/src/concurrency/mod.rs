@@ -133,12 +133,14 @@ impl Limits {
     async fn set(&self, name: String, setting: LimitSetting) -> Result<(), Error> {
         let now = self.shared.clock.now();
         if let Some(broker) = &self.broker {
-            let name = name.clone();
-            broker.question(Box::new(move |store| store.set_limit(&name, setting, now))).await?;
-            return self.look(Vec::new()).await;
+            let named = name.clone();
+            broker.question(Box::new(move |store| store.set_limit(&named, setting, now))).await?;
+            self.look(Vec::new()).await?;
+        } else {
+            self.shared.settle(|table| table.set(&name, setting, now));
+            self.note_tag(&name);
         }
-        self.shared.settle(|table| table.set(&name, setting, now));
-        self.note_tag(&name);
+        self.shared.lock().is_meant(&name);
         Ok(())
     }
 
@@ -157,12 +159,31 @@ impl Limits {
         Ok(known)
     }
 
-    /// Creates a limit unless there is one of that name.
+    /// Creates a limit unless there is one of that name, which stays as it is: somebody may have set it.
     pub(crate) fn declare(&self, name: &str, slots: u32) {
         let now = self.shared.clock.now();
         let setting = LimitSetting { slots, decay: None, active: true };
-        self.shared.settle(|table| if table.knows(name) { Outside::default() } else { table.set(name, setting, now) });
+        let mut stays = None;
+        self.shared.settle(|table| match table.is_contradicted(name, slots) {
+            Some(contradicted) => {
+                stays = table.setting(name).filter(|_| contradicted);
+                Outside::default()
+            }
+            None => table.set(name, setting, now),
+        });
         self.note_tag(name);
+        if let Some(stays) = stays {
+            let change = match self.broker {
+                Some(_) => format!("`orchestrator limits set {name} {slots}`"),
+                None => format!("`orchestrator.limit(\"{name}\", {slots})`"),
+            };
+            tracing::warn!(
+                target: "orchestrator",
+                "limit '{name}' has {} slots and keeps them, though a task declares it with `limit = {slots}`: that \
+                 counts only where there is no such limit yet. {change} changes it",
+                stays.slots,
+            );
+        }
     }
 
     /// Whether the store has to be asked before anything can be said of such a request: by that time others may have

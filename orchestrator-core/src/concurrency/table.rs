@@ -99,6 +99,21 @@ impl Table {
         self.changed(number)
     }
 
+    /// Whether a limit has other slots than it is declared with: said once. `None`: there is no such limit.
+    pub(super) fn is_contradicted(&mut self, name: &str, slots: u32) -> Option<bool> {
+        let number = self.limits.number(name)?;
+        let entry = &mut self.limits[number];
+        let differs = entry.setting.slots != slots;
+        (!entry.removed).then(|| differs && !std::mem::replace(&mut entry.contradicted, true))
+    }
+
+    /// What this program has set a limit to is meant, whatever it declares besides.
+    pub(super) fn is_meant(&mut self, name: &str) {
+        if let Some(number) = self.limits.number(name) {
+            self.limits[number].contradicted = true;
+        }
+    }
+
     /// Removes a limit; whoever waits for its slots is told.
     pub(super) fn remove(&mut self, name: &str) -> Outside {
         let Some(number) = self.limits.number(name) else { return Outside::default() };

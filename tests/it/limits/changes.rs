@@ -1,6 +1,7 @@
 //! Limits that are changed while runs hold their slots and wait for them.
 
 use super::*;
+use crate::warnings::warnings;
 
 #[orchestrator::test]
 async fn a_limit_can_be_declared_where_it_is_used() {
@@ -9,6 +10,27 @@ async fn a_limit_can_be_declared_where_it_is_used() {
     uses().await.unwrap();
     let limits = Orchestrator::current().limits().await.unwrap();
     assert_eq!((limits[0].name.as_str(), limits[0].slots), ("pool", 4));
+}
+
+#[orchestrator::test]
+async fn of_two_numbers_that_are_declared_the_first_stays_and_the_other_is_told() {
+    #[task(concurrency = ("pool", limit = 4))]
+    async fn first() {}
+    #[task(concurrency = ("pool", limit = 5))]
+    async fn second() {}
+    let (said, _guard) = warnings();
+    first().await.unwrap();
+    assert_eq!(said.take(), "");
+    second().await.unwrap();
+    second().await.unwrap();
+    let told = said.take();
+    assert_eq!(
+        told.matches("has 4 slots and keeps them, though a task declares it with `limit = 5`").count(),
+        1,
+        "{told}"
+    );
+    assert!(told.ends_with("`orchestrator.limit(\"pool\", 5)` changes it"), "{told}");
+    assert_eq!(Orchestrator::current().limits().await.unwrap()[0].slots, 4);
 }
 
 #[orchestrator::test]

@@ -3,8 +3,6 @@
 mod damage;
 mod removal;
 mod stores;
-#[path = "../../shared/warnings.rs"]
-mod warnings;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -13,7 +11,7 @@ use orchestrator::FlowRunId;
 use orchestrator::prelude::*;
 
 use crate::door::{Calls, states, tasks};
-use warnings::warnings;
+use crate::warnings::warnings;
 
 /// More bytes than a result in the database itself has by default.
 const LARGE: usize = 20_000;

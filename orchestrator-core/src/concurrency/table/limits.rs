@@ -85,6 +85,8 @@ pub(in crate::concurrency) struct Entry {
     pub(in crate::concurrency) setting: LimitSetting,
     /// Whether it was removed. Those who hold its slots, and those who wait and have not been told, are still here.
     pub(super) removed: bool,
+    /// That the code declares another number of slots was told, or is meant.
+    pub(super) contradicted: bool,
     /// How many slots have been asked for in the store and not been given yet, by class.
     pub(in crate::concurrency) asked: [u32; 2],
     /// How many slots were taken in the store, as far as is known.
@@ -138,6 +140,7 @@ impl Entry {
             name: name.into(),
             setting,
             removed: false,
+            contradicted: false,
             asked: [0; 2],
             seen: 0,
             taken: 0.0,
