@@ -209,7 +209,8 @@ impl State {
     /// The thread's life.
     fn keep(&self) {
         let beat = (self.lease / BEATS).min(LONGEST_BEAT);
-        let mut next = Instant::now() + beat;
+        // Who could not be entered at the start is tried again in a moment, too.
+        let mut next = self.membership.owner().map_or_else(Instant::now, |_| Instant::now() + beat);
         let mut server = Server::default();
         let mut stopped_runs = false;
         while self.membership.sleep(POLL.min(beat), stopped_runs) {
