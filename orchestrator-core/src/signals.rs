@@ -1,9 +1,9 @@
-//! Ctrl-C and SIGTERM: the first one cancels the runs in order and lets them be recorded, the second one exits, unless it comes so
-//! soon that it is the same request.
+//! Ctrl-C and SIGTERM: the first one cancels the runs in order and lets them be recorded, the second one exits. Those that
+//! come at once are one.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
@@ -20,9 +20,9 @@ const INTERRUPTED: i32 = 130;
 #[cfg(unix)]
 const TERMINATED: i32 = 143;
 
-/// A signal that comes so soon after another one is the same request: `timeout` of GNU coreutils sends one to the program and one
+/// Signals that come so soon after one another are one request: `timeout` of GNU coreutils sends one to the program and one
 /// to its process group.
-const ONE_REQUEST: Duration = Duration::from_millis(200);
+const ONE_REQUEST: Duration = Duration::from_millis(50);
 
 /// Whether a runtime watches for signals.
 static WATCHING: AtomicBool = AtomicBool::new(false);
@@ -76,17 +76,13 @@ pub(crate) fn watch(orchestrator: &Arc<Inner>, handle: &Handle) {
         let _watching = watching;
         // How many orchestrators are ending because of a signal.
         let ending = Arc::new(AtomicUsize::new(0));
-        let mut requested: Option<Instant> = None;
         while let Some((status, by)) = signal().await {
             let active = active();
-            let is_ending = ending.load(Ordering::SeqCst) > 0;
-            if is_ending && requested.is_some_and(|requested| requested.elapsed() < ONE_REQUEST) {
-                continue;
-            }
-            if is_ending || active.is_empty() {
+            if ending.load(Ordering::SeqCst) > 0 || active.is_empty() {
                 std::process::exit(status);
             }
-            requested = Some(Instant::now());
+            // Nobody listens meanwhile. A runtime may be without a timer.
+            let _ = tokio::task::spawn_blocking(|| std::thread::sleep(ONE_REQUEST)).await;
             tracing::warn!(target: "orchestrator", "interrupted: cancelling runs; once more to exit at once");
             for orchestrator in active {
                 // What cannot be written by then is lost, and told; the other half is for what else waits for the store.

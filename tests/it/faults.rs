@@ -459,11 +459,14 @@ async fn a_task_waits_for_slots_until_its_process_is_known() {
         *store.closed.lock().unwrap() = Some(kind);
         let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
         let run = orchestrator.scope(async { limited() }).await;
-        // The keeper tries every 100 ms at most: many more times than what fails for a moment is tried again.
-        while store.faults.load(Ordering::SeqCst) < 30 {
-            assert!(!run.state().is_terminal(), "{:?}", run.state());
-            tokio::task::yield_now().await;
-        }
+        // The keeper tries every 100 ms at most: more times than what fails for a moment is tried again.
+        let tries = async {
+            while store.faults.load(Ordering::SeqCst) < 22 {
+                assert!(!run.state().is_terminal(), "{:?}", run.state());
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(50), tries).await.expect("the keeper goes on");
         *store.closed.lock().unwrap() = None;
         assert_eq!(tokio::time::timeout(Duration::from_secs(20), run).await.expect("it is known by now").unwrap(), 1);
         orchestrator.shutdown().await.unwrap();

@@ -98,7 +98,7 @@ fn ends_without(program: &str, body: &str, states: &[&str]) {
 fn twice() {
     let world = World::new();
     let child = begin(&world, "deaf");
-    let twice = format!("kill -s TERM {0}; sleep 0.02; kill -s TERM {0}", child.id());
+    let twice = format!("kill -s TERM {0}; sleep 0.005; kill -s TERM {0}", child.id());
     assert!(std::process::Command::new("sh").args(["-c", &twice]).status().expect("sh").success());
     assert_eq!(end(child).code, Some(143));
     assert_eq!(world.newest()["state"], json!("Cancelled"), "it is stored");
@@ -126,6 +126,13 @@ fn late() {
                 warning: ending without the bodies that did not stop: those of 'oversleeps-0'\n";
     assert!(answer.err.ends_with(said), "{}", answer.err);
     assert_eq!(world.newest()["state"], json!("Completed"));
+    // Nobody reads the result.
+    let mut command = world.command(&["run", "late"]);
+    command.env("ORCHESTRATOR_CANCEL_GRACE_SECS", "0.2").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("run the program");
+    drop(child.stdout.take());
+    let answer = end(child);
+    assert!(answer.code == Some(0) && answer.err.ends_with(said), "{}", answer.err);
 }
 
 fn spinning() {

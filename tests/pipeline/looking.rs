@@ -83,9 +83,12 @@ fn removed() {
     assert!(refused.err.contains("say --yes"), "{}", refused.err);
     assert_eq!(world.tell(&["runs", "rm", &id, "--yes"]), "removed 1 flow run and 1 task run\n");
     assert_eq!(world.ask(&["runs", "show", &id]).code, Some(4));
-    assert_eq!(world.json(&["runs", "rm", "--older-than", "1h", "--yes"]), json!({ "flow_runs": 0, "task_runs": 0 }));
+    assert_eq!(
+        world.json(&["runs", "rm", "--older-than", "1h", "--yes"]),
+        json!({ "flow_runs": 0, "task_runs": 0, "left": 0 })
+    );
     let removed = world.json(&["runs", "rm", "--older-than", "0s", "--state", "completed", "--yes"]);
-    assert_eq!(removed, json!({ "flow_runs": 2, "task_runs": 2 }));
+    assert_eq!(removed, json!({ "flow_runs": 2, "task_runs": 2, "left": 0 }));
     assert_eq!(world.json(&["runs", "ls"]), json!([]));
 }
 

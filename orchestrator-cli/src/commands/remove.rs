@@ -27,7 +27,7 @@ pub(super) struct Wanted {
 struct RemovedJson {
     flow_runs: u64,
     task_runs: u64,
-    /// Flow runs that are old enough, but started others that have not ended.
+    /// Flow runs that are old enough, but have not ended, or started others that have not.
     left: u64,
 }
 
@@ -54,14 +54,13 @@ pub(super) async fn remove(orchestrator: &Orchestrator, wanted: Wanted, json: bo
     }
     if removed.left > 0 {
         let left = several(removed.left, "flow run");
-        print::note(&format!("left {left} that started others which go on"));
+        print::note(&format!("left {left} that did not end, or started others that did not"));
     }
     print::out(&format!("{removed}\n"))
 }
 
 impl RemovedJson {
-    /// Removes those runs together; of those that were chosen by their age, those one by one that are left if one of them cannot be
-    /// removed.
+    /// Removes those runs together; of those that were chosen by their age, all but those that cannot be removed.
     async fn add(&mut self, orchestrator: &Orchestrator, runs: &[RunId], by_age: bool) -> Result<(), Error> {
         match orchestrator.remove_runs(runs.iter().copied()).await {
             Ok(Removed { flow_runs, task_runs, .. }) => {
@@ -76,10 +75,9 @@ impl RemovedJson {
                     Ok(())
                 }
                 runs => {
-                    for run in runs {
-                        Box::pin(self.add(orchestrator, &[*run], true)).await?;
-                    }
-                    Ok(())
+                    let (first, rest) = runs.split_at(runs.len() / 2);
+                    Box::pin(self.add(orchestrator, first, true)).await?;
+                    Box::pin(self.add(orchestrator, rest, true)).await
                 }
             },
             Err(error) => Err(error),

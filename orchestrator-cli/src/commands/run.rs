@@ -154,10 +154,7 @@ async fn start(globals: &Globals, flow: &str, parameters: Value) -> Result<u8, T
 /// Ends the session. A runtime waits at its end for the threads of sync bodies, for ever if need be: the process ends without those
 /// that nobody else waits for, once they have had time to stop.
 async fn close(session: store::Session, outcome: Result<u8, Trouble>, json: bool) -> Result<u8, Trouble> {
-    let Ok(code) = outcome else {
-        session.close(false, json).await;
-        return outcome;
-    };
+    let code = outcome.as_ref().map_or_else(|trouble| trouble.code, |code| *code);
     // The bodies of runs that were cancelled have had it. One whose attempt took too long may be about to end.
     if ![exit::INTERRUPTED, exit::TERMINATED, exit::CANCELLED].contains(&code) {
         let time = session.orchestrator().cancel_grace();
@@ -167,6 +164,9 @@ async fn close(session: store::Session, outcome: Result<u8, Trouble>, json: bool
     // A shutdown waits for the grace of those that were detached.
     let left = abandoned_bodies();
     if !left.is_empty() {
+        if let Err(Trouble { said: Some(said), .. }) = &outcome {
+            print::complain(said, code, json);
+        }
         print::warn(&format!("ending without the bodies that did not stop: those of {}", names(&left)), json);
         std::process::exit(code.into());
     }
@@ -209,7 +209,7 @@ async fn finish(started: &StartedFlow, interrupted: &mut Interrupted, json: bool
     print::note(&format!("flow run '{}' has the id {}", one_line(&started.name()), started.run_id()));
     let state = started.wait().await;
     match started.await {
-        Ok(_) => print_result(started.result(), json).map(|()| exit::SUCCESS),
+        Ok(_) => exit::printed(exit::SUCCESS, print_result(started.result(), json)),
         Err(error) => {
             let ended = if state.kind == StateType::Cancelled { exit::CANCELLED } else { exit::FAILED };
             let code = interrupted.code().unwrap_or(ended);

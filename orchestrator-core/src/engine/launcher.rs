@@ -105,7 +105,7 @@ pub(super) fn after_the_body(wakes: Wakes) {
     STARTER.with_borrow_mut(|starter| starter.is_between_bodies = false);
 }
 
-/// Wakes a task that waited for a run which has ended: soon, if the starter that polled the run takes up the next one.
+/// Wakes a task that waited for a run, or for its slots: soon, if the starter that polled the run takes up the next one.
 pub(crate) fn wake(waker: Waker) {
     let waker = STARTER.with_borrow_mut(|starter| {
         if starter.is_between_bodies {
@@ -483,8 +483,9 @@ impl Launcher {
         let (mut is_first, before) = (true, STARTER.with_borrow(|starter| starter.ended));
         while let Some(run) = next {
             let run = self.unless_full(run)?;
-            // Whoever was woken last, by the body that has ended or here, does not wait for the next body.
-            if self.wake_all() || is_first {
+            // Whoever was woken last, by the body that has ended first or here, does not wait for the next body, and neither do the
+            // runs that were launched beside it.
+            if self.wake_all() || is_first || !self.launched.is_empty() {
                 self.push_out();
             }
             is_first = false;

@@ -127,7 +127,8 @@ impl Membership {
 }
 
 /// Whether it is worth waiting for an orchestrator to be entered, which has been in vain for that long: for somebody who
-/// holds the store always, as the journal does, and for room on the disk as long as for a store that is opened.
+/// holds the store always, as the journal does, and for room on the disk, or whatever else may pass, as long as for a store that is
+/// opened.
 fn may_be_entered(kind: BackendErrorKind, tried: Duration) -> bool {
     kind == BackendErrorKind::Busy || (BackendError::new(kind, "").is_transient() && tried < ENTERING)
 }

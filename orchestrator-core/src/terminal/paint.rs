@@ -95,7 +95,8 @@ pub fn one_line(text: &str) -> String {
 
 /// Whether it moves the cursor, or changes the order in which the characters around it are shown.
 fn is_control(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn push_escaped(line: &mut String, control: char) {

@@ -9,7 +9,7 @@ use super::{Answer, Holding, Verdict};
 use crate::concurrency::{Acquire, SlotGuard, Waiting, Wants};
 use crate::engine::attempt::unless_cancelled;
 use crate::error::{Cause, Error, FailureKind, TaskError};
-use crate::run::Run;
+use crate::run::{Run, Waits};
 use crate::state::StateName;
 
 /// Whether the run may ask for a slot.
@@ -69,6 +69,7 @@ pub(super) async fn look(run: &Arc<Run>) -> Option<Verdict> {
             declared.map(|(limit, slots)| (limit.into(), slots)).collect()
         }
     };
+    let _noted = run.waits_for(Waits::Journal);
     match unless_cancelled(run, run.scope().orchestrator.limits.look(declared)).await {
         Some(Ok(())) => None,
         Some(Err(error)) => Some(Verdict::Abort(refused(run, &error))),
