@@ -81,8 +81,7 @@ pub(crate) fn watch(orchestrator: &Arc<Inner>, handle: &Handle) {
             if ending.load(Ordering::SeqCst) > 0 || active.is_empty() {
                 std::process::exit(status);
             }
-            // Nobody listens meanwhile. A runtime may be without a timer.
-            let _ = tokio::task::spawn_blocking(|| std::thread::sleep(ONE_REQUEST)).await;
+            gather().await;
             tracing::warn!(target: "orchestrator", "interrupted: cancelling runs; once more to exit at once");
             for orchestrator in active {
                 // What cannot be written by then is lost, and told; the other half is for what else waits for the store.
@@ -111,6 +110,17 @@ pub(crate) fn watch(orchestrator: &Arc<Inner>, handle: &Handle) {
             }
         }
     });
+}
+
+/// Lets those signals pass that are the same request: nobody listens meanwhile.
+async fn gather() {
+    let (gathered, over) = tokio::sync::oneshot::channel();
+    // The runtime may have no timer, and its blocking pool may be full of bodies. Where there is no thread, it is over at once.
+    let _ = std::thread::Builder::new().name("orchestrator-signals".to_owned()).spawn(move || {
+        std::thread::sleep(ONE_REQUEST);
+        let _ = gathered.send(());
+    });
+    let _ = over.await;
 }
 
 /// One orchestrator that ends, and may go on afterwards: until then a second signal ends the program.
