@@ -201,6 +201,7 @@ fn names(runs: &[String]) -> String {
 
 /// How often those are looked at that go on.
 const LOOK: Duration = Duration::from_millis(20);
+
 /// How many of those are named.
 const LEFT_NAMED: usize = 3;
 

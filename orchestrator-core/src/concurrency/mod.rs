@@ -140,7 +140,7 @@ impl Limits {
             self.shared.settle(|table| table.set(&name, setting, now));
             self.note_tag(&name);
         }
-        self.shared.lock().is_meant(&name);
+        self.shared.lock().mean(&name);
         Ok(())
     }
 
@@ -164,7 +164,7 @@ impl Limits {
         let now = self.shared.clock.now();
         let setting = LimitSetting { slots, decay: None, active: true };
         let mut stays = None;
-        self.shared.settle(|table| match table.is_contradicted(name, slots) {
+        self.shared.settle(|table| match table.note_contradiction(name, slots) {
             Some(contradicted) => {
                 stays = table.setting(name).filter(|_| contradicted);
                 Outside::default()

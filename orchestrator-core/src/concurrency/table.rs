@@ -99,16 +99,17 @@ impl Table {
         self.changed(number)
     }
 
-    /// Whether a limit has other slots than it is declared with: said once. `None`: there is no such limit.
-    pub(super) fn is_contradicted(&mut self, name: &str, slots: u32) -> Option<bool> {
+    /// Notes that a limit has other slots than it is declared with; says whether that is so and was not noted before. `None`: there is no
+    /// such limit.
+    pub(super) fn note_contradiction(&mut self, name: &str, slots: u32) -> Option<bool> {
         let number = self.limits.number(name)?;
         let entry = &mut self.limits[number];
         let differs = entry.setting.slots != slots;
         (!entry.removed).then(|| differs && !std::mem::replace(&mut entry.contradicted, true))
     }
 
-    /// What this program has set a limit to is meant, whatever it declares besides.
-    pub(super) fn is_meant(&mut self, name: &str) {
+    /// Notes that this program has set a limit to what it means, whatever it declares besides.
+    pub(super) fn mean(&mut self, name: &str) {
         if let Some(number) = self.limits.number(name) {
             self.limits[number].contradicted = true;
         }
