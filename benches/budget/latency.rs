@@ -1,6 +1,6 @@
 //! How long it takes from the last instruction of an upstream's body to the first of its downstream's, on a machine that
-//! has nothing else to do, and with many other tasks that wait. Floor: spawned tasks, the second of which awaits the handle
-//! of the first.
+//! has nothing else to do, and with many other tasks that wait: after an upstream that has waited for a timer, and after one
+//! that has computed. Floor: spawned tasks, the second of which awaits the handle of the first.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +24,11 @@ async fn upstream() -> Instant {
 }
 
 #[task]
+async fn computing() -> Instant {
+    compute()
+}
+
+#[task]
 async fn downstream(ended: Instant) -> f64 {
     nanoseconds(ended)
 }
@@ -37,6 +42,17 @@ async fn gated(gate: Gate) -> u64 {
 #[task]
 async fn after(value: u64) -> u64 {
     value
+}
+
+/// Keeps the core at work, as long as the other upstream waits.
+fn compute() -> Instant {
+    let start = Instant::now();
+    loop {
+        let now = Instant::now();
+        if now - start >= PAUSE {
+            return now;
+        }
+    }
 }
 
 fn nanoseconds(since: Instant) -> f64 {
@@ -66,6 +82,26 @@ async fn pairs(pairs: u64, waiting: u64) -> Result<Vec<f64>, TaskError> {
     Ok(latencies)
 }
 
+/// The latencies of that many pairs whose upstream computes.
+#[flow]
+async fn computing_pairs(pairs: u64) -> Result<Vec<f64>, TaskError> {
+    let mut latencies = Vec::new();
+    for _ in 0..pairs {
+        latencies.push(downstream(computing()).await?);
+    }
+    Ok(latencies)
+}
+
+async fn bare_computing(pairs: u64) -> Vec<f64> {
+    let mut latencies = Vec::new();
+    for _ in 0..pairs {
+        let upstream = tokio::spawn(async { compute() });
+        let downstream = tokio::spawn(async { nanoseconds(upstream.await.expect("nothing panics")) });
+        latencies.push(downstream.await.expect("nothing panics"));
+    }
+    latencies
+}
+
 async fn bare(pairs: u64) -> Vec<f64> {
     let mut latencies = Vec::new();
     for _ in 0..pairs {
@@ -88,18 +124,24 @@ pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
         Spread::of(time_under(&orchestrator, &runtime, || pairs(rounds, waiting)).0.expect("it completes"))
     };
     let floor = Spread::of(time_bare(&runtime, bare(rounds)).0);
+    let floor_computing = Spread::of(time_bare(&runtime, bare_computing(rounds)).0);
+    let orchestrator = Orchestrator::in_memory();
+    let computing = time_under(&orchestrator, &runtime, || computing_pairs(rounds)).0.expect("it completes");
+    let computing = Spread::of(computing);
     let (idle, busy) = (of(0), of(waiting));
     let row = |name: &str, floor, ours, budget| {
         let rounds = usize::try_from(rounds).expect("few");
         Row::absolute(name, Unit::Nanoseconds, Some(floor), ours, rounds, budget)
     };
-    let (median, p99) =
-        (Budget::Absolute { allowed: 5_000.0, aim: 2_500.0 }, Budget::Absolute { allowed: 50_000.0, aim: 25_000.0 });
+    let median = Budget::Absolute { allowed: 5_000.0, aim: 2_500.0 };
+    let p99 = Budget::Absolute { allowed: 50_000.0, aim: 25_000.0 };
     let beside = Budget::Ratio { allowed: 2.0, aim: 1.2 };
     let others = format!("with {} others that wait, beside without", Effort::name(waiting));
     vec![
         row("from an upstream's end to its downstream's start", floor.median, idle.median, median),
         row("the same, 99th of 100", floor.p99, idle.p99, p99),
+        row("the same after an upstream that has computed", floor_computing.median, computing.median, median),
+        row("the same, 99th of 100, after an upstream that has computed", floor_computing.p99, computing.p99, p99),
         row(&format!("the same {others}"), idle.median, busy.median, beside),
         row(&format!("the same, 99th of 100, {others}"), idle.p99, busy.p99, beside),
     ]

@@ -27,6 +27,7 @@ const WOULD_TAKE: &[(&str, &str)] = &[
         "from an upstream's end",
         "see below: less code between the two bodies, which the processor has forgotten meanwhile",
     ),
+    ("the same after an upstream that has computed", "fewer instructions between the two bodies"),
     ("the same, 99th of 100", "the same"),
     (
         "memory of a task that waits for its upstream",
