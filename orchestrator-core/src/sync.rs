@@ -56,11 +56,6 @@ mod checked {
             self.0.register(waker);
         }
 
-        pub(crate) fn wake(&self) {
-            step();
-            self.0.wake();
-        }
-
         pub(crate) fn take(&self) -> Option<Waker> {
             step();
             self.0.take()

@@ -55,8 +55,8 @@ const SLICE: usize = 256;
 const SLICE_TIME: Duration = Duration::from_micros(200);
 /// As long as so many others wait for a worker, a starter that makes room need not come again.
 const SPARE: usize = 2;
-/// How often a starter looks for another run before it ends: a few microseconds.
-const LINGER: usize = 128;
+/// How often a starter looks for another run before it ends: a few microseconds. To a checker each look is a choice.
+const LINGER: usize = if cfg!(all(test, feature = "interleavings")) { 2 } else { 128 };
 /// How much room a queue keeps that nobody is in, in runs: a burst of a million would leave eight megabytes.
 const ROOM: usize = 4096;
 /// How many runs a starter polls before those are woken who waited for them.

@@ -45,14 +45,18 @@ fn schedules() -> usize {
 
 /// Runs a program under many schedules.
 fn explore(program: impl Fn() + Send + Sync + Clone + 'static) {
-    // Runs want a runtime, but are driven by the checker.
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without drivers");
-    let _entered = runtime.enter();
-    let mut config = Config::new();
-    config.stack_size = 1024 * 1024;
-    Runner::new(RandomScheduler::new(schedules()), config.clone()).run(program.clone());
-    // Few changes of thread at odd moments, rather than many everywhere.
-    Runner::new(PctScheduler::new(3, schedules()), config).run(program);
+    // Runs want a runtime, but are driven by the checker. The launcher has ways of its own where there are several workers.
+    let one = tokio::runtime::Builder::new_current_thread().build();
+    let several = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
+    for runtime in [one, several] {
+        let runtime = runtime.expect("a runtime without drivers");
+        let _entered = runtime.enter();
+        let mut config = Config::new();
+        config.stack_size = 1024 * 1024;
+        Runner::new(RandomScheduler::new(schedules()), config.clone()).run(program.clone());
+        // Few changes of thread at odd moments, rather than many everywhere.
+        Runner::new(PctScheduler::new(3, schedules()), config).run(program.clone());
+    }
 }
 
 /// Runs a program under an orchestrator of its own.
