@@ -428,10 +428,15 @@ pub(crate) enum ErrorKind {
     Limit(String),
     NotPaused(String),
     NotResumable(String),
+    /// Nor is it resumable.
+    UnknownFlow(String),
     NotCallable(String),
     NotRemovable(String),
     Input(String),
-    Parameters { flow: &'static str, errors: Vec<ParameterError> },
+    Parameters {
+        flow: &'static str,
+        errors: Vec<ParameterError>,
+    },
     TimedOut(String),
     Config(String),
     ShutDown,
@@ -467,6 +472,7 @@ impl Error {
             | ErrorKind::Limit(_)
             | ErrorKind::NotPaused(_)
             | ErrorKind::NotResumable(_)
+            | ErrorKind::UnknownFlow(_)
             | ErrorKind::NotCallable(_)
             | ErrorKind::NotRemovable(_)
             | ErrorKind::Input(_)
@@ -486,7 +492,13 @@ impl Error {
     /// quicker, or its flow is not in this program.
     #[must_use]
     pub fn is_not_resumable(&self) -> bool {
-        matches!(*self.0, ErrorKind::NotResumable(_))
+        matches!(*self.0, ErrorKind::NotResumable(_) | ErrorKind::UnknownFlow(_))
+    }
+
+    /// Whether a flow run cannot be resumed because its flow is not in this program: the program that has it can do so.
+    #[must_use]
+    pub fn is_unknown_flow(&self) -> bool {
+        matches!(*self.0, ErrorKind::UnknownFlow(_))
     }
 
     /// Whether a run cannot be removed: it has not ended, or is part of another.
@@ -530,6 +542,7 @@ impl Error {
             | ErrorKind::Limit(_)
             | ErrorKind::NotPaused(_)
             | ErrorKind::NotResumable(_)
+            | ErrorKind::UnknownFlow(_)
             | ErrorKind::NotCallable(_)
             | ErrorKind::NotRemovable(_)
             | ErrorKind::Input(_)
@@ -551,6 +564,7 @@ impl fmt::Display for Error {
             | ErrorKind::Limit(text)
             | ErrorKind::NotPaused(text)
             | ErrorKind::NotResumable(text)
+            | ErrorKind::UnknownFlow(text)
             | ErrorKind::NotCallable(text)
             | ErrorKind::NotRemovable(text)
             | ErrorKind::Input(text)
@@ -584,6 +598,7 @@ impl StdError for Error {
             | ErrorKind::Limit(_)
             | ErrorKind::NotPaused(_)
             | ErrorKind::NotResumable(_)
+            | ErrorKind::UnknownFlow(_)
             | ErrorKind::NotCallable(_)
             | ErrorKind::NotRemovable(_)
             | ErrorKind::Input(_)
@@ -619,6 +634,7 @@ impl From<Error> for TaskError {
             | ErrorKind::Limit(_)
             | ErrorKind::NotPaused(_)
             | ErrorKind::NotResumable(_)
+            | ErrorKind::UnknownFlow(_)
             | ErrorKind::NotCallable(_)
             | ErrorKind::NotRemovable(_)
             | ErrorKind::Input(_)

@@ -23,7 +23,7 @@ use crate::future::StartedFlow;
 use crate::id::{FlowRunId, RunId};
 use crate::orchestrator::{Inner, Orchestrator};
 use crate::process::this_process;
-use crate::registry::Flow;
+use crate::registry::{Flow, NoFlow};
 use crate::results::Sweeper;
 use crate::run::{Hold, Resumed, Run};
 use crate::state::{State, StateName, StateType, Transition};
@@ -222,7 +222,7 @@ pub(crate) enum ByItself {
 /// Lets a crashed flow run go on that has done so `times` times in a row, if its flow says that it does; blocks.
 pub(crate) fn by_itself(inner: &Arc<Inner>, handle: &Handle, id: FlowRunId, times: u32) -> Result<ByItself, Error> {
     let Some(found) = look(&*inner.backend, inner, id)? else { return Ok(ByItself::LeftToOthers) };
-    let flow = Flow::of_run(&found.record).map_err(|why| cannot(&found.record, &why))?;
+    let flow = Flow::of_run(&found.record).map_err(|none| without_flow(&found.record, &none))?;
     let (Some(budget), StateType::Crashed) = (flow.def.crash_budget, found.record.state.kind) else {
         return Ok(ByItself::LeftToOthers);
     };
@@ -261,7 +261,18 @@ fn warn_again(name: &str, times: u32) {
 }
 
 fn cannot(record: &FlowRun, why: &dyn std::fmt::Display) -> Error {
-    refused(format!("flow run '{}' cannot be resumed: {why}", record.name))
+    refused(cannot_for(record, why))
+}
+
+fn cannot_for(record: &FlowRun, why: &dyn std::fmt::Display) -> String {
+    format!("flow run '{}' cannot be resumed: {why}", record.name)
+}
+
+fn without_flow(record: &FlowRun, none: &NoFlow) -> Error {
+    match none {
+        NoFlow::Unknown(why) => Error::new(ErrorKind::UnknownFlow(cannot_for(record, why))),
+        NoFlow::Ambiguous(why) => refused(cannot_for(record, why)),
+    }
 }
 
 /// The state that follows on the one in which a run had ended.
@@ -326,10 +337,10 @@ impl Found {
             return Err(refused(why));
         }
         let Self { record, states, .. } = self;
-        let flow = Flow::of_run(&record).map_err(|why| cannot(&record, &why))?;
         let Value::Object(parameters) = &record.parameters else {
             return Err(cannot(&record, &NEVER_BEGAN));
         };
+        let flow = Flow::of_run(&record).map_err(|none| without_flow(&record, &none))?;
         if let Some(why) = flow.info().not_callable() {
             return Err(cannot(&record, &format_args!("{why}; call it again with the same parameters instead")));
         }

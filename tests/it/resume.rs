@@ -356,20 +356,22 @@ async fn what_cannot_be_resumed_says_what_to_do() {
         let error = orchestrator.resume(id).await.unwrap_err();
         assert!(error.is_not_resumable(), "{error}");
         let name = orchestrator.flow_run(id).await.unwrap().name;
-        error.to_string().replace(&name, "NAME")
+        (error.is_unknown_flow(), error.to_string().replace(&name, "NAME"))
     };
     let client = with_a_client("c", 1_u32);
     client.wait().await;
-    let said = refused(client.run_id()).await;
+    let (is_unknown, said) = refused(client.run_id()).await;
+    assert!(!is_unknown, "{said}");
     assert!(said.starts_with("flow run 'NAME' cannot be resumed: flow 'with_a_client' can only be called in the program: its parameter `client` (String)"), "{said}");
     assert!(said.ends_with("; call it again with the same parameters instead"), "{said}");
     let generic = generic_over(1_u8);
     generic.wait().await;
-    let said = refused(generic.run_id()).await;
+    let (is_unknown, said) = refused(generic.run_id()).await;
+    assert!(is_unknown, "{said}");
     assert!(said.starts_with("flow run 'NAME' cannot be resumed: there is no flow 'it::resume::generic_over' in this program: it was renamed or moved, it has type parameters"), "{said}");
     let begun = never_began(fails());
     begun.wait().await;
-    let said = refused(begun.run_id()).await;
+    let (_, said) = refused(begun.run_id()).await;
     assert_eq!(
         said,
         "flow run 'NAME' cannot be resumed: it never began, so that its parameters are not on record; call the flow again"

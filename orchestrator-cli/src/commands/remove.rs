@@ -42,7 +42,7 @@ pub(super) async fn remove(orchestrator: &Orchestrator, wanted: Wanted, json: bo
     }
     let mut removed = RemovedJson::default();
     for step in runs.chunks(STEP) {
-        if let Err(error) = removed.add(orchestrator, step, wanted.older_than.is_some()).await {
+        if let Err(error) = remove_step(orchestrator, step, wanted.older_than.is_some(), &mut removed).await {
             if !removed.is_nothing() {
                 print::note(&format!("{removed} before that"));
             }
@@ -59,31 +59,36 @@ pub(super) async fn remove(orchestrator: &Orchestrator, wanted: Wanted, json: bo
     print::out(&format!("{removed}\n"))
 }
 
-impl RemovedJson {
-    /// Removes those runs together; of those that were chosen by their age, all but those that cannot be removed.
-    async fn add(&mut self, orchestrator: &Orchestrator, runs: &[RunId], by_age: bool) -> Result<(), Error> {
-        match orchestrator.remove_runs(runs.iter().copied()).await {
-            Ok(Removed { flow_runs, task_runs, .. }) => {
-                self.flow_runs += flow_runs;
-                self.task_runs += task_runs;
+/// Removes those runs together; of those that were chosen by their age, all but those that cannot be removed.
+async fn remove_step(
+    orchestrator: &Orchestrator,
+    runs: &[RunId],
+    by_age: bool,
+    so_far: &mut RemovedJson,
+) -> Result<(), Error> {
+    match orchestrator.remove_runs(runs.iter().copied()).await {
+        Ok(Removed { flow_runs, task_runs, .. }) => {
+            so_far.flow_runs += flow_runs;
+            so_far.task_runs += task_runs;
+            Ok(())
+        }
+        // Somebody else was first, or has let it go on.
+        Err(error) if by_age && (error.is_not_removable() || error.is_not_found()) => match runs {
+            [_] => {
+                so_far.left += u64::from(error.is_not_removable());
                 Ok(())
             }
-            // Somebody else was first, or has let it go on.
-            Err(error) if by_age && (error.is_not_removable() || error.is_not_found()) => match runs {
-                [_] => {
-                    self.left += u64::from(error.is_not_removable());
-                    Ok(())
-                }
-                runs => {
-                    let (first, rest) = runs.split_at(runs.len() / 2);
-                    Box::pin(self.add(orchestrator, first, true)).await?;
-                    Box::pin(self.add(orchestrator, rest, true)).await
-                }
-            },
-            Err(error) => Err(error),
-        }
+            runs => {
+                let (first, rest) = runs.split_at(runs.len() / 2);
+                Box::pin(remove_step(orchestrator, first, true, so_far)).await?;
+                Box::pin(remove_step(orchestrator, rest, true, so_far)).await
+            }
+        },
+        Err(error) => Err(error),
     }
+}
 
+impl RemovedJson {
     const fn is_nothing(&self) -> bool {
         self.flow_runs == 0 && self.task_runs == 0
     }

@@ -29,9 +29,10 @@ pub(super) async fn rerun(globals: &Globals, text: &str) -> Result<u8, Trouble> 
         let said = format!("flow run '{}' never began, so that its parameters are not on record", one_line(&run.name));
         return Err(Trouble::usage(said));
     }
-    start(globals, &run.flow_key, run.parameters.clone())
-        .await
-        .map_err(|trouble| elsewhere(trouble, &run, "runs rerun"))
+    if orchestrator_core::flows().all(|flow| flow.key != run.flow_key) {
+        return Err(elsewhere(&run, "runs rerun"));
+    }
+    start(globals, &run.flow_key, run.parameters.clone()).await
 }
 
 /// Lets a flow run go on: one that is paused where it is, and any other one here.
@@ -77,7 +78,7 @@ pub(super) async fn resume(globals: &Globals, text: Option<&str>) -> Result<u8, 
     let resumed = session.orchestrator().resume(run.id).start().await;
     let outcome = match resumed {
         Ok(started) => finish(&started, &mut interrupted, globals.json).await,
-        Err(error) if can_go_on(&run) => Err(elsewhere(error.into(), &run, "resume")),
+        Err(error) if error.is_unknown_flow() => Err(elsewhere(&run, "resume")),
         Err(error) => Err(error.into()),
     };
     close(session, outcome, globals.json).await
@@ -115,26 +116,17 @@ const ACTIVE: [StateType; 5] =
 /// So many runs are looked at in the search for the last one of this program.
 const LOOKED_AT: usize = 1_000;
 
-/// Whether a flow run ended so that the program that has its flow can let it go on.
-fn can_go_on(run: &FlowRun) -> bool {
-    let state = run.state.kind;
-    run.parent.is_none() && state.is_terminal() && !matches!(state, StateType::Completed) && !run.parameters.is_null()
-}
-
-/// What was recorded may be of a flow that this program does not have.
-fn elsewhere(mut trouble: Trouble, run: &FlowRun, command: &str) -> Trouble {
-    if orchestrator_core::flows().all(|flow| flow.key != run.flow_key) {
-        trouble = Trouble::new(
-            exit::USAGE,
-            format!(
-                "flow '{}' ({}) is not in this program: use the one that has it, `PROGRAM {command} {}`",
-                one_line(&run.flow_name),
-                one_line(&run.flow_key),
-                run.id
-            ),
-        );
-    }
-    trouble
+/// What was recorded is of a flow that this program does not have.
+fn elsewhere(run: &FlowRun, command: &str) -> Trouble {
+    Trouble::new(
+        exit::USAGE,
+        format!(
+            "flow '{}' ({}) is not in this program: use the one that has it, `PROGRAM {command} {}`",
+            one_line(&run.flow_name),
+            one_line(&run.flow_key),
+            run.id
+        ),
+    )
 }
 
 async fn start(globals: &Globals, flow: &str, parameters: Value) -> Result<u8, Trouble> {

@@ -129,6 +129,14 @@ impl FlowInfo {
     }
 }
 
+/// Why there is no flow that a run was a run of.
+pub(crate) enum NoFlow {
+    /// None of this program has its key.
+    Unknown(String),
+    /// Several have.
+    Ambiguous(String),
+}
+
 /// A flow of this program, with the way into it.
 #[derive(Clone, Copy)]
 pub(crate) struct Flow {
@@ -183,7 +191,7 @@ impl Flow {
     }
 
     /// The flow that a run was a run of.
-    pub(crate) fn of_run(run: &FlowRun) -> Result<Self, String> {
+    pub(crate) fn of_run(run: &FlowRun) -> Result<Self, NoFlow> {
         let mut found: Vec<_> = Self::all().filter(|flow| flow.def.key == run.flow_key).collect();
         if found.len() > 1 {
             // Functions of one name in different blocks have the same key.
@@ -197,16 +205,16 @@ impl Flow {
         }
         match &found[..] {
             [flow] => Ok(*flow),
-            [] => Err(format!(
+            [] => Err(NoFlow::Unknown(format!(
                 "there is no flow '{}' in this program: it was renamed or moved, it has type parameters, or another \
                  program ran it",
                 run.flow_key
-            )),
-            several => Err(format!(
+            ))),
+            several => Err(NoFlow::Ambiguous(format!(
                 "there are {} flows '{}' in this program, and nothing tells which of them it was",
                 several.len(),
                 run.flow_key
-            )),
+            ))),
         }
     }
 
