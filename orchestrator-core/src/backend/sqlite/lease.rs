@@ -1,18 +1,26 @@
 //! What is leased to owners: it counts only while they are present.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction};
 
-use super::error::Doing;
+use super::error::{self, Doing};
 use super::{SqliteBackend, lock};
 use crate::backend::{BackendError, BackendErrorKind, OwnerNo};
 
-/// How often a lock is asked for that another connection has, at first and later.
+/// How often a lock is asked for that another connection has, at first and later. SQLite's own waiting grows to tenths of
+/// seconds, in which others are served first.
 const ASK_AGAIN: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(2)];
 
-/// So often it is asked for at first, and so often in all.
-const TRIES: [i32; 2] = [8, 2500];
+/// So often it is asked for at first.
+const AT_FIRST: u32 = 8;
+
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has asked for what is leased.
+    pub(super) static TRIES: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
 
 /// What came of it.
 pub(super) enum Lease<T> {
@@ -22,34 +30,46 @@ pub(super) enum Lease<T> {
 }
 
 impl SqliteBackend {
-    /// Works on the connection for what is leased. What is not committed is rolled back.
+    /// Works on the connection for what is leased. What is not committed is rolled back, and done again if another
+    /// connection was in the way: the connection does not wait itself, so that nobody of this process waits for who does.
     pub(super) fn lease<T>(
         &self,
         doing: impl Fn() -> String,
-        work: impl FnOnce(&mut Connection) -> rusqlite::Result<Lease<T>>,
+        work: impl Fn(&mut Connection) -> rusqlite::Result<Lease<T>>,
     ) -> Result<T, BackendError> {
-        let mut leases = lock(&self.leases);
-        let connection = match &mut *leases {
-            Some(connection) => connection,
-            none => none.insert(self.open_for_leases().doing(&doing)?),
-        };
-        match work(connection).doing(&doing)? {
-            Lease::Given(given) => Ok(given),
-            Lease::Ended => Err(BackendError::new(BackendErrorKind::Fenced, doing())),
+        let (start, patience) = (Instant::now(), self.options.busy_timeout);
+        let mut tries = 0;
+        loop {
+            #[cfg(test)]
+            TRIES.set(TRIES.get() + 1);
+            let mut leases = lock(&self.leases);
+            let connection = match &mut *leases {
+                Some(connection) => connection,
+                none => none.insert(self.open_for_leases().doing(&doing)?),
+            };
+            let worked = work(connection);
+            drop(leases);
+            let left = patience.saturating_sub(start.elapsed());
+            match worked {
+                Err(error) if error::is_busy(&error) && !left.is_zero() => {
+                    thread::sleep(ASK_AGAIN[usize::from(tries >= AT_FIRST)].min(left));
+                    tries += 1;
+                }
+                worked => {
+                    return match worked.doing(&doing)? {
+                        Lease::Given(given) => Ok(given),
+                        Lease::Ended => Err(BackendError::new(BackendErrorKind::Fenced, doing())),
+                    };
+                }
+            }
         }
     }
 
     fn open_for_leases(&self) -> rusqlite::Result<Connection> {
-        let mut connection = self.open_aside()?;
-        connection.busy_handler(Some(wait_for_lock))?;
+        let connection = self.open_aside()?;
+        connection.busy_timeout(Duration::ZERO)?;
         Ok(connection)
     }
-}
-
-/// SQLite's own waiting grows to tenths of seconds, in which others are served first.
-fn wait_for_lock(tries: i32) -> bool {
-    std::thread::sleep(ASK_AGAIN[usize::from(tries >= TRIES[0])]);
-    tries < TRIES[1]
 }
 
 pub(super) fn is_present(transaction: &Transaction<'_>, owner: OwnerNo) -> rusqlite::Result<bool> {

@@ -207,11 +207,7 @@ impl SlotLeases for SqliteBackend {
 }
 
 impl SqliteBackend {
-    fn change<T>(
-        &self,
-        name: &str,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
-    ) -> Result<T, BackendError> {
+    fn change<T>(&self, name: &str, work: impl Fn(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, BackendError> {
         let doing = || format!("change limit '{name}' in the database {}", self.path.display());
         self.lease(doing, |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -92,7 +92,10 @@ impl SqliteOptions {
         self
     }
 
-    /// How long to wait while another process writes.
+    /// How long to wait at most while another process has the file locked; five seconds if not set. It bounds each
+    /// question and each change by itself: batches of history, slots, claims, limits, heartbeats. What takes longer fails
+    /// as [`Busy`](BackendErrorKind::Busy), and whether it is tried again is up to who asked. With a time of zero nothing
+    /// is waited for.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;
         self

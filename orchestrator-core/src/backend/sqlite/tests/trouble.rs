@@ -1,7 +1,7 @@
 //! Full, busy and damaged databases.
 
 use super::*;
-use crate::backend::Ownership as _;
+use crate::backend::{ClaimLeases as _, ClaimRequest, LimitSetting, Ownership as _, SlotLeases as _, SlotTrade};
 
 #[test]
 fn a_full_database_keeps_what_it_has_and_takes_nothing_in_part() {
@@ -65,6 +65,61 @@ fn a_writer_that_is_held_up_says_so() {
     assert_eq!(backend.task_run(id).expect("reading does not wait for a writer"), None);
     other.execute_batch("ROLLBACK").expect("unlock");
     backend.append(&[run(id.into())]).expect("append");
+}
+
+const LIMIT: LimitSetting = LimitSetting { slots: 1, decay: None, active: true };
+
+#[test]
+fn what_is_leased_is_waited_for_as_long_as_the_option_says() {
+    let (_folder, path) = file();
+    let options = SqliteOptions::new().busy_timeout(Duration::from_millis(20));
+    let backend = SqliteBackend::open_with(&path, options).expect("open");
+    let now = Timestamp::from_micros(1_000);
+    let process = Process { host: "machine".to_owned(), pid: 1, namespace: 2, started: 1, session: 0 };
+    let owner = backend.join(&process, now).expect("join");
+    let other = Connection::open(&path).expect("open");
+    other.execute_batch("BEGIN IMMEDIATE").expect("lock");
+    let claim = ClaimRequest { key: CacheKey([1; 32]), ticket: 1, run: new_task(), run_name: "run".into() };
+    type Asks<'a> = &'a dyn Fn() -> Result<(), BackendError>;
+    let asks: [(&str, Asks<'_>); 3] = [
+        ("limit", &|| backend.set_limit("web", LIMIT, now)),
+        ("slot", &|| backend.trade(owner, &SlotTrade::default(), now).map(drop)),
+        ("claim", &|| backend.claim(owner, &[], std::slice::from_ref(&claim), now).map(drop)),
+    ];
+    lease::TRIES.take();
+    for (what, ask) in asks {
+        let error = ask().expect_err("the other process writes");
+        assert_eq!(error.kind(), BackendErrorKind::Busy, "{what}: {error}");
+        // Between two tries there is a millisecond at least, the last one aside.
+        let tries = lease::TRIES.take();
+        assert!((1..=22).contains(&tries), "{what}: {tries} tries");
+    }
+    assert_eq!(backend.renew(owner, now).expect_err("the other process writes").kind(), BackendErrorKind::Busy);
+    other.execute_batch("ROLLBACK").expect("unlock");
+    for (what, ask) in asks {
+        ask().unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+}
+
+#[test]
+fn whoever_waits_for_another_process_keeps_nobody_of_this_one_from_looking() {
+    let (_folder, path) = file();
+    let options = SqliteOptions::new().busy_timeout(Duration::from_secs(600));
+    let backend = SqliteBackend::open_with(&path, options).expect("open");
+    let other = Connection::open(&path).expect("open");
+    other.execute_batch("BEGIN IMMEDIATE").expect("lock");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| backend.set_limit("web", LIMIT, Timestamp::from_micros(1_000)));
+        while lock(&backend.leases).is_none() {
+            thread::yield_now();
+        }
+        // It has asked once.
+        let version = backend.version().expect("look");
+        assert!(!waiting.is_finished());
+        other.execute_batch("ROLLBACK").expect("unlock");
+        waiting.join().expect("no panic").expect("it is served");
+        assert!(backend.version().expect("look") > version);
+    });
 }
 
 #[test]
