@@ -24,7 +24,10 @@ const HELD: Duration = Duration::from_secs(60);
 const SPARE_PAGES: i64 = 256;
 
 /// So many processes that are gone make it worth to look which of them had runs that are still there.
-const PROCESSES: i64 = 64;
+const PROCESSES: usize = 64;
+
+/// A file of so many pages is read in no time.
+const FEW_PAGES: u64 = 1024;
 
 const DOING: &str = "remove old runs from";
 
@@ -38,7 +41,8 @@ pub(super) fn begin<'s>(
         return Ok(None);
     }
     // From here on the hold is given back by a drop.
-    let mut pruning = SqlitePruning { backend, holder, stage: Stage::Flows, selection: Selection::default() };
+    let (stage, selection) = (Stage::Flows, Selection::default());
+    let mut pruning = SqlitePruning { backend, holder, stage, selection, runs: 0, unused: None };
     pruning.selection =
         backend.read(|| backend.looking_after(DOING), |connection| Selection::new(connection, policy, now))?;
     Ok(Some(Box::new(pruning)))
@@ -84,6 +88,10 @@ struct SqlitePruning<'s> {
     holder: i64,
     stage: Stage,
     selection: Selection,
+    /// So many runs were removed.
+    runs: u64,
+    /// Processes that are to be forgotten, once they were looked for.
+    unused: Option<Vec<i64>>,
 }
 
 /// Which roots are to go.
@@ -122,8 +130,10 @@ impl Pruning for SqlitePruning<'_> {
                 if more { Some(Stage::Room) } else { None }
             }
             Stage::Processes => {
-                self.forget_processes()?;
-                Some(Stage::Room)
+                if self.unused.is_none() {
+                    self.unused = Some(self.unused_processes()?);
+                }
+                Some(Stage::Processes)
             }
             Stage::Flows | Stage::Tasks | Stage::Cached => Some(self.stage),
         };
@@ -141,9 +151,11 @@ impl Pruning for SqlitePruning<'_> {
                 }
                 Some(stage @ (Stage::Flows | Stage::Tasks)) => self.roots(transaction, stage, deadline, &mut removed),
                 Some(Stage::Cached) => cached(transaction, now, deadline, &mut removed),
-                Some(stage @ (Stage::Processes | Stage::Room | Stage::Done)) => Ok(stage),
+                Some(Stage::Processes) => forget(transaction, deadline, self.unused.get_or_insert_default()),
+                Some(stage @ (Stage::Room | Stage::Done)) => Ok(stage),
             }
         })?;
+        self.runs += removed.flow_runs + removed.task_runs;
         Ok(Some(removed))
     }
 }
@@ -186,49 +198,69 @@ impl SqlitePruning<'_> {
         }
     }
 
-    /// Deletes the rows of processes that are gone, and have no run any more.
-    fn forget_processes(&self) -> Result<(), BackendError> {
+    /// Processes that are gone and have no run any more, if it is time to look for them.
+    fn unused_processes(&self) -> Result<Vec<i64>, BackendError> {
         let backend = self.backend;
         let doing = || backend.looking_after(DOING);
-        let mut gone: HashSet<i64> = backend.read(doing, |connection| {
-            let mut statement = connection.prepare("SELECT no FROM process WHERE ended IS NOT NULL")?;
-            let gone = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<HashSet<i64>>>()?;
-            if (gone.len() as i64) < PROCESSES {
-                return Ok(HashSet::new());
-            }
-            Ok(gone)
+        let unused = backend.read(doing, |connection| {
+            let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+            if is_worth_a_look(pages.unsigned_abs(), self.runs) { unused(connection) } else { Ok(Vec::new()) }
         })?;
-        if gone.is_empty() {
-            return Ok(());
+        if !unused.is_empty() {
+            // What nobody looks at any more: whoever asks for a slot or a claim passes over those that have ended.
+            let left = ["slot_backlog", "cache_claim"].map(|table| {
+                format!(
+                    "DELETE FROM {table}
+                    WHERE EXISTS (SELECT 1 FROM process WHERE no = {table}.owner AND ended IS NOT NULL)"
+                )
+            });
+            backend.step(DOING, |transaction, _| {
+                left.iter().try_for_each(|delete| transaction.execute(delete, []).map(drop))
+            })?;
         }
-        // No index leads from a process to its runs: this is rare, and does not hold up those who write.
-        let used: HashSet<i64> = backend.read(doing, |connection| {
-            let mut used = HashSet::new();
-            for table in ["flow_run", "task_run"] {
-                let mut statement = connection.prepare(&format!("SELECT process FROM {table}"))?;
-                let mut rows = statement.query([])?;
-                while let Some(row) = rows.next()? {
-                    used.insert(row.get(0)?);
-                }
-            }
-            Ok(used)
-        })?;
-        gone.retain(|no| !used.contains(no));
-        // One that has ended gets no more runs. The greatest number stays: given out again, it would let one that was
-        // found gone write under the name of another.
-        let delete = "DELETE FROM process WHERE no = ?1 AND ended IS NOT NULL AND no < (SELECT max(no) FROM process)
-            AND NOT EXISTS (SELECT 1 FROM slot_holder WHERE owner = ?1)
-            AND NOT EXISTS (SELECT 1 FROM slot_wait WHERE owner = ?1)";
-        // What nobody looks at any more: whoever asks for a slot or a claim passes over those that have ended.
-        let left = ["slot_backlog", "cache_claim"].map(|table| {
-            format!("DELETE FROM {table} WHERE owner IN (SELECT no FROM process WHERE ended IS NOT NULL)")
-        });
-        backend.step(DOING, |transaction, _| {
-            left.iter().try_for_each(|delete| transaction.execute(delete, []).map(drop))?;
-            let mut delete = transaction.prepare_cached(delete)?;
-            gone.iter().try_for_each(|no| delete.execute([no]).map(drop))
-        })
+        Ok(unused)
     }
+}
+
+/// No index leads from a process to its runs, so that all runs are read to find those without. In a large file that is done
+/// now and then: so seldom that about one page is read for each run that was removed, whatever is kept.
+fn is_worth_a_look(pages: u64, removed: u64) -> bool {
+    pages <= FEW_PAGES || fastrand::u64(..pages) < removed
+}
+
+/// Processes that have ended and of which there is no run; one that has ended gets no more.
+fn unused(connection: &Connection) -> rusqlite::Result<Vec<i64>> {
+    let mut ended = connection.prepare("SELECT no FROM process WHERE ended IS NOT NULL")?;
+    let mut unused = ended.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<HashSet<i64>>>()?;
+    if unused.len() < PROCESSES {
+        return Ok(Vec::new());
+    }
+    for table in ["flow_run", "task_run"] {
+        let mut statement = connection.prepare(&format!("SELECT process FROM {table}"))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()?
+            && !unused.is_empty()
+        {
+            unused.remove(&row.get(0)?);
+        }
+    }
+    Ok(unused.into_iter().collect())
+}
+
+/// Deletes the rows of those processes, and gives the stage that is next.
+fn forget(transaction: &Transaction<'_>, deadline: Deadline, unused: &mut Vec<i64>) -> rusqlite::Result<Stage> {
+    // The greatest number stays: given out again, it would let one that was found gone write under the name of another.
+    let delete = "DELETE FROM process WHERE no = ?1 AND ended IS NOT NULL AND no < (SELECT max(no) FROM process)
+        AND NOT EXISTS (SELECT 1 FROM slot_holder WHERE owner = ?1)
+        AND NOT EXISTS (SELECT 1 FROM slot_wait WHERE owner = ?1)";
+    let mut delete = transaction.prepare_cached(delete)?;
+    while let Some(no) = unused.pop() {
+        delete.execute([no])?;
+        if deadline.is_over() {
+            return Ok(Stage::Processes);
+        }
+    }
+    Ok(Stage::Room)
 }
 
 impl Default for Selection {

@@ -383,6 +383,44 @@ fn a_file_of_an_older_version_is_made_to_shrink() {
     sound(&backend);
 }
 
+/// Orchestrators that have ended, under these numbers.
+fn gone(connection: &Connection, numbers: std::ops::Range<i64>) {
+    let insert = "INSERT INTO process (no, host, pid, namespace, started, session, lease_until, ended)
+        VALUES (?1, 'gone', ?1, 1, 1, 1, 0, 1)";
+    for no in numbers {
+        connection.execute(insert, [no]).expect("insert");
+    }
+}
+
+#[test]
+fn a_long_history_is_not_read_for_processes_without_runs_before_much_of_it_was_removed() {
+    let (_folder, path) = file();
+    let backend = open(&path);
+    let events: Vec<Event> = (0..3_000).map(|_| completed(&root_flow(0), 0)).collect();
+    backend.append(&events).expect("append");
+    backend.append(&[Event::Log(line(new_task(), "x".repeat(6 << 20)))]).expect("append");
+    let by_hand = Connection::open(&path).expect("open a database by hand");
+    let present = count(&path, "process");
+    gone(&by_hand, 10_000..10_100);
+    // Of each of these there is a run.
+    gone(&by_hand, 20_000..20_100);
+    let events: Vec<Event> = (0..100).map(|_| completed(&root_flow(2 * HOUR), 2 * HOUR)).collect();
+    backend.append(&events).expect("append");
+    let theirs = "UPDATE flow_run SET process = 20000 + n FROM
+        (SELECT id AS run, row_number() OVER () - 1 AS n FROM flow_run WHERE created = ?1) WHERE id = run";
+    assert_eq!(by_hand.execute(theirs, [2 * HOUR]).expect("update"), 100);
+    let processes = || count(&path, "process");
+
+    prune(&backend, "9h", 3 * HOUR).expect("nobody else is at it");
+    assert_eq!(processes(), present + 200, "nothing was removed, so that nothing is looked for");
+    let removed = prune(&backend, "2h", 3 * HOUR).expect("nobody else is at it");
+    assert_eq!(removed.flow_runs, 3_000);
+    assert!(processes() < present + 200, "more runs were removed than the file has pages");
+    let used = "SELECT count(*) FROM process WHERE no >= 20000";
+    assert_eq!(by_hand.query_row(used, [], |row| row.get(0)), Ok(100));
+    sound(&backend);
+}
+
 #[test]
 fn processes_that_are_gone_are_forgotten_with_what_they_waited_for_and_claimed() {
     let (_folder, path) = file();
@@ -391,10 +429,8 @@ fn processes_that_are_gone_are_forgotten_with_what_they_waited_for_and_claimed()
     backend.append(&events).expect("append");
     let by_hand = Connection::open(&path).expect("open a database by hand");
     let present = count(&path, "process");
+    gone(&by_hand, 100..200);
     for no in 100..200 {
-        let gone = "INSERT INTO process (no, host, pid, namespace, started, session, lease_until, ended)
-            VALUES (?1, 'gone', ?1, 1, 1, 1, 0, 1)";
-        by_hand.execute(gone, [no]).expect("insert");
         by_hand.execute("INSERT INTO slot_backlog VALUES ('web', ?1, 0)", [no]).expect("insert");
         let claim = "INSERT INTO cache_claim VALUES (CAST(printf('%032d', ?1) AS BLOB), ?1, 1, 0, zeroblob(16), 'n')";
         by_hand.execute(claim, [no]).expect("insert");
