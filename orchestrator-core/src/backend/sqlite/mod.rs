@@ -86,7 +86,7 @@ impl SqliteOptions {
     }
 
     /// The size that this process does not let the file grow beyond, rounded down to whole pages; a file that is
-    /// larger already keeps its size.
+    /// larger already keeps its size. Making the tables, or bringing them to the present format, takes what it needs.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = Some(bytes);
         self

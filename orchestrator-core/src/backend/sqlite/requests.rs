@@ -88,8 +88,8 @@ impl Requests for SqliteBackend {
         Ok(match answer {
             None => Some(Answer::Gone),
             Some(None) => None,
-            Some(Some(answer)) => Some(serde_json::from_str(&answer).unwrap_or_else(|_| {
-                Answer::Refused("its answer cannot be read, and may be that of a newer version".to_owned())
+            Some(Some(answer)) => Some(serde_json::from_str(&answer).unwrap_or_else(|error| {
+                Answer::Refused(format!("its answer cannot be read, and may be that of a newer version: {error}"))
             })),
         })
     }
