@@ -16,14 +16,18 @@ thread_local! {
 /// the implementation (its method 3), then a counter, so that ids made by one thread sort by age even where the clock
 /// stands still, and 42 random bits.
 fn fresh(now: Timestamp) -> Uuid {
-    let micros = now.as_micros().max(0).unsigned_abs();
-    let millis = micros / 1000;
-    let fraction = (micros % 1000) * 4096 / 1000;
-    let high = (millis << 16) | 0x7000 | fraction;
     let count = COUNT.get();
     COUNT.set(count.wrapping_add(1));
     let low = (0b10 << 62) | ((count & 0xf_ffff) << 42) | (fastrand::u64(..) >> 22);
-    Uuid::from_u64_pair(high, low)
+    Uuid::from_u64_pair(time(now), low)
+}
+
+/// The first half of an id that is made then.
+fn time(now: Timestamp) -> u64 {
+    let micros = now.as_micros().max(0).unsigned_abs();
+    let millis = micros / 1000;
+    let fraction = (micros % 1000) * 4096 / 1000;
+    (millis << 16) | 0x7000 | fraction
 }
 
 macro_rules! run_id {
@@ -82,6 +86,13 @@ run_id!(
     /// The id of a flow run.
     FlowRunId, "flow run"
 );
+
+impl TaskRunId {
+    /// No id that is made then or later sorts before it.
+    pub(crate) fn earliest(moment: Timestamp) -> Self {
+        Self(Uuid::from_u64_pair(time(moment), 0))
+    }
+}
 
 /// The id of a run of either kind.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

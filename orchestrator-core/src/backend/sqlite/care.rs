@@ -1,6 +1,6 @@
 //! Looks after cached results.
 
-use rusqlite::{TransactionBehavior, params};
+use rusqlite::{Connection, ToSql, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::SqliteBackend;
@@ -10,7 +10,7 @@ use crate::backend::record::{CacheEntry, CacheKey, CacheQuery};
 use crate::backend::{BackendError, CacheCare};
 use crate::id::TaskRunId;
 
-/// So many results are removed in one transaction: others write in between.
+/// So many results are looked at in one transaction: others write in between.
 const STEP: i64 = 500;
 
 impl CacheCare for SqliteBackend {
@@ -48,7 +48,7 @@ impl CacheCare for SqliteBackend {
     }
 
     fn remove_cached(&self, keys: &[CacheKey]) -> Result<u64, BackendError> {
-        let remove = |connection: &mut rusqlite::Connection| {
+        let remove = |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut removed = 0;
             for key in keys {
@@ -60,16 +60,25 @@ impl CacheCare for SqliteBackend {
     }
 
     fn clear_cache(&self, task_key: Option<&str>) -> Result<u64, BackendError> {
-        let delete = "DELETE FROM cache WHERE rowid IN
-            (SELECT rowid FROM cache WHERE ?1 IS NULL OR task_key = ?1 LIMIT ?2)";
-        let mut removed = 0;
-        loop {
-            let step = |writer: &mut Writer| writer.connection().execute(delete, params![task_key, STEP]);
-            match self.write(|| self.clearing(), step)? as u64 {
-                0 => return Ok(removed),
-                step => removed += step,
-            }
+        let next =
+            "SELECT max(rowid) FROM (SELECT rowid FROM cache WHERE rowid > ?1 AND rowid <= ?2 ORDER BY rowid LIMIT ?3)";
+        let delete = "DELETE FROM cache WHERE rowid > ?1 AND rowid <= ?2 AND (?3 IS NULL OR task_key = ?3)";
+        let number = |select: &str, values: &[&dyn ToSql]| {
+            let number = |connection: &Connection| {
+                connection.prepare_cached(select)?.query_row(values, |row| row.get::<_, Option<i64>>(0))
+            };
+            self.read(|| self.clearing(), number)
+        };
+        // What is stored from now on stays.
+        let Some(last) = number("SELECT max(rowid) FROM cache", &[])? else { return Ok(0) };
+        let (mut done, mut removed) = (i64::MIN, 0);
+        // All rows once, whichever are to go: there is no index of tasks.
+        while let Some(end) = number(next, &[&done, &last, &STEP])? {
+            let step = |writer: &mut Writer| writer.connection().execute(delete, params![done, end, task_key]);
+            removed += self.write(|| self.clearing(), step)? as u64;
+            done = end;
         }
+        Ok(removed)
     }
 }
 

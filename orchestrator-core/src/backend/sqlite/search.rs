@@ -16,6 +16,9 @@ use crate::state::StateName;
 const INSIDE: &str = "WITH RECURSIVE inside (id) AS (
         VALUES (?1) UNION SELECT flow_run.id FROM inside JOIN flow_run ON flow_run.flow_run = inside.id)";
 
+/// By so many microseconds a run may be younger than its id says: of one whose first states were lost the next one counts.
+const LATE: i64 = 24 * 60 * 60 * 1_000_000;
+
 impl RunSearch for SqliteBackend {
     fn runs_called(&self, text: &str, at_most: usize) -> Result<Vec<RunId>, BackendError> {
         self.read_at_once(
@@ -34,6 +37,8 @@ impl RunSearch for SqliteBackend {
         });
         let limit = i64::try_from(query.max()).unwrap_or(i64::MAX);
         let flow_run = query.flow_run().map(|id| id.as_uuid().into_bytes());
+        // Ids sort by age, and there is no index of times.
+        let first = TaskRunId::earliest(Timestamp::from_micros(oldest.saturating_sub(LATE))).as_uuid().into_bytes();
         let mut filter = "run.created >= ?1".to_owned();
         let mut values: Vec<&dyn ToSql> = vec![&oldest, &limit];
         if let Some(flow_run) = &flow_run {
@@ -46,14 +51,21 @@ impl RunSearch for SqliteBackend {
             let shown = "coalesce(amendment.name, run.given_name, function.name || '-' || run.number)";
             filter += &format!(" AND ?{} IN (function.name, {shown})", values.len());
         }
+        let active = query.wanted_state().is_some_and(|state| !state.is_terminal());
         if let Some(state) = query.wanted_state() {
             filter += &format!(" AND run.state IN ({})", names_of(state));
-            if !state.is_terminal() {
-                // Said although it follows: so the index of the few that have not ended serves.
-                filter += " AND run.end_time IS NULL";
-            }
         }
-        filter += " ORDER BY run.id DESC LIMIT ?2";
+        if active {
+            // Said although it follows: so the index of the few that have not ended serves.
+            filter += " AND run.end_time IS NULL";
+        }
+        if active && flow_run.is_none() {
+            // The sign keeps SQLite from going through all runs in their order instead.
+            filter += " ORDER BY +run.id DESC LIMIT ?2";
+        } else {
+            values.push(&first);
+            filter += &format!(" AND run.id >= ?{} ORDER BY run.id DESC LIMIT ?2", values.len());
+        }
         self.read(|| self.reading(format_args!("task runs")), |connection| task_runs(connection, &filter, &values[..]))
     }
 

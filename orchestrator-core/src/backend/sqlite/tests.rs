@@ -3,6 +3,7 @@
 mod damage;
 mod files;
 mod migrations;
+mod reads;
 mod trouble;
 mod upkeep;
 
