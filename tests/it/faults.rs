@@ -24,8 +24,8 @@ use crate::crashes::{child, goes_on, killed};
 use crate::process;
 
 /// A database of which so many in a hundred questions fail, and so many of the changes.
-struct Faulty {
-    inner: SqliteBackend,
+pub(crate) struct Faulty {
+    pub(crate) inner: SqliteBackend,
     random: Mutex<fastrand::Rng>,
     reads: AtomicU32,
     writes: AtomicU32,
@@ -48,7 +48,7 @@ impl fmt::Debug for Faulty {
 }
 
 impl Faulty {
-    fn open(folder: &std::path::Path, seed: u64) -> Arc<Self> {
+    pub(crate) fn open(folder: &std::path::Path, seed: u64) -> Arc<Self> {
         Arc::new(Self {
             inner: SqliteBackend::open(folder.join("orchestrator.db")).unwrap(),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -62,7 +62,7 @@ impl Faulty {
         })
     }
 
-    fn watch(&self, watcher: impl Fn(&str) + Send + Sync + 'static) {
+    pub(crate) fn watch(&self, watcher: impl Fn(&str) + Send + Sync + 'static) {
         assert!(self.watcher.set(Box::new(watcher)).is_ok(), "it is watched once");
     }
 

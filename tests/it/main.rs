@@ -5,6 +5,7 @@
 #![expect(clippy::async_yields_async, reason = "runs are submitted in one place and awaited in another")]
 #![expect(clippy::type_complexity, reason = "deep nesting is what some tests are about")]
 
+mod answers;
 mod cache;
 mod cache_looks;
 mod cancel;

@@ -89,6 +89,9 @@ pub struct Acquiring {
     deadline: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
+/// How long a store may take, when the time is over, to say who holds the slots.
+const TELLING: Duration = Duration::from_secs(1);
+
 type Asking<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
 enum Stage {
@@ -127,7 +130,9 @@ impl Acquiring {
     }
 
     /// Gives up after that time, counted from the first poll, with an error that
-    /// [`is_timed_out`](Error::is_timed_out) and says who holds the slots. With a time of zero it does not wait at all.
+    /// [`is_timed_out`](Error::is_timed_out) and says who holds the slots, as far as is known: a database that processes
+    /// share and that does not answer is not waited for any longer. With a time of zero it waits for nothing but the answer
+    /// of that database.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self.deadline = None;
@@ -151,15 +156,15 @@ impl Acquiring {
         }
     }
 
-    fn is_overdue(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
+    /// The time that was given, if it is over. One of zero is over as soon as there is something to wait for: to be told
+    /// whether there is takes a moment where a store has to be asked.
+    fn overdue(&mut self, must_wait: bool, cx: &mut Context<'_>) -> Option<Duration> {
         let timeout = self.timeout?;
-        if !timeout.is_zero() {
-            let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-            if deadline.as_mut().poll(cx).is_pending() {
-                return None;
-            }
+        if timeout.is_zero() {
+            return must_wait.then_some(timeout);
         }
-        Some(timeout)
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        deadline.as_mut().poll(cx).is_ready().then_some(timeout)
     }
 }
 
@@ -186,6 +191,13 @@ impl Future for Acquiring {
                 },
                 Stage::Looking { mut look, wants, limits, run } => match look.as_mut().poll(cx) {
                     Poll::Pending => {
+                        if let Some(timeout) = this.overdue(false, cx) {
+                            return Poll::Ready(Err(unanswered(
+                                wants.iter().map(|(name, _)| &**name),
+                                &limits,
+                                timeout,
+                            )));
+                        }
                         this.stage = Stage::Looking { look, wants, limits, run };
                         return Poll::Pending;
                     }
@@ -199,18 +211,20 @@ impl Future for Acquiring {
                     if let Poll::Ready(outcome) = Pin::new(&mut waiting).poll(cx) {
                         return Poll::Ready(outcome);
                     }
-                    // To be told whether there is anything to wait for is not waiting.
-                    let overdue = match waiting.poll_must_wait(cx) {
-                        Poll::Ready(true) => this.is_overdue(cx),
-                        Poll::Ready(false) | Poll::Pending => None,
-                    };
+                    let must_wait = waiting.poll_must_wait(cx);
+                    // One that was served just now has been woken, and takes what it was given.
+                    let served = must_wait == Poll::Ready(false);
+                    let overdue = this.overdue(must_wait == Poll::Ready(true), cx).filter(|_| !served);
                     let Some(timeout) = overdue else {
                         this.stage = Stage::Queued(waiting);
                         return Poll::Pending;
                     };
-                    let ticket = waiting.ticket.expect("it waits").get();
-                    let standings = Box::pin(waiting.limits.standings(ticket, LimitWait::NAMED + 1));
-                    this.stage = Stage::Overdue { standings: Box::pin(keep(standings, waiting)), timeout };
+                    if must_wait.is_pending() {
+                        let known = waiting.known_standings();
+                        let names = known.iter().map(|wait| &*wait.limit);
+                        return Poll::Ready(Err(unanswered(names, &waiting.limits, timeout)));
+                    }
+                    this.stage = Stage::Overdue { standings: Box::pin(standings(waiting, timeout)), timeout };
                 }
                 Stage::Overdue { mut standings, timeout } => match standings.as_mut().poll(cx) {
                     Poll::Pending => {
@@ -252,11 +266,25 @@ impl Stage {
     }
 }
 
-/// Keeps the place in the queue until it is known how it stands.
-async fn keep<T>(standings: impl Future<Output = T>, place: Waiting) -> T {
-    let standings = standings.await;
-    drop(place);
-    standings
+/// How the request stands, which keeps its place until that is known. The time is over: a store that does not say it soon is
+/// not waited for, unless it has to be in any case.
+async fn standings(place: Waiting, timeout: Duration) -> Result<Vec<LimitWait>, Error> {
+    let ticket = place.ticket.expect("it waits").get();
+    let asked = place.limits.standings(ticket, LimitWait::NAMED + 1);
+    if timeout.is_zero() {
+        return asked.await;
+    }
+    tokio::time::timeout(TELLING, asked).await.unwrap_or_else(|_| Ok(place.known_standings()))
+}
+
+/// The store has not said whether there is anything to wait for.
+fn unanswered<'a>(names: impl Iterator<Item = &'a str>, limits: &Limits, timeout: Duration) -> Error {
+    let names = joined(names.map(|name| format!("'{name}'")));
+    let location = limits.broker.as_ref().map(|broker| broker.location()).unwrap_or_default();
+    Error::new(ErrorKind::TimedOut(format!(
+        "waited {} for slots of limit {names}, about which {location} has not answered",
+        short(timeout)
+    )))
 }
 
 fn timed_out(standings: &[LimitWait], timeout: Duration) -> Error {
@@ -281,7 +309,8 @@ pub struct RateLimited(Acquiring);
 
 impl RateLimited {
     /// Gives up after that time, counted from the first poll, with an error that
-    /// [`is_timed_out`](Error::is_timed_out). With a time of zero it does not wait at all.
+    /// [`is_timed_out`](Error::is_timed_out). With a time of zero it waits for nothing but the answer of a database that
+    /// processes share.
     pub fn timeout(self, timeout: Duration) -> Self {
         Self(self.0.timeout(timeout))
     }

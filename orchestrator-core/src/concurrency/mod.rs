@@ -467,6 +467,14 @@ impl Waiting {
         (table.reason(ticket), table.is_shut_out(ticket))
     }
 
+    /// How it stands with each limit, as far as this process knows without asking the store.
+    fn known_standings(&self) -> Vec<LimitWait> {
+        let Some(ticket) = self.ticket else { return Vec::new() };
+        let now = self.limits.shared.clock.now();
+        let standings = self.limits.shared.lock().standings(ticket.get(), LimitWait::NAMED + 1, now);
+        standings.into_iter().map(LimitWait::from).collect()
+    }
+
     /// Ready when it is known whether there is anything to wait for at all: where processes share the limits, the store
     /// has to be asked. Says whether there is.
     pub(crate) fn poll_must_wait(&mut self, cx: &mut Context<'_>) -> Poll<bool> {

@@ -141,6 +141,11 @@ impl Broker {
         async { answered.await.unwrap_or_else(|_| Err(shut_down())) }
     }
 
+    /// Where the store is.
+    pub(in super::super) fn location(&self) -> String {
+        self.store.backend.location()
+    }
+
     pub(in super::super) fn owner(&self) -> Option<OwnerNo> {
         self.store.lookout.owner()
     }

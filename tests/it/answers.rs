@@ -1,0 +1,169 @@
+//! A store whose answers come late, are lost, or do not come at all: nobody waits for longer than asked for, and nothing is
+//! held by nobody.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use orchestrator::backend::{LimitSetting, SlotLeases, StateBackend};
+use orchestrator::prelude::*;
+use orchestrator::{SlotGuard, Timestamp};
+use tokio::task::{JoinHandle, yield_now};
+
+use crate::faults::Faulty;
+
+/// Keeps a store from answering what it is asked.
+#[derive(Default)]
+struct Gate {
+    said: Mutex<Said>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Said {
+    /// What is not answered.
+    held: Option<&'static str>,
+    /// Whether somebody waits for that.
+    waits: bool,
+    asked: HashMap<String, usize>,
+}
+
+impl Gate {
+    fn before(store: &Faulty) -> Arc<Self> {
+        let gate = Arc::new(Self::default());
+        let passed = Arc::clone(&gate);
+        store.watch(move |what| passed.pass(what));
+        gate
+    }
+
+    fn pass(&self, what: &str) {
+        let mut said = self.said.lock().unwrap();
+        *said.asked.entry(what.to_owned()).or_default() += 1;
+        while said.held == Some(what) {
+            said.waits = true;
+            said = self.changed.wait(said).unwrap();
+        }
+    }
+
+    fn hold(&self, what: &'static str) {
+        let mut said = self.said.lock().unwrap();
+        (said.held, said.waits) = (Some(what), false);
+    }
+
+    fn open(&self) {
+        self.said.lock().unwrap().held = None;
+        self.changed.notify_all();
+    }
+
+    /// Ready when the store is asked for what it does not answer. A paused clock stands still meanwhile.
+    async fn holds_somebody(&self) {
+        while !self.said.lock().unwrap().waits {
+            yield_now().await;
+        }
+    }
+
+    fn asked(&self, what: &str) -> usize {
+        self.said.lock().unwrap().asked.get(what).copied().unwrap_or(0)
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.open();
+    }
+}
+
+const LATE: LimitSetting = LimitSetting { slots: 1, decay: None, active: true };
+
+/// An orchestrator that has not looked at the limits of its store, of which there is one.
+fn over(folder: &std::path::Path) -> (Orchestrator, Arc<Faulty>, Arc<Gate>) {
+    let store = Faulty::open(folder, 1);
+    store.inner.set_limit("late", LATE, Timestamp::from_micros(0)).unwrap();
+    let gate = Gate::before(&store);
+    let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+    (orchestrator, store, gate)
+}
+
+type Slot = JoinHandle<Result<SlotGuard, orchestrator::Error>>;
+
+fn slot(orchestrator: &Orchestrator, timeout: Duration) -> Slot {
+    let scoped = orchestrator.scope(async move { concurrency("late", 1).timeout(timeout).await });
+    tokio::spawn(scoped)
+}
+
+const LONG: Duration = Duration::from_secs(5);
+
+/// What the store is asked for next, if it is asked for a slot; the clock stands still until it is.
+async fn held_at(what: &'static str, orchestrator: &Orchestrator, gate: &Gate) -> Slot {
+    gate.hold(what);
+    let slot = slot(orchestrator, LONG);
+    gate.holds_somebody().await;
+    slot
+}
+
+/// Nobody holds a slot: one is there at once.
+async fn all_is_given_back(orchestrator: &Orchestrator, store: &Faulty) {
+    drop(slot(orchestrator, Duration::ZERO).await.unwrap().unwrap());
+    while store.inner.limits(Timestamp::from_micros(0)).unwrap().remove(0).taken > 0 {
+        yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_counts_from_the_first_poll_though_the_store_does_not_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (orchestrator, store, gate) = over(folder.path());
+    for asked_for in ["look", "trade"] {
+        let late = held_at(asked_for, &orchestrator, &gate).await;
+        let begun = tokio::time::Instant::now();
+        let error = late.await.unwrap().unwrap_err();
+        assert!(error.is_timed_out(), "{error}");
+        let said = "waited 5s for slots of limit 'late', about which the faulty store has not answered";
+        assert_eq!(error.to_string(), said, "{asked_for}");
+        assert!(begun.elapsed() < LONG + Duration::from_millis(10), "{asked_for}: {:?}", begun.elapsed());
+        gate.open();
+        // What the store grants now, nobody waits for any more.
+        all_is_given_back(&orchestrator, &store).await;
+    }
+    orchestrator.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_does_not_wait_for_the_store_to_say_who_holds_the_slots() {
+    let folder = tempfile::tempdir().unwrap();
+    let (orchestrator, store, gate) = over(folder.path());
+    let held = slot(&orchestrator, Duration::ZERO).await.unwrap().unwrap();
+    gate.hold("standing");
+    let begun = tokio::time::Instant::now();
+    let late = slot(&orchestrator, LONG);
+    while store.inner.limits(Timestamp::from_micros(0)).unwrap().remove(0).waiting == 0 {
+        yield_now().await;
+    }
+    // Whoever waits is told so before the broker looks again.
+    let looks = gate.asked("version");
+    while gate.asked("version") < looks + 2 {
+        yield_now().await;
+    }
+    let error = late.await.unwrap().unwrap_err();
+    assert!(error.is_timed_out(), "{error}");
+    assert!(error.to_string().starts_with("waited 5s for a slot of limit 'late' (1 of 1 taken)"), "{error}");
+    assert!(begun.elapsed() < LONG + Duration::from_millis(1010), "{:?}", begun.elapsed());
+    gate.open();
+    drop(held);
+    all_is_given_back(&orchestrator, &store).await;
+    orchestrator.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_is_granted_to_nobody_is_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (orchestrator, store, gate) = over(folder.path());
+    for asked_for in ["look", "trade"] {
+        let dropped = held_at(asked_for, &orchestrator, &gate).await;
+        dropped.abort();
+        assert!(dropped.await.unwrap_err().is_cancelled());
+        gate.open();
+        all_is_given_back(&orchestrator, &store).await;
+    }
+    orchestrator.shutdown().await.unwrap();
+}
