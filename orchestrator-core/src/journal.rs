@@ -692,7 +692,6 @@ impl Shared {
         lock(&self.until).is_some_and(|until| until <= Instant::now())
     }
 
-    /// A store that panics must not take the writer along, for which others wait.
     fn append(&self, batch: &mut Vec<Event>) -> Result<(), BackendError> {
         let membership = self.membership.as_ref();
         if membership.is_some_and(|membership| membership.fenced().is_some()) {
@@ -700,15 +699,11 @@ impl Shared {
             return Err(BackendError::new(BackendErrorKind::Fenced, doing));
         }
         let owner = membership.and_then(|membership| membership.owner());
-        let stored = panic::catch_unwind(AssertUnwindSafe(|| match owner {
+        match owner {
             Some(owner) => self.backend.append_as(owner, batch),
             None if self.backend.in_process() => self.backend.take(batch),
             None => self.backend.append(batch),
-        }));
-        stored.unwrap_or_else(|_| {
-            Err(BackendError::new(BackendErrorKind::Unavailable, format!("write to {}", self.backend.location()))
-                .because("the state backend panicked"))
-        })
+        }
     }
 
     /// Reports a loss: loudly the first time, and counted always.

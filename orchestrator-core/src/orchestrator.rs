@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use crate::active::About;
 use crate::backend::memory::MemoryBackend;
 use crate::backend::record::{FlowRun, FlowRunQuery, LogLine, Process, SharedList, TaskRun};
-use crate::backend::{BackendError, StateBackend};
+use crate::backend::{BackendError, Guarded, StateBackend};
 use crate::builder::OrchestratorBuilder;
 use crate::cache::{Flights, Fresh, Reader};
 use crate::clock::Clock;
@@ -154,6 +154,7 @@ impl Orchestrator {
             retention,
             recovers,
         } = parts;
+        let backend: Arc<dyn StateBackend> = Arc::new(Guarded::around(backend));
         let fresh = Arc::new(Fresh::default());
         let keeper = Keeper::start(&backend, &clock, lease, role);
         let membership = keeper.as_ref().map(|keeper| Arc::clone(keeper.membership()));

@@ -2,15 +2,18 @@
 //! held by nobody.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use orchestrator::backend::{LimitSetting, SlotLeases, StateBackend};
 use orchestrator::prelude::*;
 use orchestrator::{SlotGuard, Timestamp};
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, yield_now};
 
 use crate::faults::Faulty;
+use crate::shared_limits::{open, soon};
 
 /// Keeps a store from answering what it is asked.
 #[derive(Default)]
@@ -166,4 +169,94 @@ async fn a_slot_that_is_granted_to_nobody_is_given_back() {
         all_is_given_back(&orchestrator, &store).await;
     }
     orchestrator.shutdown().await.unwrap();
+}
+
+#[task(cache_ttl = "1h", cache_policy = inputs)]
+async fn computed(n: u64) -> u64 {
+    n + 1
+}
+
+#[task(concurrency = "late")]
+async fn limited(n: u64) -> u64 {
+    n + 1
+}
+
+#[flow]
+async fn uses_everything(n: u64) -> Result<u64, TaskError> {
+    limited(computed(n)).await
+}
+
+/// What the store is asked for while runs go on, each by another thread or for another reason.
+const CALLS: [&str; 11] = [
+    "append_as",
+    "cached",
+    "claim",
+    "join",
+    "look",
+    "owners",
+    "renew",
+    "take_requests",
+    "trade",
+    "uncalled",
+    "unreferenced_objects",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_panics_keeps_nobody_waiting() {
+    for panics in CALLS {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Faulty::open(folder.path(), 1);
+        store.inner.set_limit("late", LATE, Timestamp::from_micros(0)).unwrap();
+        let panicked = Arc::new(Notify::new());
+        let panicking = Arc::clone(&panicked);
+        store.watch(move |what| {
+            if what == panics {
+                panicking.notify_one();
+                panic!("no luck");
+            }
+        });
+        let orchestrator = Orchestrator::builder().lease(Duration::from_millis(600)).build_over(store);
+        // Two want the same slot, and the same result.
+        let runs = orchestrator.scope(async { [uses_everything(1), uses_everything(1)] }).await;
+        for run in &runs {
+            match soon(run).await {
+                Ok(found) => assert_eq!(found, 3, "{panics}"),
+                Err(error) => {
+                    let said = format!("its backend's `{panics}` panicked: no luck at tests/it/answers.rs:");
+                    assert!(error.to_string().contains(&said), "{panics}: {error}");
+                }
+            }
+        }
+        let limits = soon(orchestrator.limits()).await.unwrap();
+        assert_eq!(limits.len(), 1, "{panics}");
+        soon(panicked.notified()).await;
+        // What was not stored is told here.
+        let _ = soon(orchestrator.shutdown()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_is_served_though_the_store_panics_when_it_is_asked_for_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(folder.path(), 1);
+    store.inner.set_limit("late", LATE, Timestamp::from_micros(0)).unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    store.watch(move |what| {
+        if what == "version" {
+            counted.fetch_add(1, Ordering::SeqCst);
+            panic!("no luck");
+        }
+    });
+    let (one, other) = (Orchestrator::builder().build_over(store), open(folder.path()).await);
+    let held = slot(&other, Duration::ZERO).await.unwrap().unwrap();
+    let waits = tokio::spawn(one.scope(async { concurrency("late", 1).await }));
+    while asked.load(Ordering::SeqCst) < 2 {
+        yield_now().await;
+    }
+    drop(held);
+    drop(soon(waits).await.unwrap().unwrap());
+    for orchestrator in [one, other] {
+        orchestrator.shutdown().await.unwrap();
+    }
 }

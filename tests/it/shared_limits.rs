@@ -16,7 +16,7 @@ pub(crate) async fn open(folder: &Path) -> Orchestrator {
 }
 
 /// What never comes fails instead of hanging.
-async fn soon<F: IntoFuture>(future: F) -> F::Output {
+pub(crate) async fn soon<F: IntoFuture>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("everybody is served at some time")
 }
 

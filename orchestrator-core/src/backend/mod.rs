@@ -6,6 +6,7 @@
 
 mod claims;
 mod crashes;
+mod guarded;
 pub mod maintenance;
 pub mod memory;
 mod ownership;
@@ -34,6 +35,7 @@ use record::{
 
 pub use claims::{ClaimLeases, ClaimRequest, Claimed};
 pub use crashes::{Crash, Crashes};
+pub(crate) use guarded::Guarded;
 pub use ownership::{Owner, OwnerNo, Ownership};
 pub use recent::RecentRuns;
 pub(crate) use recent::Told;
@@ -251,6 +253,8 @@ pub trait ResultIndex {
 }
 
 /// A store for history, cache and results.
+///
+/// What it is itself asked, it answers the same way each time. A method that panics has failed.
 pub trait StateBackend:
     EventStore + RunHistory + RunSearch + CacheIndex + CacheCare + ResultIndex + Send + Sync + fmt::Debug + 'static
 {

@@ -11,7 +11,6 @@ use tokio::sync::oneshot;
 use super::Shelf;
 use crate::backend::record::{CacheHit, CacheKey};
 use crate::backend::{BackendError, BackendErrorKind, StateBackend};
-use crate::engine::panics;
 
 type Answer = Result<Option<CacheHit>, BackendError>;
 
@@ -50,18 +49,10 @@ impl Desk {
             }
             for (shelf, key, answer) in wanted {
                 // Nobody waits any more if the run was cancelled.
-                let _ = answer.send(find(shelf, backend, &key));
+                let _ = answer.send(shelf.find(backend, &key));
             }
         }
     }
-}
-
-/// A store that panics must not take the thread along, for which others wait.
-fn find(shelf: Shelf, backend: &dyn StateBackend, key: &CacheKey) -> Answer {
-    panics::shield(|| shelf.find(backend, key)).unwrap_or_else(|| {
-        Err(BackendError::new(BackendErrorKind::Unavailable, format!("read the cache in {}", backend.location()))
-            .because("the state backend panicked"))
-    })
 }
 
 impl Reader {
@@ -75,7 +66,7 @@ impl Reader {
         // Only a runtime of one thread can have a paused clock, which stands still while a blocking task is active.
         if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
             let backend = Arc::clone(&self.backend);
-            return tokio::task::spawn_blocking(move || find(shelf, &*backend, &key)).await.unwrap_or_else(|_| gone());
+            return tokio::task::spawn_blocking(move || shelf.find(&*backend, &key)).await.unwrap_or_else(|_| gone());
         }
         let desk = self.desk.get_or_init(|| {
             let desk = Arc::new(Desk::default());

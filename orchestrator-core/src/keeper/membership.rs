@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use crate::backend::record::Process;
 use crate::backend::{BackendError, BackendErrorKind, OwnerNo, StateBackend};
-use crate::engine::panics;
 
 /// How long an orchestrator that could not be entered counts as one that may be at any moment: as long as the opening of a
 /// store is tried.
@@ -90,11 +89,10 @@ impl Membership {
         if self.fenced.get().is_some() {
             return;
         }
-        let why = panics::shield(|| {
-            let owner = self.backend.shared()?.owner(self.owner()?).ok()??;
-            owner.why
-        });
-        let why = why.flatten().unwrap_or_else(|| "it was suspended for longer than its lease".to_owned());
+        let owner = || self.backend.shared()?.owner(self.owner()?).ok()?;
+        let why = owner()
+            .and_then(|owner| owner.why)
+            .unwrap_or_else(|| "it was suspended for longer than its lease".to_owned());
         let said = format!("this process was found to be gone: {why}; what it did since is not recorded");
         let _ = self.fenced.set(said.into());
         // Whoever looked before holds the lock until it waits.

@@ -130,11 +130,9 @@ impl Keeper {
         let Some(owner) = membership.owner() else { return Ok(()) };
         let until = Instant::now() + LEAVING;
         loop {
-            match panics::shield(|| self.state.shared().leave(owner, SystemClock.now())) {
-                Some(Err(error)) if error.is_transient() && Instant::now() < until => {
-                    std::thread::sleep(LEAVE_AGAIN);
-                }
-                left => return left.unwrap_or(Ok(())),
+            match self.state.shared().leave(owner, SystemClock.now()) {
+                Err(error) if error.is_transient() && Instant::now() < until => std::thread::sleep(LEAVE_AGAIN),
+                left => return left,
             }
         }
     }
@@ -178,7 +176,7 @@ impl Lookout {
 
     /// If nobody here can say whether the owner of a run is gone, though its lease is over.
     pub(crate) fn silence(&self, owner: &Owner) -> Option<Silence> {
-        panics::shield(|| self.0.silence(owner)).flatten()
+        self.0.silence(owner)
     }
 
     /// Ends those who are gone.
@@ -228,7 +226,7 @@ impl State {
                 continue;
             }
             // What is missed, because the store is busy or full, is tried again in a moment.
-            if panics::shield(|| self.renew()).is_some_and(|renewed| renewed.is_ok()) {
+            if self.renew().is_ok() {
                 next = Instant::now() + beat;
                 panics::shield(|| self.look());
                 if let Some(inner) = self.runs.get().and_then(Weak::upgrade) {

@@ -1,7 +1,6 @@
 //! The thread that takes to the store what runs ask for, and looks what others have changed there.
 
 use std::collections::{BTreeMap, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -240,9 +239,7 @@ impl Work {
                 self.land();
             }
             for question in questions {
-                let store = self.store.shared();
-                // Whoever asked is told by the loss of the answer.
-                let _ = catch_unwind(AssertUnwindSafe(|| question(store)));
+                question(self.store.shared());
             }
             if closed && idle {
                 self.limits.settle(|table| table.all_failed(&shut_down()));
@@ -271,8 +268,9 @@ impl Work {
             self.store.lookout.look();
             return true;
         }
+        // A store that cannot say so is looked at.
         let version = self.store.shared().version().ok();
-        let changed = std::mem::replace(&mut self.version, version) != version;
+        let changed = std::mem::replace(&mut self.version, version) != version || version.is_none();
         changed || self.due.is_some_and(|due| due <= Instant::now())
     }
 
@@ -290,20 +288,16 @@ impl Work {
         let mut delays = if self.failing || self.desk.is_closed() { [].iter() } else { TRY_AGAIN.iter() };
         loop {
             let store = self.store.shared();
-            let called = catch_unwind(AssertUnwindSafe(|| match self.store.lookout.owner() {
+            let called = match self.store.lookout.owner() {
                 Some(owner) => call(store, owner, self.store.clock.now()),
                 None => Err(self.store.lookout.not_entered()),
-            }));
+            };
             let error = match called {
-                Ok(Ok(done)) => {
+                Ok(done) => {
                     self.failing = false;
                     return Ok(done);
                 }
-                Ok(Err(error)) => error,
-                Err(_) => {
-                    let doing = format!("share limits in {}", self.store.backend.location());
-                    BackendError::new(BackendErrorKind::Unavailable, doing).because("the state backend panicked")
-                }
+                Err(error) => error,
             };
             let enters = entry == Entry::Needed && self.store.lookout.is_entering();
             if (error.kind() == BackendErrorKind::Busy || enters) && !self.desk.is_closed() {
