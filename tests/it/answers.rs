@@ -176,6 +176,47 @@ async fn computed(n: u64) -> u64 {
     n + 1
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_is_granted_to_nobody_is_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (orchestrator, _store, gate) = over(folder.path());
+    let other = open(folder.path()).await;
+    gate.hold("claim");
+    let run = orchestrator.scope(async { computed(1) }).await;
+    gate.holds_somebody().await;
+    run.cancel();
+    assert!(soon(&run).await.unwrap_err().is_cancelled());
+    gate.open();
+    assert_eq!(soon(other.scope(async { computed(1).await.unwrap() })).await, 2);
+    for orchestrator in [orchestrator, other] {
+        orchestrator.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_whose_answer_was_lost_is_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (orchestrator, store, _gate) = over(folder.path());
+    let other = open(folder.path()).await;
+    *store.loses.lock().unwrap() = Some("claim");
+    // It fails, so that nothing comes into the cache.
+    #[task(cache_ttl = "1h", cache_policy = inputs, cache_key = same)]
+    async fn fails() -> Result<u64, String> {
+        Err("no luck".to_owned())
+    }
+    fn same() -> Option<String> {
+        Some("same".to_owned())
+    }
+    let failed = soon(orchestrator.scope(async { fails().await.unwrap_err() })).await;
+    assert!(failed.to_string().contains("no luck"), "{failed}");
+    *store.loses.lock().unwrap() = None;
+    let failed = soon(other.scope(async { fails().await.unwrap_err() })).await;
+    assert!(failed.to_string().contains("no luck"), "{failed}");
+    for orchestrator in [orchestrator, other] {
+        orchestrator.shutdown().await.unwrap();
+    }
+}
+
 #[task(concurrency = "late")]
 async fn limited(n: u64) -> u64 {
     n + 1

@@ -37,6 +37,8 @@ pub(crate) struct Faulty {
     panics: AtomicBool,
     /// Told what the store is asked for, before it answers.
     watcher: OnceLock<Watcher>,
+    /// What the store does and says that it could not.
+    pub(crate) loses: Mutex<Option<&'static str>>,
 }
 
 type Watcher = Box<dyn Fn(&str) + Send + Sync>;
@@ -59,6 +61,7 @@ impl Faulty {
             closed: Mutex::default(),
             panics: AtomicBool::new(false),
             watcher: OnceLock::new(),
+            loses: Mutex::default(),
         })
     }
 
@@ -75,6 +78,15 @@ impl Faulty {
         }
         self.faults.fetch_add(1, Ordering::SeqCst);
         Err(BackendError::new(kind, format!("{what} in the faulty store")).because("the disk is loose"))
+    }
+
+    fn lost(&self, what: &str) -> Result<(), BackendError> {
+        if *self.loses.lock().unwrap() != Some(what) {
+            return Ok(());
+        }
+        self.faults.fetch_add(1, Ordering::SeqCst);
+        Err(BackendError::new(BackendErrorKind::Unavailable, format!("{what} in the faulty store"))
+            .because("no answer"))
     }
 
     /// Reading fails for good: nobody is told that trying again would help.
@@ -106,7 +118,9 @@ macro_rules! pass_on {
         impl $trait for Faulty {
             $(fn $name(&self, $($arg: $type),*) -> Result<$result, BackendError> {
                 self.$kind(stringify!($name))?;
-                self.inner.$name($($arg),*)
+                let done = self.inner.$name($($arg),*)?;
+                self.lost(stringify!($name))?;
+                Ok(done)
             })*
         }
     };

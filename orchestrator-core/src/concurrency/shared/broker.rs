@@ -256,8 +256,10 @@ impl Work {
     /// How long to wait for orders.
     fn patience(&self) -> Option<Duration> {
         let due = self.due.map(|due| due.saturating_duration_since(Instant::now()).max(SHORTEST));
-        let look = (self.waits() || !self.claims_over.is_empty()).then_some(self.look_every);
-        let again = (!self.over.is_empty()).then_some(GIVE_BACK_AGAIN);
+        // Claims that are over wait for the journal, or for a store that takes them back.
+        let settles = !self.claims_over.is_empty() && !self.failing;
+        let look = (self.waits() || settles).then_some(self.look_every);
+        let again = (!self.over.is_empty() || !self.claims_over.is_empty()).then_some(GIVE_BACK_AGAIN);
         look.or(again).map(|look| due.map_or(look, |due| due.min(look)))
     }
 
@@ -422,7 +424,10 @@ impl Work {
             }),
             Err(error) => {
                 if self.fenced.is_none() {
-                    self.claims_over.extend(over.into_iter().map(|(key, ticket)| (key, ticket, 0)));
+                    // What the store had granted before it failed is held by nobody.
+                    let asked = asks.iter().filter(|_| self.store.lookout.owner().is_some());
+                    let granted = asked.map(|ask| (ask.key, ask.ticket));
+                    self.claims_over.extend(over.into_iter().chain(granted).map(|(key, ticket)| (key, ticket, 0)));
                 }
                 answers.into_iter().for_each(|answer| drop(answer.send(Err(error.clone()))));
             }

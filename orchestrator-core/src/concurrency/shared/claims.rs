@@ -35,7 +35,7 @@ impl Broker {
         self.desk.order(|orders| orders.claims.push((request, answer)));
         // What was granted to nobody is given back.
         let mut unclaimed = Unclaimed { broker: self, key, ticket, armed: true };
-        let claimed = answered.await.unwrap_or_else(|_| Err(shut_down()));
+        let claimed = answered.await.map_err(|_| shut_down())?;
         unclaimed.armed = false;
         claimed.map(|claimed| (ticket, claimed))
     }
