@@ -191,13 +191,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Inbox {
-    /// Puts a run at the end; says how many there are.
-    fn push(&self, run: Arc<Run>) -> usize {
+    /// Puts a run at the end; says how many there are, and whether it was cancelled. If it is later, whoever puts those that are
+    /// cancelled first, under the same lock, sees it here.
+    fn push(&self, run: Arc<Run>) -> (usize, bool) {
         let mut queue = lock(&self.queue);
+        let is_cancelled = run.is_cancelled();
         queue.push_back(run);
         // Before the look at the starters that come: one of the two sees the other.
         self.length.store(queue.len(), Ordering::SeqCst);
-        queue.len()
+        (queue.len(), is_cancelled)
     }
 
     /// Takes all out, into a queue that is empty.
@@ -236,7 +238,6 @@ impl Launcher {
 
     /// Gives a run to the runtime.
     pub(super) fn launch(self: &Arc<Self>, run: Arc<Run>) {
-        let is_cancelled = run.is_cancelled();
         // One run is for the starter of this thread, if that takes up the next one now.
         let (queued, is_next) = STARTER.with_borrow_mut(|starter| {
             let is_next = starter.is_between_bodies && starter.launcher == self.address() && starter.in_hand.is_none();
@@ -247,7 +248,7 @@ impl Launcher {
             (Some(run), is_next)
         });
         let Some(run) = queued else { return };
-        let waiting = self.launched.push(run);
+        let (waiting, is_cancelled) = self.launched.push(run);
         let waiting = if is_next { waiting - 1 } else { waiting };
         // A starter counts itself down before it looks into the queue: either it is seen here, or it sees the run.
         let Starters { coming, alone, lingering } = &*self.starters;
@@ -329,7 +330,12 @@ impl Launcher {
 
     /// Leaves a run in the queue until the store has room for what comes of it: a starter is on its way that begins then.
     fn put_back(self: &Arc<Self>, run: Arc<Run>) {
-        lock(&self.next).push_front(Arc::clone(&run));
+        let is_cancelled = {
+            let mut queue = lock(&self.next);
+            queue.push_front(Arc::clone(&run));
+            // It may have been since it was looked at; later it is seen where it is.
+            run.is_cancelled()
+        };
         if self.starters.coming.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             // Another one comes, and does this if it has to.
             return;
@@ -337,9 +343,11 @@ impl Launcher {
         let starter = Starter { launcher: Some(Arc::clone(self)), counted: true };
         let launcher = Arc::clone(self);
         sync::spawn(&self.handle, async move {
-            tokio::select! {
-                () = run.scope().orchestrator.journal.room() => {}
-                () = launcher.stirred.notified() => launcher.put_cancelled_first(),
+            if !is_cancelled {
+                tokio::select! {
+                    () = run.scope().orchestrator.journal.room() => {}
+                    () = launcher.stirred.notified() => launcher.put_cancelled_first(),
+                }
             }
             // It may be the last of a run that was cancelled.
             panics::let_go((run, launcher));
@@ -410,7 +418,10 @@ impl Launcher {
         self.wake_all();
         // Others have waited longer.
         if let Some(run) = STARTER.with_borrow_mut(|starter| starter.in_hand.take()) {
-            self.launched.push(run);
+            let (_, is_cancelled) = self.launched.push(run);
+            if is_cancelled {
+                self.stir();
+            }
         }
         drop(at_work);
         makes_room && self.starters.coming.load(Ordering::SeqCst) < SPARE && self.has_runs()
