@@ -221,7 +221,8 @@ impl<K, C> Configured<K, C> {
         self.set(|options| options.timeout = Some(timeout))
     }
 
-    /// Keeps the result in the cache for that long after completion.
+    /// Keeps the result in the cache for that long after completion, which is more than nothing: with a time of zero the run
+    /// fails before it begins.
     pub fn cache_ttl(self, ttl: Duration) -> Self {
         self.set(|options| options.cache_ttl = Some(ttl))
     }
@@ -358,6 +359,15 @@ impl Effective<'_> {
 
     pub(crate) fn cache_ttl(&self) -> Option<Duration> {
         self.call.and_then(|call| call.cache_ttl).or(self.def.cache_ttl)
+    }
+
+    /// What is wrong with the options of the call, if anything is.
+    pub(crate) fn wrong(&self) -> Option<String> {
+        let ttl = self.call?.cache_ttl?;
+        ttl.is_zero().then(|| {
+            "its `cache_ttl` is zero, but has to be more than that; `cache_policy(CachePolicy::NONE)` switches caching off"
+                .to_owned()
+        })
     }
 
     pub(crate) fn refresh_cache(&self) -> bool {

@@ -386,6 +386,10 @@ pub(crate) fn submit(def: &'static Def, overrides: Overrides, call: OwnedCall, m
     if let Some(transaction) = run.transaction() {
         transaction.enter(&run);
     }
+    if let Some(said) = run.options().wrong() {
+        refuse(&run, said);
+        return run;
+    }
     if let Some(parent) = run.above()
         && let Some(said) = upstreams.iter().find_map(|upstream| cycle::closed_by_child(parent, upstream))
     {

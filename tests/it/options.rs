@@ -114,6 +114,31 @@ async fn tags_names_limits_and_caching_at_the_call() {
     assert!(wide.to_string().contains("3 slots of limit 'db' were asked for, which has 2"), "{wide}");
 }
 
+#[orchestrator::test]
+async fn a_time_in_the_cache_of_nothing_is_refused_at_the_call() {
+    static CALLS: Calls = Calls::new();
+    #[task(cache_ttl = "1h", retries = 2)]
+    async fn plain(_n: u32) -> usize {
+        CALLS.one()
+    }
+    #[flow]
+    async fn forgets() -> Result<(), String> {
+        let _run = plain::configure().cache_ttl(Duration::ZERO).submit(1);
+        Ok(())
+    }
+    let nothing = plain::configure().cache_ttl(Duration::ZERO);
+    let run = nothing.submit(1);
+    let error = (&run).await.unwrap_err();
+    let said = "task run 'plain-0' was refused: its `cache_ttl` is zero, but has to be more than that; \
+                `cache_policy(CachePolicy::NONE)` switches caching off";
+    assert_eq!(error.to_string(), said);
+    assert_eq!(states(run.run_id()).await, ["Pending", "Failed"]);
+    assert!(nothing.submit_map(vec![1, 2]).await.unwrap_err().to_string().contains("`cache_ttl` is zero"));
+    let error = forgets().await.unwrap_err();
+    assert!(error.to_string().contains("`cache_ttl` is zero"), "{error}");
+    assert_eq!(CALLS.get(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_blocking_pool_is_bounded() {
     static ACTIVE: AtomicUsize = AtomicUsize::new(0);
