@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use orchestrator::backend::{LimitSetting, SlotLeases, StateBackend};
+use orchestrator::backend::{BackendErrorKind, LimitSetting, SlotLeases, StateBackend};
 use orchestrator::prelude::*;
 use orchestrator::{SlotGuard, Timestamp};
 use tokio::sync::Notify;
@@ -300,4 +300,23 @@ async fn whoever_waits_is_served_though_the_store_panics_when_it_is_asked_for_ch
     for orchestrator in [one, other] {
         orchestrator.shutdown().await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_looks_at_the_limits_does_not_wait_for_those_who_want_slots() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(folder.path(), 1);
+    store.inner.set_limit("late", LATE, Timestamp::from_micros(0)).unwrap();
+    *store.closed.lock().unwrap() = Some(BackendErrorKind::Busy);
+    let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+    // Its process is not known to the store yet, and so it is given no slot.
+    let run = orchestrator.scope(async { limited(1) }).await;
+    for _ in 0..2 {
+        let limits = soon(orchestrator.limits()).await.unwrap();
+        assert_eq!((limits[0].name.as_str(), limits[0].taken), ("late", 0));
+    }
+    assert!(!run.state().is_terminal(), "{:?}", run.state());
+    *store.closed.lock().unwrap() = None;
+    assert_eq!(soon(run).await.unwrap(), 2);
+    orchestrator.shutdown().await.unwrap();
 }

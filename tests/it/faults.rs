@@ -32,7 +32,7 @@ pub(crate) struct Faulty {
     faults: AtomicU32,
     full: AtomicBool,
     /// Why it takes no process up, if so.
-    closed: Mutex<Option<BackendErrorKind>>,
+    pub(crate) closed: Mutex<Option<BackendErrorKind>>,
     /// The next look-up in the cache panics.
     panics: AtomicBool,
     /// Told what the store is asked for, before it answers.

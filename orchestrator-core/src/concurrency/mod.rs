@@ -134,7 +134,7 @@ impl Limits {
         let now = self.shared.clock.now();
         if let Some(broker) = &self.broker {
             let named = name.clone();
-            broker.question(Box::new(move |store| store.set_limit(&named, setting, now))).await?;
+            broker.change(Box::new(move |store| store.set_limit(&named, setting, now))).await?;
             self.look(Vec::new()).await?;
         } else {
             self.shared.settle(|table| table.set(&name, setting, now));
@@ -147,7 +147,7 @@ impl Limits {
     /// Removes a limit; says whether there was one.
     pub(crate) async fn remove(&self, name: String) -> Result<bool, Error> {
         if let Some(broker) = &self.broker {
-            let removed = broker.question(Box::new(move |store| store.remove_limit(&name))).await?;
+            let removed = broker.change(Box::new(move |store| store.remove_limit(&name))).await?;
             self.look(Vec::new()).await?;
             return Ok(removed);
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use smol_str::SmolStr;
 use tokio::sync::oneshot;
 
-use super::desk::{Desk, Orders};
+use super::desk::{self, Desk, Orders};
 use super::{LOOK_EVERY, LOOK_FOR_GONE, NEW, shut_down};
 use crate::backend::record::CacheKey;
 use crate::backend::{
@@ -83,6 +83,7 @@ impl Broker {
                 store: self.store.clone(),
                 limits: Arc::clone(&self.limits),
                 looked: Arc::clone(&self.looked),
+                questions: Vec::new(),
                 asked: BTreeMap::new(),
                 over: Vec::new(),
                 failing: false,
@@ -126,18 +127,26 @@ impl Broker {
         async { answered.await.unwrap_or_else(|_| Err(shut_down())) }
     }
 
-    /// Asks the store something.
+    /// Asks the store something that can be read there at any time.
     pub(in super::super) fn question<T: Send + 'static>(
         &self,
         question: Question<T>,
     ) -> impl Future<Output = Result<T, Error>> + Send + use<T> {
-        let (answer, answered) = oneshot::channel();
+        let (question, answered) = with_answer(question);
         self.start();
-        let question = Box::new(move |store: &dyn Shared| {
-            let _ = answer.send(question(store).map_err(Error::from));
-        });
         self.desk.order(|orders| orders.questions.push(question));
-        async { answered.await.unwrap_or_else(|_| Err(shut_down())) }
+        answered
+    }
+
+    /// Has the store change something, in its turn.
+    pub(in super::super) fn change<T: Send + 'static>(
+        &self,
+        change: Question<T>,
+    ) -> impl Future<Output = Result<T, Error>> + Send + use<T> {
+        let (change, answered) = with_answer(change);
+        self.start();
+        self.desk.order(|orders| orders.changes.push(change));
+        answered
     }
 
     /// Where the store is.
@@ -160,6 +169,17 @@ impl Broker {
             let _ = thread.join();
         }
     }
+}
+
+/// The question as it is put on the desk, and its answer.
+fn with_answer<T: Send + 'static>(
+    question: Question<T>,
+) -> (desk::Question, impl Future<Output = Result<T, Error>> + Send + use<T>) {
+    let (answer, answered) = oneshot::channel();
+    let asked = Box::new(move |store: &dyn Shared| {
+        let _ = answer.send(question(store).map_err(Error::from));
+    });
+    (asked, async { answered.await.unwrap_or_else(|_| Err(shut_down())) })
 }
 
 impl std::fmt::Debug for Broker {
@@ -189,6 +209,8 @@ struct Work {
     store: Store,
     limits: Arc<super::super::Shared>,
     looked: Arc<Looked>,
+    /// What is to be answered as soon as possible.
+    questions: Vec<desk::Question>,
     /// The requests that the store has and has not served, and whether those who made them know that they wait.
     asked: BTreeMap<u64, bool>,
     /// What could not be given back yet.
@@ -214,10 +236,12 @@ struct Work {
 impl Work {
     fn run(mut self) {
         loop {
-            let Orders { slots, claims_over, claims, landings, declared, looks, questions, closed, .. } =
+            let Orders { slots, claims_over, claims, landings, declared, looks, questions, changes, closed, .. } =
                 self.desk.take(self.patience());
             let awaited = !landings.is_empty();
-            let idle = slots.is_empty() && claims.is_empty() && looks.is_empty() && questions.is_empty();
+            let idle =
+                slots.is_empty() && claims.is_empty() && looks.is_empty() && questions.is_empty() && changes.is_empty();
+            self.questions = questions;
             // Whoever has just begun to wait, or was served, is likely to be served soon.
             self.look_every = match idle && !awaited && claims_over.is_empty() {
                 true => (self.look_every * 9 / 8).min(LOOK_EVERY[1]),
@@ -238,14 +262,27 @@ impl Work {
             if changed || awaited {
                 self.land();
             }
-            for question in questions {
-                question(self.store.shared());
+            for change in changes {
+                change(self.store.shared());
             }
+            self.answer();
             if closed && idle {
                 self.limits.settle(|table| table.all_failed(&shut_down()));
                 return;
             }
         }
+    }
+
+    /// Answers whatever is to be read in the store.
+    fn answer(&mut self) {
+        let questions = std::mem::take(&mut self.questions).into_iter().chain(self.desk.take_questions());
+        questions.for_each(|question| question(self.store.shared()));
+    }
+
+    /// Waits before the store is asked again. Whoever only wants to read does not wait for that.
+    fn pause(&mut self, time: Duration) {
+        self.answer();
+        std::thread::sleep(time);
     }
 
     /// Whether somebody waits for what others have.
@@ -304,11 +341,11 @@ impl Work {
             let enters = entry == Entry::Needed && self.store.lookout.is_entering();
             if (error.kind() == BackendErrorKind::Busy || enters) && !self.desk.is_closed() {
                 // A store need not have waited before it said so.
-                std::thread::sleep(BUSY_AGAIN);
+                self.pause(BUSY_AGAIN);
                 continue;
             }
             match delays.next() {
-                Some(delay) if error.is_transient() => std::thread::sleep(*delay),
+                Some(delay) if error.is_transient() => self.pause(*delay),
                 Some(_) | None => {
                     self.failing = true;
                     let fenced = error.kind() == BackendErrorKind::Fenced;

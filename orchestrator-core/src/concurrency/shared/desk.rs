@@ -39,7 +39,10 @@ pub(super) struct Orders {
     pub(super) declared: Vec<(SmolStr, LimitSetting)>,
     /// Who waits for a look at the limits.
     pub(super) looks: Vec<Answer<()>>,
+    /// What is to be read in the store.
     pub(super) questions: Vec<Question>,
+    /// What is to be changed there besides.
+    pub(super) changes: Vec<Question>,
     /// Nothing comes any more.
     pub(super) closed: bool,
     sleeping: bool,
@@ -60,6 +63,7 @@ impl Orders {
             && self.declared.is_empty()
             && self.looks.is_empty()
             && self.questions.is_empty()
+            && self.changes.is_empty()
     }
 }
 
@@ -137,6 +141,11 @@ impl Desk {
             debug_assert!(!taken.slots.moved.iter().any(later), "requests on the desk are changed in place");
         }
         taken
+    }
+
+    /// Takes the questions alone.
+    pub(super) fn take_questions(&self) -> Vec<Question> {
+        std::mem::take(&mut self.lock().questions)
     }
 
     pub(super) fn is_closed(&self) -> bool {
