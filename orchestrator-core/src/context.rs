@@ -133,9 +133,10 @@ pub(crate) fn with_transaction<R>(look: impl FnOnce(Option<&Arc<transaction::Sha
     PLACE.with_borrow(|place| look(place.transaction.as_ref()))
 }
 
-/// Kind and name of the run whose body the present code belongs to, for log lines.
-pub(crate) fn current_run_label() -> Option<(&'static str, String)> {
-    with_run(|run| run.map(|run| (run.kind(), run.name().to_string())))
+/// Kind and name of the run whose body the present code belongs to, for log lines, and whether it is part of a flow run or one
+/// itself.
+pub(crate) fn current_run_label() -> Option<(&'static str, Arc<str>, bool)> {
+    with_run(|run| run.map(|run| (run.kind(), run.name(), run.is_flow() || run.flow_run().is_some())))
 }
 
 /// Keeps a log line with the run whose body the present code belongs to.

@@ -10,7 +10,7 @@ use crate::error::TaskError;
 use crate::observe::Observed;
 use crate::run::Run;
 use crate::state::StateName;
-use crate::terminal::{RUN_TARGET, short};
+use crate::terminal::{self, RUN_TARGET, short};
 
 macro_rules! say {
     ($level:ident, $run:expr, $event:expr, $($message:tt)+) => {
@@ -19,8 +19,9 @@ macro_rules! say {
 }
 
 /// Whether anybody listens to what is told of such a transition.
-pub(crate) fn is_told(name: StateName) -> bool {
+pub(crate) fn is_told(is_flow: bool, name: StateName) -> bool {
     let level = match name {
+        StateName::Running if !is_flow => LevelFilter::DEBUG,
         StateName::Failed | StateName::TimedOut | StateName::Crashed => LevelFilter::ERROR,
         StateName::NotReady | StateName::AwaitingRetry | StateName::Retrying | StateName::RolledBack => {
             LevelFilter::WARN
@@ -40,6 +41,7 @@ pub(crate) fn tell(run: &Run, event: &Observed<'_>) {
     let flow = run.is_flow();
     let function = event.run.function();
     let said = event.transition.message.as_deref().unwrap_or_default();
+    terminal::tells_of_many(!flow && event.run.flow_run.is_some());
     match event.transition.name {
         StateName::Running if flow && !said.is_empty() => say!(info, run, event, "Goes on: {said}"),
         StateName::Paused => say!(warn, run, event, "Paused: {said}; {}", how_to_resume(run)),
@@ -90,12 +92,15 @@ fn how_to_resume(run: &Run) -> String {
 }
 
 fn finished(event: &Observed<'_>, why: &str) -> String {
-    match event.duration {
-        Some(duration) => {
-            format!("Finished in state {}({why}) in {}", event.transition.name, short(duration))
-        }
-        None => format!("Finished in state {}({why})", event.transition.name),
+    let mut said = String::with_capacity(48 + why.len());
+    for part in ["Finished in state ", event.transition.name.as_str(), "(", why, ")"] {
+        said.push_str(part);
     }
+    if let Some(duration) = event.duration {
+        said.push_str(" in ");
+        short(duration).push_to(&mut said);
+    }
+    said
 }
 
 /// The cause: in full if it began here, or if this is the last line of a whole flow; else the run where it began.

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind};
 use crate::id::{FlowRunId, RunId, TaskRunId};
 use crate::journal::Journal;
 use crate::keeper::{Keeper, Role};
-use crate::observe::Observer;
+use crate::observe::{Observer, Observers};
 use crate::options::Defaults;
 use crate::recovery::{self, Recovery};
 use crate::results::{Results, Sweeper};
@@ -29,7 +29,7 @@ use crate::retention::Retention;
 use crate::retention::upkeep::Upkeep;
 use crate::run::{Children, Holds, Stop};
 use crate::scope::{Counts, Scope};
-use crate::state::{State, StateName};
+use crate::state::State;
 use crate::testing::Kit;
 
 /// Runs tasks and flows, and remembers what they did. A cheap handle: clones are the same orchestrator.
@@ -62,7 +62,7 @@ pub(crate) struct Inner {
     pub(crate) fresh: Arc<Fresh>,
     pub(crate) reader: Reader,
     pub(crate) results: Arc<Results>,
-    pub(crate) observers: Vec<Arc<dyn Observer>>,
+    pub(crate) observers: Observers,
     /// Threads for sync bodies.
     pub(crate) workers: Arc<Semaphore>,
     /// Runs that no other run started.
@@ -184,7 +184,7 @@ impl Orchestrator {
             defaults,
             flights: Flights::default(),
             fresh,
-            observers,
+            observers: Observers::new(observers),
             workers: Arc::new(Semaphore::new(workers.clamp(1, Semaphore::MAX_PERMITS))),
             roots: Children::default(),
             holds: Holds::default(),
@@ -569,11 +569,6 @@ impl Inner {
             tracing::error!(target: "orchestrator", "{why}. Here {ending}, and no run is started any more: {BEGIN_ANEW}");
         });
         self.cancel_all(Stop::Crashed);
-    }
-
-    /// Whether anybody looks at such a transition as it happens.
-    pub(crate) fn watches(&self, name: StateName) -> bool {
-        !self.observers.is_empty() || crate::narrate::is_told(name)
     }
 
     pub(crate) fn cancel_all(&self, by: Stop) {

@@ -103,7 +103,13 @@ impl RunInfo {
 
     /// The name of a run that was given none.
     pub(crate) fn numbered(def: &Def, index: u32) -> String {
-        format!("{}-{index}", def.name)
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(index);
+        let mut name = String::with_capacity(def.name.len() + 1 + digits.len());
+        name.push_str(def.name);
+        name.push('-');
+        name.push_str(digits);
+        name
     }
 
     /// The same run of a function that is declared otherwise. The declaration is never let go of: for tests of backends.

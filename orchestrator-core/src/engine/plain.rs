@@ -108,20 +108,29 @@ fn go(watch: &mut Watch, held: &mut Option<OwnedCall>, cx: &mut Context<'_>) -> 
 /// Ends a run that has nothing to wait for, with what its body gave.
 pub(super) fn end(watch: &mut Watch, value: Erased) {
     let run = watch.run().expect("it is taken out below");
+    if run.is_watched(StateName::Completed) {
+        // Those who watch take their time: the next run does not begin at the moment when this one ended.
+        run.conclude(StateName::Completed, None, None);
+        watch.ends_with(Ok(value));
+        return;
+    }
     let concluded = run.conclude_unseen(StateName::Completed, Ok(value));
     let (at, wakes) = watch.take().leave_unseen(concluded);
     launcher::ended_at(at);
     launcher::after_the_body(wakes);
 }
 
-/// Whether a run whose body gave a result has nothing to wait for, and nobody to tell but those who wait for it. No further
-/// runs are part of it then.
+/// Whether a run whose body gave a result has nothing to wait for, and nobody to tell but those who wait for it and those who
+/// watch. No further runs are part of it then.
 pub(super) fn ends_at_once(run: &Run, call: &dyn Call) -> bool {
     let orchestrator = &run.scope().orchestrator;
     let is_alone = !run.has_started_others() && !run.scope().pauses.is_paused() && root_of(run).is_none();
-    let is_unseen = !run.is_watched(StateName::Completed) && orchestrator.fenced().is_none();
     // Others may be submitted by code that the body gave away, until no more are let in.
-    is_alone && is_unseen && call.result_hooks().is_empty() && run.close() && !run.has_started_others()
+    is_alone
+        && orchestrator.fenced().is_none()
+        && call.result_hooks().is_empty()
+        && run.close()
+        && !run.has_started_others()
 }
 
 /// The call, for a driver.

@@ -186,8 +186,12 @@ impl Watch {
     /// Ends the run, whose terminal state is written.
     pub(super) fn end(mut self) {
         let outcome = self.outcome.take().expect("a run that was wound down has an outcome");
-        let run = self.run.take().expect("the run is taken out once");
-        finish(run, outcome);
+        self.ends_with(outcome);
+    }
+
+    /// The same with that outcome.
+    pub(super) fn ends_with(&mut self, outcome: Outcome) {
+        finish(self.take(), outcome);
     }
 
     /// Ends a run whose result was sent to the store, when that has it or lost it.
@@ -248,7 +252,7 @@ impl End {
         if let Some(run) = &watch.run {
             let at = run.conclude(self.state, self.message, self.outcome.as_ref().err());
             // Those who watch take their time.
-            if !run.scope().orchestrator.watches(self.state) {
+            if !run.is_watched(self.state) {
                 launcher::ended_at(at);
             }
         }

@@ -117,7 +117,7 @@ impl Run {
             track.start(track.since());
             track.current()
         };
-        if self.scope().orchestrator.watches(running.name) {
+        if self.is_watched(running.name) {
             self.show(&running, None, None);
         }
     }

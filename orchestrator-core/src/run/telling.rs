@@ -18,7 +18,7 @@ use crate::state::{StateName, Transition};
 impl Run {
     /// Tells observers that the run was submitted.
     pub(crate) fn submitted(&self) {
-        if !self.visible || self.scope().orchestrator.observers.is_empty() {
+        if !self.visible || !self.scope().orchestrator.observers.watch(self.is_flow(), StateName::Pending) {
             return;
         }
         let (name, transition) = (self.name(), lock(&self.cell).track.current());
@@ -37,7 +37,9 @@ impl Run {
 
     /// Whether somebody is shown that the run enters the state.
     pub(crate) fn is_watched(&self, name: StateName) -> bool {
-        self.visible && self.scope().orchestrator.watches(name)
+        let is_flow = self.is_flow();
+        let is_seen = || self.scope().orchestrator.observers.watch(is_flow, name);
+        self.visible && (is_seen() || crate::narrate::is_told(is_flow, name))
     }
 
     /// Tells observers and the log.
@@ -59,8 +61,8 @@ impl Run {
     }
 
     fn observe_by(&self, event: &Observed<'_>, show: impl Fn(&dyn Observer)) {
-        for observer in &self.scope().orchestrator.observers {
-            if panics::shield(|| show(&**observer)).is_none() {
+        for observer in self.scope().orchestrator.observers.iter() {
+            if panics::shield(|| show(observer)).is_none() {
                 panics::shield(|| {
                     tracing::error!(target: "orchestrator", "an observer panicked over '{}'; the run goes on", event.name);
                 });
@@ -175,7 +177,7 @@ impl Run {
         cell.track.reveal(transition.clone());
         let began = cell.track.started();
         drop(cell);
-        if self.visible && self.scope().orchestrator.watches(transition.name) {
+        if self.is_watched(transition.name) {
             self.show(&transition, began, None);
         }
     }

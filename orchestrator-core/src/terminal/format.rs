@@ -8,10 +8,10 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-use super::RUN_TARGET;
 use super::capture::level_name;
-use super::paint::{Paint, one_line};
+use super::paint::{Ink, Paint, push_one_line};
 use super::screen::Screen;
+use super::{RUN_TARGET, TELLS_OF_MANY};
 use crate::state::StateName;
 
 /// Prints every event that it is given.
@@ -32,31 +32,82 @@ impl<S: Subscriber> Layer<S> for PrintLayer {
         let mut fields = Fields::default();
         event.record(&mut fields);
         // Made before the screen is locked: what is being formatted may log, too.
-        let line = line(self.paint, Local::now().time(), event.metadata(), fields);
-        self.screen.print(&line);
-    }
-}
-
-fn line(paint: Paint, at: NaiveTime, metadata: &Metadata<'_>, fields: Fields) -> String {
-    let level = *metadata.level();
-    let target = metadata.target();
-    let said = match fields.run() {
-        Some(run) if target == RUN_TARGET => {
-            Said { origin: format!("{} '{}'", run.kind, one_line(run.name)), text: fields.text(), of_engine: true }
+        let mut line = String::with_capacity(96 + fields.message.len() + fields.rest.len());
+        let is_one_of_many = push_line(&mut line, self.paint, Local::now().time(), event.metadata(), &fields);
+        if is_one_of_many && *event.metadata().level() >= Level::INFO {
+            self.screen.print_soon(&line);
+        } else {
+            self.screen.print(&line);
         }
-        _ => Said { origin: origin(target), text: fields.text(), of_engine: false },
-    };
-    render(paint, at, level, &said)
+    }
 }
 
-/// Where an event that is not about a run comes from.
-fn origin(target: &str) -> String {
-    if is_own(target) {
-        return "orchestrator".to_owned();
+/// Appends an event as a line; says whether it is one of the many of a flow run.
+fn push_line(line: &mut String, paint: Paint, at: NaiveTime, metadata: &Metadata<'_>, fields: &Fields) -> bool {
+    paint.push(line, Ink::Dim, |line| push_clock(line, at));
+    line.push_str(" | ");
+    let level = *metadata.level();
+    paint.push(line, Ink::of_level(level), |line| line.push_str(padded_name(level)));
+    line.push_str(" | ");
+    let run = fields.run().filter(|_| metadata.target() == RUN_TARGET);
+    let is_one_of_many = match &run {
+        Some(run) => {
+            push_origin(line, run.kind, run.name);
+            TELLS_OF_MANY.get()
+        }
+        None if is_own(metadata.target()) => {
+            line.push_str("orchestrator");
+            false
+        }
+        None => match crate::context::current_run_label() {
+            Some((kind, name, is_in_flow)) => {
+                push_origin(line, kind, &name);
+                is_in_flow
+            }
+            None => {
+                push_one_line(line, metadata.target());
+                false
+            }
+        },
+    };
+    line.push_str(" - ");
+    let text = line.len();
+    // Only the engine's texts name states.
+    fields.with_text(|said| push_text(line, paint, said, run.is_some()));
+    line.truncate(text + line[text..].trim_end().len());
+    if line[text..].contains('\n') {
+        let indented = line[text..].replace('\n', "\n    ");
+        line.truncate(text);
+        line.push_str(&indented);
     }
-    match crate::context::current_run_label() {
-        Some((kind, name)) => format!("{kind} '{}'", one_line(&name)),
-        None => one_line(target),
+    line.push('\n');
+    is_one_of_many
+}
+
+fn push_origin(line: &mut String, kind: &str, name: &str) {
+    line.push_str(kind);
+    line.push_str(" '");
+    push_one_line(line, name);
+    line.push('\'');
+}
+
+/// As `07:05:01.042`.
+fn push_clock(line: &mut String, at: NaiveTime) {
+    let millis = (at.nanosecond() / 1_000_000).min(999);
+    for (number, digits, end) in [(at.hour(), 2, ":"), (at.minute(), 2, ":"), (at.second(), 2, "."), (millis, 3, "")] {
+        for place in (0..digits).rev() {
+            line.extend(char::from_digit(number / 10_u32.pow(place) % 10, 10));
+        }
+        line.push_str(end);
+    }
+}
+
+/// The level's name, as wide as any.
+const fn padded_name(level: Level) -> &'static str {
+    match level {
+        Level::WARN => "WARN ",
+        Level::INFO => "INFO ",
+        Level::ERROR | Level::DEBUG | Level::TRACE => level_name(level),
     }
 }
 
@@ -66,38 +117,19 @@ fn is_own(target: &str) -> bool {
     matches!(krate, "orchestrator" | "orchestrator_core")
 }
 
-/// An event, taken apart.
-struct Said {
-    origin: String,
-    text: String,
-    /// Whether the text is the engine's, which names states.
-    of_engine: bool,
-}
-
-fn render(paint: Paint, at: NaiveTime, level: Level, said: &Said) -> String {
-    let mut text = String::with_capacity(said.text.len() + 16);
-    match said.text.split_once("state ").filter(|_| said.of_engine) {
-        Some((before, after)) => {
-            let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
-            let (word, rest) = after.split_at(end);
-            let word = StateName::parse(word).map_or_else(|| word.to_owned(), |name| paint.state(name, word));
-            paint.push_foreign(&mut text, before);
-            text.push_str("state ");
-            text.push_str(&word);
-            paint.push_foreign(&mut text, rest);
-        }
-        None => paint.push_foreign(&mut text, &said.text),
-    }
-    let text = text.trim_end().replace('\n', "\n    ");
-    let clock = format_args!(
-        "{:02}:{:02}:{:02}.{:03}",
-        at.hour(),
-        at.minute(),
-        at.second(),
-        (at.nanosecond() / 1_000_000).min(999)
-    );
-    let (clock, level) = (paint.dim(clock), paint.level(level, format_args!("{:<5}", level_name(level))));
-    format!("{clock} | {level} | {} - {text}\n", said.origin)
+/// Appends what is said, with the state in its colour where the engine names one.
+fn push_text(line: &mut String, paint: Paint, text: &str, of_engine: bool) {
+    let names_state = of_engine && paint == Paint::Coloured;
+    let Some((before, after)) = text.split_once("state ").filter(|_| names_state) else {
+        paint.push_foreign(line, text);
+        return;
+    };
+    let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+    let (word, rest) = after.split_at(end);
+    paint.push_foreign(line, before);
+    line.push_str("state ");
+    paint.push(line, StateName::parse(word).map_or(Ink::None, Ink::of_state), |line| line.push_str(word));
+    paint.push_foreign(line, rest);
 }
 
 /// The fields of an event: the message, what the engine says about the run, and the rest as `key=value`.
@@ -117,14 +149,14 @@ struct Run<'a> {
 impl Fields {
     /// The message, followed by the other fields.
     pub(super) fn into_text(mut self) -> String {
-        if self.rest.is_empty() { std::mem::take(&mut self.message) } else { self.text() }
+        if self.rest.is_empty() { std::mem::take(&mut self.message) } else { self.with_text(str::to_owned) }
     }
 
-    fn text(&self) -> String {
+    fn with_text<R>(&self, take: impl FnOnce(&str) -> R) -> R {
         match (self.message.is_empty(), self.rest.is_empty()) {
-            (_, true) => self.message.clone(),
-            (true, false) => self.rest.clone(),
-            (false, false) => format!("{} {}", self.message, self.rest),
+            (_, true) => take(&self.message),
+            (true, false) => take(&self.rest),
+            (false, false) => take(&format!("{} {}", self.message, self.rest)),
         }
     }
 
@@ -154,10 +186,12 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        let bare = !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c == '"' || c == '=');
+        let is_bare = || !value.is_empty() && !value.contains(|c: char| c.is_whitespace() || c == '"' || c == '=');
         match field.name() {
-            "message" | "run.kind" | "run.name" => self.add(field, format_args!("{value}")),
-            _ if bare => self.add(field, format_args!("{value}")),
+            "message" => self.message.push_str(value),
+            "run.kind" => self.run_kind.push_str(value),
+            "run.name" => self.run_name.push_str(value),
+            _ if is_bare() => self.add(field, format_args!("{value}")),
             _ => self.add(field, format_args!("{value:?}")),
         }
     }

@@ -15,6 +15,7 @@ mod summary;
 #[cfg(test)]
 mod testing;
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -28,12 +29,21 @@ use self::format::PrintLayer;
 use self::paint::Paint;
 pub use self::paint::one_line;
 use self::progress::Progress;
-use self::screen::Screen;
+use self::screen::{LastLines, Screen};
 use self::summary::Summary;
 use crate::observe::Observer;
 
 /// The target of the engine's own events about runs.
 pub(crate) const RUN_TARGET: &str = "orchestrator::run";
+
+thread_local! {
+    static TELLS_OF_MANY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says before an event of the engine's about a run whether that is one of the many of a flow run, which ends after it.
+pub(crate) fn tells_of_many(is_so: bool) {
+    TELLS_OF_MANY.set(is_so);
+}
 
 /// The installed terminal output.
 #[derive(Clone)]
@@ -86,8 +96,9 @@ fn build(filters: &Filters) -> Option<TerminalHandle> {
     if progress::is_welcome() {
         observers.push(Arc::new(Progress::new(Arc::clone(&screen))));
     }
-    if reported == Reported::Yes {
-        observers.push(Arc::new(Summary::new(screen, paint)));
-    }
+    observers.push(match reported {
+        Reported::Yes => Arc::new(Summary::new(screen, paint)),
+        Reported::No => Arc::new(LastLines(screen)),
+    });
     Some(TerminalHandle { observers })
 }

@@ -2,7 +2,6 @@
 
 use std::fmt::{self, Write as _};
 
-use console::Style;
 use tracing::Level;
 
 use crate::state::{StateName, StateType};
@@ -14,50 +13,89 @@ pub(super) enum Paint {
     Coloured,
 }
 
+/// A colour, or none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ink {
+    None,
+    Dim,
+    Green,
+    Yellow,
+    Red,
+    BoldRed,
+}
+
+const RESET: &str = "\u{1b}[0m";
+
+impl Ink {
+    pub(super) const fn of_level(level: Level) -> Self {
+        match level {
+            Level::ERROR => Self::BoldRed,
+            Level::WARN => Self::Yellow,
+            Level::INFO => Self::Green,
+            Level::DEBUG | Level::TRACE => Self::Dim,
+        }
+    }
+
+    /// That of a state that is good, bad or in between.
+    pub(super) const fn of_state(name: StateName) -> Self {
+        if matches!(name, StateName::AwaitingRetry | StateName::Late | StateName::RolledBack) {
+            return Self::Yellow;
+        }
+        match name.kind() {
+            StateType::Completed => Self::Green,
+            StateType::Failed | StateType::Crashed => Self::Red,
+            StateType::Cancelled | StateType::Cancelling => Self::Yellow,
+            StateType::Scheduled | StateType::Pending | StateType::Running | StateType::Paused => Self::None,
+        }
+    }
+
+    /// The sequence that switches it on (ECMA-48, SGR).
+    const fn code(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Dim => "\u{1b}[2m",
+            Self::Green => "\u{1b}[32m",
+            Self::Yellow => "\u{1b}[33m",
+            Self::Red => "\u{1b}[31m",
+            Self::BoldRed => "\u{1b}[31m\u{1b}[1m",
+        }
+    }
+}
+
 impl Paint {
     /// Coloured on a terminal, unless `NO_COLOR` is set; `CLICOLOR_FORCE` colours in any case.
     pub(super) fn for_stderr() -> Self {
         if console::colors_enabled_stderr() { Self::Coloured } else { Self::Plain }
     }
 
-    pub(super) fn dim(self, text: impl fmt::Display) -> String {
-        self.with(|style| style.dim(), text)
-    }
-
-    pub(super) fn level(self, level: Level, text: impl fmt::Display) -> String {
-        match level {
-            Level::ERROR => self.with(|style| style.red().bold(), text),
-            Level::WARN => self.with(Style::yellow, text),
-            Level::INFO => self.with(Style::green, text),
-            Level::DEBUG | Level::TRACE => self.dim(text),
+    /// Appends what `write` appends, in that ink.
+    pub(super) fn push(self, line: &mut String, ink: Ink, write: impl FnOnce(&mut String)) {
+        let code = if self == Self::Coloured { ink.code() } else { "" };
+        line.push_str(code);
+        write(line);
+        if !code.is_empty() {
+            line.push_str(RESET);
         }
     }
 
-    /// The text in the colour of a state that is good, bad or in between.
-    pub(super) fn state(self, name: StateName, text: impl fmt::Display) -> String {
-        if matches!(name, StateName::AwaitingRetry | StateName::Late | StateName::RolledBack) {
-            return self.with(Style::yellow, text);
-        }
-        match name.kind() {
-            StateType::Completed => self.with(Style::green, text),
-            StateType::Failed | StateType::Crashed => self.with(Style::red, text),
-            StateType::Cancelled | StateType::Cancelling => self.with(Style::yellow, text),
-            StateType::Scheduled | StateType::Pending | StateType::Running | StateType::Paused => text.to_string(),
-        }
-    }
-
-    fn with(self, style: impl FnOnce(Style) -> Style, text: impl fmt::Display) -> String {
-        match self {
-            Self::Plain => text.to_string(),
-            // Decided by ourselves for standard error; the style would look at standard output.
-            Self::Coloured => style(Style::new().force_styling(true)).apply_to(text).to_string(),
-        }
+    /// The text in that ink.
+    pub(super) fn text(self, ink: Ink, text: impl fmt::Display) -> String {
+        let mut painted = String::new();
+        self.push(&mut painted, ink, |line| {
+            // Writing to a String fails only if the text's own formatting does; what was written until then is kept.
+            let _ = write!(line, "{text}");
+        });
+        painted
     }
 
     /// Appends foreign text so that it cannot move the cursor or hide what follows.
     ///
     /// Line breaks and tabs stay. Colours that the text brings along stay where we colour too, and end with the text.
     pub(super) fn push_foreign(self, line: &mut String, text: &str) {
+        if text.bytes().all(|byte| is_harmless(byte) || matches!(byte, b'\t' | b'\n')) {
+            line.push_str(text);
+            return;
+        }
         let mut rest = text;
         let mut coloured = false;
         while let Some(found) = rest.find(|c: char| is_control(c) && c != '\t' && c != '\n') {
@@ -77,7 +115,7 @@ impl Paint {
         }
         line.push_str(rest);
         if coloured {
-            line.push_str("\u{1b}[0m");
+            line.push_str(RESET);
         }
     }
 }
@@ -87,10 +125,24 @@ impl Paint {
 #[must_use]
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_control(c) { push_escaped(&mut line, c) } else { line.push(c) }
-    }
+    push_one_line(&mut line, text);
     line
+}
+
+/// Appends foreign text as [`one_line`].
+pub(super) fn push_one_line(line: &mut String, text: &str) {
+    if text.bytes().all(is_harmless) {
+        line.push_str(text);
+        return;
+    }
+    for c in text.chars() {
+        if is_control(c) { push_escaped(line, c) } else { line.push(c) }
+    }
+}
+
+/// Whether it is a character of ASCII that is shown as it is: most text has no others.
+const fn is_harmless(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~')
 }
 
 /// Whether it moves the cursor, or changes the order in which the characters around it are shown.
@@ -153,10 +205,11 @@ mod tests {
 
     #[test]
     fn states_are_coloured_by_what_they_mean() {
-        assert_eq!(Paint::Plain.state(StateName::Failed, "Failed"), "Failed");
-        assert!(Paint::Coloured.state(StateName::Cached, "x").starts_with("\u{1b}[32m"));
-        assert!(Paint::Coloured.state(StateName::TimedOut, "x").starts_with("\u{1b}[31m"));
-        assert!(Paint::Coloured.state(StateName::NotReady, "x").starts_with("\u{1b}[33m"));
-        assert_eq!(Paint::Coloured.state(StateName::Running, "x"), "x");
+        let painted = |paint: Paint, state| paint.text(Ink::of_state(state), "x");
+        assert_eq!(painted(Paint::Plain, StateName::Failed), "x");
+        assert_eq!(painted(Paint::Coloured, StateName::Cached), "\u{1b}[32mx\u{1b}[0m");
+        assert_eq!(painted(Paint::Coloured, StateName::TimedOut), "\u{1b}[31mx\u{1b}[0m");
+        assert_eq!(painted(Paint::Coloured, StateName::NotReady), "\u{1b}[33mx\u{1b}[0m");
+        assert_eq!(painted(Paint::Coloured, StateName::Running), "x");
     }
 }

@@ -9,7 +9,7 @@ use dashmap::DashMap;
 use tracing::Level;
 
 use super::duration::short;
-use super::paint::{Paint, one_line};
+use super::paint::{Ink, Paint, one_line};
 use super::screen::Screen;
 use crate::id::{FlowRunId, RunId};
 use crate::observe::{Observed, Observer};
@@ -86,13 +86,13 @@ impl Summary {
         let state = event.transition.name;
         let name = one_line(event.name);
         let mut text = format!("Flow run '{name}' ({}) ", one_line(event.run.function()));
-        text.push_str(&self.paint.state(state, state));
+        self.paint.push(&mut text, Ink::of_state(state), |text| text.push_str(state.as_str()));
         if let Some(duration) = event.duration {
             let _ = write!(text, " in {}", short(duration));
         }
         text.push('\n');
         let mut row = |label: &str, value: &str| {
-            let _ = writeln!(text, "  {} {value}", self.paint.dim(format_args!("{label:<11}")));
+            let _ = writeln!(text, "  {} {value}", self.paint.text(Ink::Dim, format_args!("{label:<11}")));
         };
         if let Some(error) = event.error {
             row("cause", &shortened(&error.first_cause().to_string()));
@@ -119,7 +119,7 @@ impl Summary {
     fn loss(&self, losses: &Losses) -> String {
         let (events, were) = if losses.events == 1 { ("event", "was") } else { ("events", "were") };
         let text = format!("{} {events} {were} not recorded: {}", losses.events, shortened(&losses.why));
-        self.paint.level(Level::ERROR, text)
+        self.paint.text(Ink::of_level(Level::ERROR), text)
     }
 }
 
@@ -136,6 +136,10 @@ impl Observer for Summary {
             }
             RunId::Task(_) => {}
         }
+    }
+
+    fn watches(&self, state: StateName) -> bool {
+        state.kind().is_terminal() || state == StateName::RolledBack
     }
 
     /// Told in the next summary; at once if no flow run is left to have one.
@@ -202,7 +206,8 @@ impl Tally {
         let counts = StateName::ALL.map(|name| (name, self.ended[name as usize].load(Ordering::Relaxed)));
         let total: u64 = counts.iter().map(|(_, count)| count).sum();
         let parts = counts.iter().filter(|(_, count)| *count > 0);
-        let parts: Vec<_> = parts.map(|(name, count)| paint.state(*name, format_args!("{count} {name}"))).collect();
+        let parts: Vec<_> =
+            parts.map(|(name, count)| paint.text(Ink::of_state(*name), format_args!("{count} {name}"))).collect();
         (total > 0).then(|| format!("{total}: {}", parts.join(", ")))
     }
 
