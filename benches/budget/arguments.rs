@@ -9,7 +9,7 @@ usage: cargo bench --bench budget -- [OPTIONS]
 
   --quick       a smoke run of a few seconds: small sizes, few rounds, rough figures
   --only NAME   one workload: fan-out, chain, layers, flatness, cache, slots,
-                latency, scale, memory, sqlite, logs, stream, start, big, waiting
+                latency, scale, memory, sqlite, logs, lines, stream, start, big, waiting
   --runs N      N whole runs, and a table of their medians and spreads, which is written onto the page after each of
                 them; with --quick or --only it is shown, and written onto no page but one that --page names
   --page PATH   the page, in the place of benches/README.md: a file with the two lines between which the table stands

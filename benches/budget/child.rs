@@ -5,7 +5,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use crate::watchdog::Watchdog;
-use crate::{guard, logs, memory, start, stream, waiting};
+use crate::{guard, lines, logs, memory, start, stream, waiting};
 
 /// Does what another process asked this one for.
 pub(crate) fn run(arguments: &[String]) -> ExitCode {
@@ -26,6 +26,10 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         },
         ["logs", lines] => match lines.parse() {
             Ok(lines) => logs::child(lines),
+            Err(_) => return ExitCode::from(2),
+        },
+        ["lines", tasks] => match tasks.parse() {
+            Ok(tasks) => lines::child(tasks),
             Err(_) => return ExitCode::from(2),
         },
         ["start"] => start::child(),

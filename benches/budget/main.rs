@@ -15,6 +15,7 @@ mod flatness;
 mod guard;
 mod latency;
 mod layers;
+mod lines;
 mod logs;
 mod measure;
 mod memory;
@@ -45,7 +46,7 @@ struct Workload {
     once: bool,
 }
 
-const WORKLOADS: [Workload; 15] = [
+const WORKLOADS: [Workload; 16] = [
     Workload { name: "fan-out", measure: fan_out::measure, once: false },
     Workload { name: "chain", measure: chain::measure, once: false },
     Workload { name: "layers", measure: layers::measure, once: false },
@@ -57,6 +58,7 @@ const WORKLOADS: [Workload; 15] = [
     Workload { name: "memory", measure: memory::measure, once: false },
     Workload { name: "sqlite", measure: sqlite::measure, once: false },
     Workload { name: "logs", measure: logs::measure, once: false },
+    Workload { name: "lines", measure: lines::measure, once: false },
     Workload { name: "stream", measure: stream::measure, once: true },
     Workload { name: "start", measure: start::measure, once: false },
     Workload { name: "big", measure: big::measure, once: false },

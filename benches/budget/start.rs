@@ -3,6 +3,7 @@
 
 use std::io::Read as _;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Instant;
 
 use orchestrator::prelude::*;
@@ -56,7 +57,10 @@ fn milliseconds(what: &str) -> f64 {
 /// From the start of the process until the body says that it runs.
 pub(crate) fn first_task(what: &str, home: &Path) -> f64 {
     let start = Instant::now();
-    let mut child = child::command(&[what], home).spawn().expect("this program can be started");
+    // With the lines that a program prints which sets nothing.
+    let mut command = child::command(&[what], home);
+    let mut child =
+        command.env_remove("ORCHESTRATOR_LOG").stderr(Stdio::null()).spawn().expect("this program can be started");
     let mut said = [0; 4];
     child.stdout.as_mut().expect("it is piped").read_exact(&mut said).expect("the body speaks");
     let elapsed = start.elapsed();

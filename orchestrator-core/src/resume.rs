@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 
 use crate::backend::record::{FlowRun, Resumer, TakeOver};
-use crate::backend::{BackendError, StateBackend};
+use crate::backend::{BackendError, BackendErrorKind, StateBackend};
 use crate::clock::{Clock, Timestamp};
 use crate::elsewhere::Pace;
 use crate::engine::machine::may_follow;
@@ -295,17 +295,36 @@ struct Found {
     elsewhere: Option<Elsewhere>,
 }
 
+/// So often a run may change while it is looked at.
+const LOOKS: usize = 1000;
+
+/// A flow run and its states, of one moment: of two moments, they could be taken for a run that can be resumed, though it
+/// was resumed in between and has completed. `None`: there is no such run.
+fn look_at_once(backend: &dyn StateBackend, id: FlowRunId) -> Result<Option<(FlowRun, Vec<State>)>, BackendError> {
+    for _ in 0..LOOKS {
+        let Some(record) = backend.flow_run(id)? else { return Ok(None) };
+        let states = backend.states(id.into())?;
+        let is_same = |last: &State| last.name == record.state.name && last.timestamp == record.state.timestamp;
+        // Without any it was removed just now.
+        if states.last().is_none_or(is_same) {
+            return Ok(Some((record, states)));
+        }
+        std::thread::yield_now();
+    }
+    let doing = format!("read flow run {id} in {}", backend.location());
+    Err(BackendError::new(BackendErrorKind::Other, doing).because("its state is not the last of its states"))
+}
+
 fn look(backend: &dyn StateBackend, inner: &Inner, id: FlowRunId) -> Result<Option<Found>, BackendError> {
-    let Some(mut record) = backend.flow_run(id)? else { return Ok(None) };
+    let Some((mut record, mut states)) = look_at_once(backend, id)? else { return Ok(None) };
     if !record.state.is_terminal() && !backend.in_process() {
         // It may belong to a process that went away.
         if let Some(keeper) = &inner.keeper {
             keeper.lookout().look_at_owner_of(id.into());
         }
-        let Some(again) = backend.flow_run(id)? else { return Ok(None) };
-        record = again;
+        let Some(again) = look_at_once(backend, id)? else { return Ok(None) };
+        (record, states) = again;
     }
-    let states = backend.states(id.into())?;
     let mut root = None;
     let mut parent = record.parent;
     while let Some(above) = parent {

@@ -320,3 +320,32 @@ async fn whoever_looks_at_the_limits_does_not_wait_for_those_who_want_slots() {
     assert_eq!(soon(run).await.unwrap(), 2);
     orchestrator.shutdown().await.unwrap();
 }
+
+#[flow]
+async fn fails_at_first() -> Result<u64, String> {
+    if RunContext::current().attempt() == 1 { Err("once".into()) } else { Ok(2) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_completes_between_two_looks_is_not_resumed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = open(folder.path()).await;
+    let failed = other.scope(async { fails_at_first() }).await;
+    soon(failed.wait()).await;
+    let id = failed.run_id();
+    let store = Faulty::open(folder.path(), 1);
+    let gate = Gate::before(&store);
+    gate.hold("states");
+    let late = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
+    let resuming = tokio::spawn(late.resume(id).into_future());
+    // It has seen that the run failed, and not yet which states led there.
+    gate.holds_somebody().await;
+    assert_eq!(soon(other.resume(id).into_future()).await.unwrap().run_count, 2);
+    gate.open();
+    let error = soon(resuming).await.unwrap().unwrap_err();
+    assert!(error.is_not_resumable() && error.to_string().contains("has completed"), "{error}");
+    assert_eq!(other.flow_run(id).await.unwrap().run_count, 2);
+    for orchestrator in [late, other] {
+        orchestrator.shutdown().await.unwrap();
+    }
+}

@@ -94,12 +94,15 @@ fn push_origin(line: &mut String, kind: &str, name: &str) {
 /// As `07:05:01.042`.
 fn push_clock(line: &mut String, at: NaiveTime) {
     let millis = (at.nanosecond() / 1_000_000).min(999);
-    for (number, digits, end) in [(at.hour(), 2, ":"), (at.minute(), 2, ":"), (at.second(), 2, "."), (millis, 3, "")] {
-        for place in (0..digits).rev() {
-            line.extend(char::from_digit(number / 10_u32.pow(place) % 10, 10));
+    let mut clock = *b"00:00:00.000";
+    for (number, last, digits) in [(at.hour(), 1, 2), (at.minute(), 4, 2), (at.second(), 7, 2), (millis, 11, 3)] {
+        let mut rest = number;
+        for place in 0..digits {
+            clock[last - place] += (rest % 10) as u8;
+            rest /= 10;
         }
-        line.push_str(end);
     }
+    line.push_str(std::str::from_utf8(&clock).unwrap_or_default());
 }
 
 /// The level's name, as wide as any.
