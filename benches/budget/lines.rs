@@ -28,7 +28,8 @@ async fn bare(tasks: u64) -> u64 {
 /// Prints nanoseconds of a task in each round, of the floor and of ours.
 pub(crate) fn child(tasks: u64) {
     let runtime = runtime();
-    let orchestrator = runtime.block_on(Orchestrator::builder().build()).expect("it is in memory");
+    // That of a program that sets nothing.
+    let orchestrator = runtime.block_on(async { Orchestrator::current() });
     let round = || {
         let floor = time_bare(&runtime, bare(tasks)).1;
         let (sum, ours) = time_under(&orchestrator, &runtime, || fan_out(tasks));
