@@ -133,10 +133,10 @@ pub(crate) fn with_transaction<R>(look: impl FnOnce(Option<&Arc<transaction::Sha
     PLACE.with_borrow(|place| look(place.transaction.as_ref()))
 }
 
-/// Kind and name of the run whose body the present code belongs to, for log lines, and whether it is part of a flow run or one
-/// itself.
+/// Kind and name of the run whose body the present code belongs to, for log lines, and whether a flow run goes on that ends only
+/// after it.
 pub(crate) fn current_run_label() -> Option<(&'static str, Arc<str>, bool)> {
-    with_run(|run| run.map(|run| (run.kind(), run.name(), run.is_flow() || run.flow_run().is_some())))
+    with_run(|run| run.map(|run| (run.kind(), run.name(), run.is_in_active_flow())))
 }
 
 /// Keeps a log line with the run whose body the present code belongs to.

@@ -41,7 +41,7 @@ pub(crate) fn tell(run: &Run, event: &Observed<'_>) {
     let flow = run.is_flow();
     let function = event.run.function();
     let said = event.transition.message.as_deref().unwrap_or_default();
-    terminal::tells_of_many(!flow && event.run.flow_run.is_some());
+    terminal::tells_of_many(!flow && run.is_in_active_flow());
     match event.transition.name {
         StateName::Running if flow && !said.is_empty() => say!(info, run, event, "Goes on: {said}"),
         StateName::Paused => say!(warn, run, event, "Paused: {said}; {}", how_to_resume(run)),
@@ -80,6 +80,7 @@ pub(crate) fn tell(run: &Run, event: &Observed<'_>) {
 /// Says what a run found in the cache.
 pub(crate) fn tell_look(run: &Run, look: &CacheLook) {
     if LevelFilter::current() >= LevelFilter::DEBUG {
+        terminal::tells_of_many(run.is_in_active_flow());
         tracing::debug!(target: RUN_TARGET, { run.kind = run.kind(), run.name = &*run.name() }, "Cache {look}");
     }
 }

@@ -33,8 +33,12 @@ async fn child_assembles() {
 }
 
 fn printed(variables: &[(&str, &str)]) -> String {
+    printed_by("output::child_assembles", variables)
+}
+
+fn printed_by(program: &str, variables: &[(&str, &str)]) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "output::child_assembles", "--nocapture"]);
+    command.args(["--exact", program, "--nocapture"]);
     command.env("OUTPUT_TEST", "1").env("ORCHESTRATOR_DATABASE_URL", "memory");
     command.env_remove("RUST_LOG").env_remove("ORCHESTRATOR_LOG").envs(variables.iter().copied());
     let output = command.output().unwrap();
@@ -66,6 +70,53 @@ fn one_line_for_each_event_worth_reading_and_a_summary() {
     assert_eq!(has("  slowest", "part-"), 1, "{said}");
     assert!(!said.contains("a detail"), "{said}");
     assert!(!said.contains('\u{1b}'), "no colour in a pipe: {said}");
+}
+
+const MANY: u32 = 500;
+
+#[task]
+async fn quick(n: u32) -> u32 {
+    tracing::info!("quick {n}");
+    n
+}
+
+fn says_the_end(run: &FlowRun, _: &State) {
+    tracing::info!("the end of {}", run.flow_name);
+}
+
+#[flow(on_completion = says_the_end)]
+async fn bustle() -> Result<Vec<TaskFuture<u32>>, TaskError> {
+    let left: Vec<_> = (0..MANY).map(|n| quick(n).detach()).collect();
+    for n in MANY..2 * MANY {
+        quick(n).await?;
+    }
+    Ok(left)
+}
+
+/// The program of the test below, which ends as soon as it can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child_bustles() {
+    if std::env::var_os("OUTPUT_TEST").is_some() {
+        for run in bustle().await.unwrap() {
+            run.await.unwrap();
+        }
+        std::process::exit(0);
+    }
+}
+
+#[test]
+fn a_program_that_ends_at_once_has_said_everything() {
+    // With the lines of the flow itself, and with those of bodies alone.
+    for filter in ["info", "off,it=info"] {
+        let said = printed_by("output::child_bustles", &[("ORCHESTRATOR_LOG", filter)]);
+        for n in 0..2 * MANY {
+            let told = said.matches(&format!("- quick {n}\n")).count();
+            assert_eq!(told, 1, "{filter}: quick {n}");
+        }
+        assert_eq!(said.matches("- the end of bustle\n").count(), 1, "{filter}");
+        let ends = said.matches("- Finished in state Completed() in ").count() as u32;
+        assert_eq!(ends, if filter == "info" { 2 * MANY + 1 } else { 0 }, "{filter}");
+    }
 }
 
 #[test]

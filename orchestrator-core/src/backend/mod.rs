@@ -145,7 +145,8 @@ pub trait RunHistory {
         Ok(active)
     }
 
-    /// The whole history of a run, oldest first; empty if the run is not known.
+    /// The whole history of a run, oldest first; empty if the run is not known. The last one is the state that the run itself is
+    /// given back in, with the same time.
     ///
     /// # Errors
     ///

@@ -336,6 +336,9 @@ impl Launcher {
             // It may have been since it was looked at; later it is seen where it is.
             run.is_cancelled()
         };
+        if is_cancelled {
+            self.stir();
+        }
         if self.starters.coming.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             // Another one comes, and does this if it has to.
             return;
@@ -343,11 +346,9 @@ impl Launcher {
         let starter = Starter { launcher: Some(Arc::clone(self)), counted: true };
         let launcher = Arc::clone(self);
         sync::spawn(&self.handle, async move {
-            if !is_cancelled {
-                tokio::select! {
-                    () = run.scope().orchestrator.journal.room() => {}
-                    () = launcher.stirred.notified() => launcher.put_cancelled_first(),
-                }
+            tokio::select! {
+                () = run.scope().orchestrator.journal.room() => {}
+                () = launcher.stirred.notified() => launcher.put_cancelled_first(),
             }
             // It may be the last of a run that was cancelled.
             panics::let_go((run, launcher));

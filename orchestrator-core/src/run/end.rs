@@ -64,6 +64,9 @@ impl Run {
     /// reader of a result is then its only owner.
     pub(crate) fn end(self: Arc<Self>, outcome: Outcome) -> Wakes {
         let failed = outcome.is_err();
+        if self.is_flow() {
+            crate::terminal::flush();
+        }
         let waiters = self.set_outcome(&mut lock(&self.cell), outcome);
         self.ended(waiters, failed)
     }

@@ -57,6 +57,10 @@ impl Run {
         State::from(&lock(&self.cell).track.current())
     }
 
+    pub(super) fn has_terminal_state(&self) -> bool {
+        lock(&self.cell).track.name().kind().is_terminal()
+    }
+
     pub(super) fn state_and_times(&self) -> (State, Times) {
         let cell = lock(&self.cell);
         let current = cell.track.current();

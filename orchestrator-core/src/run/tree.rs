@@ -18,6 +18,15 @@ impl Run {
         std::iter::successors(Some(self), |run| run.above())
     }
 
+    /// Whether a flow run goes on that ends only after this run, or that is this run.
+    pub(crate) fn is_in_active_flow(&self) -> bool {
+        let mut top = self;
+        while let Some(above) = top.above() {
+            top = above;
+        }
+        top.is_flow() && !top.has_terminal_state()
+    }
+
     /// This run and the runs in whose bodies it was submitted, innermost first, whether or not they wait for it.
     pub(crate) fn origins(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
         std::iter::successors(Some(self), |run| run.parent.as_ref())

@@ -29,7 +29,7 @@ use self::format::PrintLayer;
 use self::paint::Paint;
 pub use self::paint::one_line;
 use self::progress::Progress;
-use self::screen::{LastLines, Screen};
+use self::screen::Screen;
 use self::summary::Summary;
 use crate::observe::Observer;
 
@@ -43,6 +43,15 @@ thread_local! {
 /// Says before an event of the engine's about a run whether that is one of the many of a flow run, which ends after it.
 pub(crate) fn tells_of_many(is_so: bool) {
     TELLS_OF_MANY.set(is_so);
+}
+
+static SCREEN: OnceLock<Arc<Screen>> = OnceLock::new();
+
+/// Writes the lines that are kept back: a flow run ends, and with it perhaps the program.
+pub(crate) fn flush() {
+    if let Some(screen) = SCREEN.get() {
+        screen.flush();
+    }
 }
 
 /// The installed terminal output.
@@ -96,9 +105,9 @@ fn build(filters: &Filters) -> Option<TerminalHandle> {
     if progress::is_welcome() {
         observers.push(Arc::new(Progress::new(Arc::clone(&screen))));
     }
-    observers.push(match reported {
-        Reported::Yes => Arc::new(Summary::new(screen, paint)),
-        Reported::No => Arc::new(LastLines(screen)),
-    });
+    let _ = SCREEN.set(Arc::clone(&screen));
+    if reported == Reported::Yes {
+        observers.push(Arc::new(Summary::new(screen, paint)));
+    }
     Some(TerminalHandle { observers })
 }

@@ -12,10 +12,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::observe::{Observed, Observer};
-use crate::state::StateName;
-
-/// So many lines are written as they come, in each [`WINDOW`].
+/// So many lines are written as they come, in each window.
 const AT_ONCE: u32 = 64;
 const WINDOW: Duration = Duration::from_millis(20);
 /// So long others may come after the first line that is kept back.
@@ -35,6 +32,7 @@ struct Shared {
     kept: Mutex<Kept>,
     /// Tells the thread that writes of a line.
     comes: Condvar,
+    window: Duration,
 }
 
 struct Inner {
@@ -60,8 +58,12 @@ impl Screen {
     }
 
     pub(super) fn new(out: Box<dyn Write + Send>) -> Self {
+        Self::with_window(out, WINDOW)
+    }
+
+    fn with_window(out: Box<dyn Write + Send>, window: Duration) -> Self {
         let inner = Mutex::new(Inner { out, lines: String::new(), bar: None });
-        Self(Arc::new(Shared { inner, kept: Mutex::default(), comes: Condvar::new() }))
+        Self(Arc::new(Shared { inner, kept: Mutex::default(), comes: Condvar::new(), window }))
     }
 
     /// Writes whole lines, above the progress line and after all that came before. What cannot be written is dropped: a closed
@@ -76,8 +78,8 @@ impl Screen {
     pub(super) fn print_soon(&self, line: &str) {
         let now = Instant::now();
         let mut kept = lock(&self.0.kept);
-        let (began, lines) =
-            kept.window.filter(|(began, _)| now.saturating_duration_since(*began) < WINDOW).unwrap_or((now, 0));
+        let lasts = |(began, _): &(Instant, u32)| now.saturating_duration_since(*began) < self.0.window;
+        let (began, lines) = kept.window.filter(lasts).unwrap_or((now, 0));
         kept.window = Some((began, lines + 1));
         let is_first = kept.lines.is_empty();
         kept.lines.push_str(line);
@@ -141,6 +143,7 @@ impl Shared {
 
     /// Writes what is kept back, until nothing was for a while.
     fn write_on(&self) {
+        let ended = Ended(self);
         loop {
             thread::sleep(KEPT_BACK);
             self.write();
@@ -149,26 +152,21 @@ impl Shared {
             let (mut kept, _) =
                 self.comes.wait_timeout_while(kept, LINGER, is_empty).unwrap_or_else(PoisonError::into_inner);
             if kept.lines.is_empty() {
+                // At once, so that whoever comes next starts another.
                 kept.has_thread = false;
+                std::mem::forget(ended);
                 return;
             }
         }
     }
 }
 
-/// Sees to it that nothing is kept back when a flow run has ended and no summary is printed.
-#[derive(Debug)]
-pub(super) struct LastLines(pub(super) Arc<Screen>);
+/// Says that there is no thread any more, after a panic, too: others are written to by code of others.
+struct Ended<'a>(&'a Shared);
 
-impl Observer for LastLines {
-    fn on_transition(&self, event: &Observed<'_>) {
-        if event.run.flow_run.is_none() && event.transition.name.kind().is_terminal() {
-            self.0.flush();
-        }
-    }
-
-    fn watches(&self, _: StateName) -> bool {
-        false
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.kept).has_thread = false;
     }
 }
 
@@ -211,9 +209,10 @@ mod tests {
         }
     }
 
+    /// With one window for the whole of the test.
     fn screen() -> (Screen, Receiver<String>) {
         let (tell, told) = channel();
-        (Screen::new(Box::new(Teller(tell))), told)
+        (Screen::with_window(Box::new(Teller(tell)), Duration::from_secs(3600)), told)
     }
 
     fn line(number: u32) -> String {
@@ -234,11 +233,13 @@ mod tests {
         let (screen, told) = screen();
         let all = 10 * AT_ONCE;
         (0..all).for_each(|number| screen.print_soon(&line(number)));
-        let mut written = String::new();
+        let (mut written, mut writes) = (String::new(), 0);
         while !written.ends_with(&line(all - 1)) {
             written.push_str(&told.recv().expect("the screen is there"));
+            writes += 1;
         }
         assert_eq!(written, (0..all).map(line).collect::<String>());
+        assert!(writes < all / 2, "{writes} writes of {all} lines");
         // The thread that wrote them has not ended, or another one does it.
         (0..all).for_each(|number| screen.print_soon(&line(number)));
         let mut again = String::new();

@@ -63,17 +63,17 @@ impl CacheCare for SqliteBackend {
         let next =
             "SELECT max(rowid) FROM (SELECT rowid FROM cache WHERE rowid > ?1 AND rowid <= ?2 ORDER BY rowid LIMIT ?3)";
         let delete = "DELETE FROM cache WHERE rowid > ?1 AND rowid <= ?2 AND (?3 IS NULL OR task_key = ?3)";
-        let number = |select: &str, values: &[&dyn ToSql]| {
-            let number = |connection: &Connection| {
+        let row = |select: &str, values: &[&dyn ToSql]| {
+            let look = |connection: &Connection| {
                 connection.prepare_cached(select)?.query_row(values, |row| row.get::<_, Option<i64>>(0))
             };
-            self.read(|| self.clearing(), number)
+            self.read(|| self.clearing(), look)
         };
         // What is stored from now on stays.
-        let Some(last) = number("SELECT max(rowid) FROM cache", &[])? else { return Ok(0) };
+        let Some(last) = row("SELECT max(rowid) FROM cache", &[])? else { return Ok(0) };
         let (mut done, mut removed) = (i64::MIN, 0);
         // All rows once, whichever are to go: there is no index of tasks.
-        while let Some(end) = number(next, &[&done, &last, &STEP])? {
+        while let Some(end) = row(next, &[&done, &last, &STEP])? {
             let step = |writer: &mut Writer| writer.connection().execute(delete, params![done, end, task_key]);
             removed += self.write(|| self.clearing(), step)? as u64;
             done = end;

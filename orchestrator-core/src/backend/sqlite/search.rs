@@ -63,8 +63,11 @@ impl RunSearch for SqliteBackend {
             // The sign keeps SQLite from going through all runs in their order instead.
             filter += " ORDER BY +run.id DESC LIMIT ?2";
         } else {
-            values.push(&first);
-            filter += &format!(" AND run.id >= ?{} ORDER BY run.id DESC LIMIT ?2", values.len());
+            if flow_run.is_none() {
+                values.push(&first);
+                filter += &format!(" AND run.id >= ?{}", values.len());
+            }
+            filter += " ORDER BY run.id DESC LIMIT ?2";
         }
         self.read(|| self.reading(format_args!("task runs")), |connection| task_runs(connection, &filter, &values[..]))
     }

@@ -42,7 +42,7 @@ pub(super) fn begin<'s>(
     }
     // From here on the hold is given back by a drop.
     let (stage, selection) = (Stage::Flows, Selection::default());
-    let mut pruning = SqlitePruning { backend, holder, stage, selection, runs: 0, unused: None };
+    let mut pruning = SqlitePruning { backend, holder, stage, selection, removed: 0, unused: None };
     pruning.selection =
         backend.read(|| backend.looking_after(DOING), |connection| Selection::new(connection, policy, now))?;
     Ok(Some(Box::new(pruning)))
@@ -88,8 +88,8 @@ struct SqlitePruning<'s> {
     holder: i64,
     stage: Stage,
     selection: Selection,
-    /// So many runs were removed.
-    runs: u64,
+    /// How many runs were removed.
+    removed: u64,
     /// Processes that are to be forgotten, once they were looked for.
     unused: Option<Vec<i64>>,
 }
@@ -155,7 +155,7 @@ impl Pruning for SqlitePruning<'_> {
                 Some(stage @ (Stage::Room | Stage::Done)) => Ok(stage),
             }
         })?;
-        self.runs += removed.flow_runs + removed.task_runs;
+        self.removed += removed.flow_runs + removed.task_runs;
         Ok(Some(removed))
     }
 }
@@ -204,7 +204,7 @@ impl SqlitePruning<'_> {
         let doing = || backend.looking_after(DOING);
         let unused = backend.read(doing, |connection| {
             let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
-            if is_worth_a_look(pages.unsigned_abs(), self.runs) { unused(connection) } else { Ok(Vec::new()) }
+            if is_worth_a_look(pages.unsigned_abs(), self.removed) { unused(connection) } else { Ok(Vec::new()) }
         })?;
         if !unused.is_empty() {
             // What nobody looks at any more: whoever asks for a slot or a claim passes over those that have ended.

@@ -1,5 +1,7 @@
 //! Full, busy and damaged databases.
 
+use std::time::Instant;
+
 use super::*;
 use crate::backend::{ClaimLeases as _, ClaimRequest, LimitSetting, Ownership as _, SlotLeases as _, SlotTrade};
 
@@ -88,7 +90,9 @@ fn what_is_leased_is_waited_for_as_long_as_the_option_says() {
     ];
     lease::TRIES.take();
     for (what, ask) in asks {
+        let start = Instant::now();
         let error = ask().expect_err("the other process writes");
+        assert!(start.elapsed() >= Duration::from_millis(20), "{what} gave up early");
         assert_eq!(error.kind(), BackendErrorKind::Busy, "{what}: {error}");
         // Between two tries there is a millisecond at least, the last one aside.
         let tries = lease::TRIES.take();
