@@ -161,7 +161,7 @@ impl Shared {
     }
 }
 
-/// Says that there is no thread any more, after a panic, too: others are written to by code of others.
+/// Says that there is no thread any more, after a panic, too.
 struct Ended<'a>(&'a Shared);
 
 impl Drop for Ended<'_> {
