@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use crate::fan_out::{bare, fan_out};
-use crate::measure::{Compared, Effort, PerOperation, median, quantile, runtime, time_bare, time_ours};
+use crate::measure::{Compared, Effort, PerOperation, median, runtime, time_bare, time_ours};
 use crate::report::{Budget, Row, Unit};
 use crate::sqlite;
 
@@ -87,14 +87,7 @@ fn cost_of(size: usize, costs: &[Vec<f64>]) -> f64 {
 fn flat(name: &str, costs: &[Vec<f64>], budget: Budget) -> Row {
     let mut sizes: Vec<_> = (0..costs[0].len()).map(|size| (cost_of(size, costs), size)).collect();
     sizes.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-    let ((floor, cheapest), (ours, dearest)) = (sizes[0], sizes[sizes.len() - 1]);
-    let mut ratios: Vec<_> = costs.iter().map(|round| round[dearest] / round[cheapest]).collect();
-    let compared = Compared {
-        floor,
-        ours,
-        ratio: median(&mut ratios),
-        spread: (quantile(&ratios, 0.25), quantile(&ratios, 0.75)),
-        rounds: costs.len(),
-    };
-    Row::compared(name, &compared, budget)
+    let ((_, cheapest), (_, dearest)) = (sizes[0], sizes[sizes.len() - 1]);
+    let rounds: Vec<_> = costs.iter().map(|round| (round[cheapest], round[dearest])).collect();
+    Row::compared(name, &Compared::of(&rounds), budget)
 }

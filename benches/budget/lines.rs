@@ -7,7 +7,7 @@ use orchestrator::Orchestrator;
 
 use crate::child;
 use crate::fan_out::fan_out;
-use crate::measure::{Compared, Effort, PerOperation, median, quantile, runtime, time_bare, time_under};
+use crate::measure::{Compared, Effort, PerOperation, runtime, time_bare, time_under};
 use crate::report::{Budget, Row};
 
 const ROUNDS: usize = 25;
@@ -56,15 +56,7 @@ pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
     let expected = (ROUNDS as u64 + 1) * tasks;
     assert_eq!((told("| Spawned task"), told("| Task run")), (expected, expected), "every line is there");
     let rounds: Vec<_> = said.lines().map(child::numbers).collect();
-    let mut ratios: Vec<_> = rounds.iter().map(|(floor, ours)| ours / floor).collect();
-    let ratio = median(&mut ratios);
-    let compared = Compared {
-        floor: median(&mut rounds.iter().map(|round| round.0).collect::<Vec<_>>()),
-        ours: median(&mut rounds.iter().map(|round| round.1).collect::<Vec<_>>()),
-        ratio,
-        spread: (quantile(&ratios, 0.25), quantile(&ratios, 0.75)),
-        rounds: rounds.len(),
-    };
+    let compared = Compared::of(&rounds);
     let name = format!("fan-out of {} tasks with a line of the log each", Effort::name(tasks));
     vec![Row::compared(name, &compared, Budget::None)]
 }

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::child;
-use crate::measure::{Compared, Effort, PerOperation, median, quantile};
+use crate::measure::{Compared, Effort, PerOperation};
 use crate::report::{Budget, Row, Unit};
 
 const TASKS: u64 = 100;
@@ -97,15 +97,7 @@ pub(crate) fn measure(effort: &Effort) -> Vec<Row> {
     let file = Connection::open(home.path().join("orchestrator.db")).expect("the child's database");
     let found: i64 = file.query_row("SELECT count(*) FROM log", [], |row| row.get(0)).expect("lines");
     assert_eq!((found as f64, lost), (expected, 0.0), "every line is there");
-    let mut ratios: Vec<_> = rounds.iter().map(|(floor, ours)| ours / floor).collect();
-    let ratio = median(&mut ratios);
-    let compared = Compared {
-        floor: median(&mut rounds.iter().map(|round| round.0).collect::<Vec<_>>()),
-        ours: median(&mut rounds.iter().map(|round| round.1).collect::<Vec<_>>()),
-        ratio,
-        spread: (quantile(&ratios, 0.25), quantile(&ratios, 0.75)),
-        rounds: rounds.len(),
-    };
+    let compared = Compared::of(&rounds);
     let (per_line, beside) = (compared.ours - compared.floor, Budget::Ratio { allowed: 1.1, aim: 1.05 });
     vec![
         Row::compared("10 us of work and a log line, history in SQLite", &compared, beside),

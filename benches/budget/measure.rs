@@ -43,30 +43,22 @@ impl Effort {
         mut floor: impl FnMut() -> PerOperation,
         mut ours: impl FnMut() -> PerOperation,
     ) -> Compared {
-        let (mut floors, mut all_ours, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let mut rounds = Vec::new();
         floor();
         ours();
         let start = Instant::now();
-        while ratios.len() < self.least_rounds || (start.elapsed() < self.time && ratios.len() < self.most_rounds) {
+        while rounds.len() < self.least_rounds || (start.elapsed() < self.time && rounds.len() < self.most_rounds) {
             // Whoever goes second finds caches and allocator as the other one left them.
-            let (PerOperation(floor), PerOperation(ours)) = if ratios.len().is_multiple_of(2) {
+            let (PerOperation(floor), PerOperation(ours)) = if rounds.len().is_multiple_of(2) {
                 let floor = floor();
                 (floor, ours())
             } else {
                 let ours = ours();
                 (floor(), ours)
             };
-            floors.push(floor);
-            all_ours.push(ours);
-            ratios.push(ours / floor);
+            rounds.push((floor, ours));
         }
-        Compared {
-            floor: median(&mut floors),
-            ours: median(&mut all_ours),
-            ratio: median(&mut ratios),
-            spread: (quantile(&ratios, 0.25), quantile(&ratios, 0.75)),
-            rounds: ratios.len(),
-        }
+        Compared::of(&rounds)
     }
 }
 
@@ -90,6 +82,21 @@ pub(crate) struct Compared {
     /// The first and third quartile of the ratios.
     pub(crate) spread: (f64, f64),
     pub(crate) rounds: usize,
+}
+
+impl Compared {
+    /// Of the costs of the floor and of ours in each round.
+    pub(crate) fn of(rounds: &[(f64, f64)]) -> Self {
+        let (mut floors, mut all_ours): (Vec<_>, Vec<_>) = rounds.iter().copied().unzip();
+        let mut ratios: Vec<_> = rounds.iter().map(|(floor, ours)| ours / floor).collect();
+        Self {
+            floor: median(&mut floors),
+            ours: median(&mut all_ours),
+            ratio: median(&mut ratios),
+            spread: (quantile(&ratios, 0.25), quantile(&ratios, 0.75)),
+            rounds: rounds.len(),
+        }
+    }
 }
 
 /// The middle value; sorts the values.

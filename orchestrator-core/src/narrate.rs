@@ -3,6 +3,8 @@
 //! The target is `orchestrator::run`, with the fields `run.kind` and `run.name`. A failure is told in full where it
 //! began; whoever failed because of it names that run.
 
+use std::fmt::Write as _;
+
 use tracing::level_filters::LevelFilter;
 
 use crate::backend::record::CacheLook;
@@ -39,6 +41,9 @@ pub(crate) fn is_told(is_flow: bool, name: StateName) -> bool {
 
 pub(crate) fn tell(run: &Run, event: &Observed<'_>) {
     let flow = run.is_flow();
+    if !is_told(flow, event.transition.name) {
+        return;
+    }
     let function = event.run.function();
     let said = event.transition.message.as_deref().unwrap_or_default();
     terminal::tells_of_many(!flow && run.is_in_active_flow());
@@ -98,8 +103,8 @@ fn finished(event: &Observed<'_>, why: &str) -> String {
         said.push_str(part);
     }
     if let Some(duration) = event.duration {
-        said.push_str(" in ");
-        short(duration).push_to(&mut said);
+        // Writing to a String does not fail.
+        let _ = write!(said, " in {}", short(duration));
     }
     said
 }

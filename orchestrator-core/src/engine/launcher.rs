@@ -248,7 +248,7 @@ impl Launcher {
             (Some(run), is_next)
         });
         let Some(run) = queued else { return };
-        let (waiting, is_cancelled) = self.launched.push(run);
+        let waiting = self.enqueue(run);
         let waiting = if is_next { waiting - 1 } else { waiting };
         // A starter counts itself down before it looks into the queue: either it is seen here, or it sees the run.
         let Starters { coming, alone, lingering } = &*self.starters;
@@ -258,9 +258,15 @@ impl Launcher {
             1 if alone.load(Ordering::SeqCst) == 0 => self.send(false),
             _ => self.send_for_starter(),
         }
+    }
+
+    /// Puts a run at the end of the queue; says how many there are that were launched last.
+    fn enqueue(&self, run: Arc<Run>) -> usize {
+        let (waiting, is_cancelled) = self.launched.push(run);
         if is_cancelled {
             self.stir();
         }
+        waiting
     }
 
     /// Says that a body goes on with calls whose runs wait for others: those must not wait for the slot of its worker.
@@ -330,13 +336,9 @@ impl Launcher {
 
     /// Leaves a run in the queue until the store has room for what comes of it: a starter is on its way that begins then.
     fn put_back(self: &Arc<Self>, run: Arc<Run>) {
-        let is_cancelled = {
-            let mut queue = lock(&self.next);
-            queue.push_front(Arc::clone(&run));
-            // It may have been since it was looked at; later it is seen where it is.
-            run.is_cancelled()
-        };
-        if is_cancelled {
+        lock(&self.next).push_front(Arc::clone(&run));
+        // It may have been since it was looked at; later it is seen where it is.
+        if run.is_cancelled() {
             self.stir();
         }
         if self.starters.coming.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
@@ -419,10 +421,7 @@ impl Launcher {
         self.wake_all();
         // Others have waited longer.
         if let Some(run) = STARTER.with_borrow_mut(|starter| starter.in_hand.take()) {
-            let (_, is_cancelled) = self.launched.push(run);
-            if is_cancelled {
-                self.stir();
-            }
+            self.enqueue(run);
         }
         drop(at_work);
         makes_room && self.starters.coming.load(Ordering::SeqCst) < SPARE && self.has_runs()

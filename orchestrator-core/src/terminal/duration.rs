@@ -13,22 +13,6 @@ pub const fn short(duration: Duration) -> Short {
 #[derive(Clone, Copy, Debug)]
 pub struct Short(Duration);
 
-impl Short {
-    /// Appends what it displays.
-    pub(crate) fn push_to(self, text: &mut String) {
-        use fmt::Write as _;
-        let micros = self.0.as_micros();
-        if micros < 1_000 {
-            // As most tasks take: without the machinery of formats.
-            text.push_str(itoa::Buffer::new().format(micros as u16));
-            text.push_str("us");
-            return;
-        }
-        // Writing to a String does not fail.
-        let _ = write!(text, "{self}");
-    }
-}
-
 impl fmt::Display for Short {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.0.as_micros();

@@ -45,18 +45,17 @@ pub(crate) fn tells_of_many(is_so: bool) {
     TELLS_OF_MANY.set(is_so);
 }
 
-static SCREEN: OnceLock<Arc<Screen>> = OnceLock::new();
-
 /// Writes the lines that are kept back: a flow run ends, and with it perhaps the program.
 pub(crate) fn flush() {
-    if let Some(screen) = SCREEN.get() {
-        screen.flush();
+    if let Some(Some(terminal)) = INSTALLED.get() {
+        terminal.screen.flush();
     }
 }
 
 /// The installed terminal output.
 #[derive(Clone)]
 pub(crate) struct TerminalHandle {
+    screen: Arc<Screen>,
     observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -73,12 +72,13 @@ impl fmt::Debug for TerminalHandle {
     }
 }
 
+static INSTALLED: OnceLock<Option<TerminalHandle>> = OnceLock::new();
+
 /// Makes the terminal output the process's `tracing` subscriber, unless the program has set one.
 ///
 /// The first call decides, from the environment, else by `default`; later ones return the same. `None`: a subscriber was set already, or
 /// the level is `off`, in which case log lines are still captured.
 pub(crate) fn install(default: &str) -> Option<TerminalHandle> {
-    static INSTALLED: OnceLock<Option<TerminalHandle>> = OnceLock::new();
     INSTALLED.get_or_init(|| build(&Filters::from_env(default))).clone()
 }
 
@@ -105,9 +105,8 @@ fn build(filters: &Filters) -> Option<TerminalHandle> {
     if progress::is_welcome() {
         observers.push(Arc::new(Progress::new(Arc::clone(&screen))));
     }
-    let _ = SCREEN.set(Arc::clone(&screen));
     if reported == Reported::Yes {
-        observers.push(Arc::new(Summary::new(screen, paint)));
+        observers.push(Arc::new(Summary::new(Arc::clone(&screen), paint)));
     }
-    Some(TerminalHandle { observers })
+    Some(TerminalHandle { screen, observers })
 }
