@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::backend::memory::MemoryBackend;
@@ -13,7 +13,7 @@ use crate::duration;
 use crate::error::{Error, ErrorKind};
 use crate::keeper::Role;
 use crate::observe::Observer;
-use crate::options::{Defaults, Delay};
+use crate::options::{Defaults, Delay, RIGHT_JITTER, is_right_jitter};
 use crate::orchestrator::{Orchestrator, Parts};
 use crate::recovery::Scope;
 use crate::results::{ObjectResults, ResultStore, Results, ResultsAt, Unusable};
@@ -339,7 +339,6 @@ impl OrchestratorBuilder {
             observers.extend(terminal.observers());
         }
         let defaults = Defaults::default();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Orchestrator::from_parts(Parts {
             backend,
             results: Arc::new(Results::new(store, self.inline_up_to)),
@@ -354,7 +353,7 @@ impl OrchestratorBuilder {
                 cancel_grace: self.cancel_grace.unwrap_or(defaults.cancel_grace),
             },
             observers,
-            workers: self.blocking_threads.unwrap_or_else(|| (4 * cores).max(16)),
+            workers: self.blocking_threads.unwrap_or_else(|| (4 * cores()).max(16)),
             strict: self.strict.unwrap_or(false),
             retention: self.retention.unwrap_or_default(),
             recovers: match (self.resume_crashed, self.resume_only) {
@@ -423,6 +422,9 @@ impl OrchestratorBuilder {
         if let Some(jitter) = self.retry_jitter.take_if(|jitter| !is_right_jitter(*jitter)) {
             wrong.push(config(format!("the retry jitter is {jitter}: expected {RIGHT_JITTER}")));
         }
+        if self.timeout.take_if(|timeout| timeout.is_zero()).is_some() {
+            wrong.push(config("the timeout of tasks is zero: expected more than that".to_owned()));
+        }
         if self.blocking_threads.take_if(|threads| *threads == 0).is_some() {
             wrong.push(config("the number of blocking threads is 0: expected at least 1".to_owned()));
         }
@@ -490,6 +492,12 @@ fn said_by(variable: Option<&str>, why: String) -> Error {
     config(named(variable, why))
 }
 
+/// How many threads the process may run at the same time: asked once, since that takes two dozen system calls.
+fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
 /// What is wrong, with the variable that says so, if one does.
 fn named(variable: Option<&str>, why: String) -> String {
     match variable {
@@ -500,12 +508,6 @@ fn named(variable: Option<&str>, why: String) -> String {
 
 const DATABASE_URL: &str = "ORCHESTRATOR_DATABASE_URL";
 const RESULTS: &str = "ORCHESTRATOR_RESULTS";
-
-const RIGHT_JITTER: &str = "a number from 0 up";
-
-fn is_right_jitter(jitter: f64) -> bool {
-    jitter.is_finite() && jitter >= 0.0
-}
 
 /// What the variables of this library have in common.
 const PREFIX: &str = "ORCHESTRATOR_";

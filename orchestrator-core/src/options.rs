@@ -211,12 +211,13 @@ impl<K, C> Configured<K, C> {
         self.set(|options| options.retry_delay = Some(delay.into()))
     }
 
-    /// Spreads each delay at random, up to that fraction above it.
+    /// Spreads each delay at random, up to that fraction above it: a number from 0 up. With another one the run fails before
+    /// it begins.
     pub fn retry_jitter(self, factor: f64) -> Self {
-        self.set(|options| options.retry_jitter = Some(factor.max(0.0)))
+        self.set(|options| options.retry_jitter = Some(factor))
     }
 
-    /// How long one attempt may take.
+    /// How long one attempt may take, which is more than nothing: with a time of zero the run fails before it begins.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.set(|options| options.timeout = Some(timeout))
     }
@@ -311,6 +312,13 @@ impl<S: Clone> IntoNames<S> for &[S] {
     }
 }
 
+/// What a jitter has to be.
+pub(crate) const RIGHT_JITTER: &str = "a number from 0 up";
+
+pub(crate) fn is_right_jitter(jitter: f64) -> bool {
+    jitter.is_finite() && jitter >= 0.0
+}
+
 /// The options of one run, looked up where they are needed.
 #[derive(Clone, Copy)]
 pub(crate) struct Effective<'a> {
@@ -363,11 +371,17 @@ impl Effective<'_> {
 
     /// What is wrong with the options of the call, if anything is.
     pub(crate) fn wrong(&self) -> Option<String> {
-        let ttl = self.call?.cache_ttl?;
-        ttl.is_zero().then(|| {
-            "its `cache_ttl` is zero, but has to be more than that; `cache_policy(CachePolicy::NONE)` switches caching off"
-                .to_owned()
-        })
+        let call = self.call?;
+        let is_nothing = |time: Option<Duration>| time.is_some_and(|time| time.is_zero());
+        if is_nothing(call.cache_ttl) {
+            let instead = "`cache_policy(CachePolicy::NONE)` switches caching off";
+            return Some(format!("its `cache_ttl` is zero, but has to be more than that; {instead}"));
+        }
+        if is_nothing(call.timeout) {
+            return Some("its `timeout` is zero, but has to be more than that".to_owned());
+        }
+        let jitter = call.retry_jitter.filter(|jitter| !is_right_jitter(*jitter))?;
+        Some(format!("its `retry_jitter` is {jitter}, but has to be {RIGHT_JITTER}"))
     }
 
     pub(crate) fn refresh_cache(&self) -> bool {

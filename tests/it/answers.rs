@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use orchestrator::backend::{BackendErrorKind, LimitSetting, SlotLeases, StateBackend};
+use orchestrator::backend::{BackendErrorKind, LimitRecord, LimitSetting, SlotLeases, StateBackend};
 use orchestrator::prelude::*;
 use orchestrator::{SlotGuard, Timestamp};
 use tokio::sync::Notify;
@@ -15,9 +15,11 @@ use tokio::task::{JoinHandle, yield_now};
 use crate::faults::Faulty;
 use crate::shared_limits::{open, soon};
 
-/// Keeps a store from answering what it is asked.
+/// Keeps a store from answering what it is asked; dropped, it lets everything pass, so that a test that fails ends.
+struct Gate(Arc<Shared>);
+
 #[derive(Default)]
-struct Gate {
+struct Shared {
     said: Mutex<Said>,
     changed: Condvar,
 }
@@ -32,41 +34,30 @@ struct Said {
 }
 
 impl Gate {
-    fn before(store: &Faulty) -> Arc<Self> {
-        let gate = Arc::new(Self::default());
-        let passed = Arc::clone(&gate);
+    fn before(store: &Faulty) -> Self {
+        let shared = Arc::new(Shared::default());
+        let passed = Arc::clone(&shared);
         store.watch(move |what| passed.pass(what));
-        gate
-    }
-
-    fn pass(&self, what: &str) {
-        let mut said = self.said.lock().unwrap();
-        *said.asked.entry(what.to_owned()).or_default() += 1;
-        while said.held == Some(what) {
-            said.waits = true;
-            said = self.changed.wait(said).unwrap();
-        }
+        Self(shared)
     }
 
     fn hold(&self, what: &'static str) {
-        let mut said = self.said.lock().unwrap();
+        let mut said = self.0.lock();
         (said.held, said.waits) = (Some(what), false);
     }
 
     fn open(&self) {
-        self.said.lock().unwrap().held = None;
-        self.changed.notify_all();
+        self.0.lock().held = None;
+        self.0.changed.notify_all();
     }
 
-    /// Ready when the store is asked for what it does not answer. A paused clock stands still meanwhile.
+    /// Ready when the store is asked for what it does not answer.
     async fn holds_somebody(&self) {
-        while !self.said.lock().unwrap().waits {
-            yield_now().await;
-        }
+        at_some_time(|| self.0.lock().waits).await;
     }
 
     fn asked(&self, what: &str) -> usize {
-        self.said.lock().unwrap().asked.get(what).copied().unwrap_or(0)
+        self.0.lock().asked.get(what).copied().unwrap_or(0)
     }
 }
 
@@ -76,10 +67,34 @@ impl Drop for Gate {
     }
 }
 
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pass(&self, what: &str) {
+        let mut said = self.lock();
+        *said.asked.entry(what.to_owned()).or_default() += 1;
+        while said.held == Some(what) {
+            said.waits = true;
+            said = self.changed.wait(said).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Ready when it holds. A paused clock stands still meanwhile; what never comes fails instead of hanging.
+async fn at_some_time(holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it happens at some time");
+        yield_now().await;
+    }
+}
+
 const LATE: LimitSetting = LimitSetting { slots: 1, decay: None, active: true };
 
 /// An orchestrator that has not looked at the limits of its store, of which there is one.
-fn over(folder: &std::path::Path) -> (Orchestrator, Arc<Faulty>, Arc<Gate>) {
+fn over(folder: &std::path::Path) -> (Orchestrator, Arc<Faulty>, Gate) {
     let store = Faulty::open(folder, 1);
     store.inner.set_limit("late", LATE, Timestamp::from_micros(0)).unwrap();
     let gate = Gate::before(&store);
@@ -104,12 +119,14 @@ async fn held_at(what: &'static str, orchestrator: &Orchestrator, gate: &Gate) -
     slot
 }
 
+fn the_limit(store: &Faulty) -> LimitRecord {
+    store.inner.limits(Timestamp::from_micros(0)).unwrap().remove(0)
+}
+
 /// Nobody holds a slot: one is there at once.
 async fn all_is_given_back(orchestrator: &Orchestrator, store: &Faulty) {
     drop(slot(orchestrator, Duration::ZERO).await.unwrap().unwrap());
-    while store.inner.limits(Timestamp::from_micros(0)).unwrap().remove(0).taken > 0 {
-        yield_now().await;
-    }
+    at_some_time(|| the_limit(store).taken == 0).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -139,14 +156,10 @@ async fn a_timeout_does_not_wait_for_the_store_to_say_who_holds_the_slots() {
     gate.hold("standing");
     let begun = tokio::time::Instant::now();
     let late = slot(&orchestrator, LONG);
-    while store.inner.limits(Timestamp::from_micros(0)).unwrap().remove(0).waiting == 0 {
-        yield_now().await;
-    }
+    at_some_time(|| the_limit(&store).waiting > 0).await;
     // Whoever waits is told so before the broker looks again.
     let looks = gate.asked("version");
-    while gate.asked("version") < looks + 2 {
-        yield_now().await;
-    }
+    at_some_time(|| gate.asked("version") >= looks + 2).await;
     let error = late.await.unwrap().unwrap_err();
     assert!(error.is_timed_out(), "{error}");
     assert!(error.to_string().starts_with("waited 5s for a slot of limit 'late' (1 of 1 taken)"), "{error}");
@@ -292,9 +305,7 @@ async fn whoever_waits_is_served_though_the_store_panics_when_it_is_asked_for_ch
     let (one, other) = (Orchestrator::builder().build_over(store), open(folder.path()).await);
     let held = slot(&other, Duration::ZERO).await.unwrap().unwrap();
     let waits = tokio::spawn(one.scope(async { concurrency("late", 1).await }));
-    while asked.load(Ordering::SeqCst) < 2 {
-        yield_now().await;
-    }
+    at_some_time(|| asked.load(Ordering::SeqCst) >= 2).await;
     drop(held);
     drop(soon(waits).await.unwrap().unwrap());
     for orchestrator in [one, other] {
@@ -334,9 +345,9 @@ async fn a_run_that_completes_between_two_looks_is_not_resumed_again() {
     soon(failed.wait()).await;
     let id = failed.run_id();
     let store = Faulty::open(folder.path(), 1);
+    let late = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
     let gate = Gate::before(&store);
     gate.hold("states");
-    let late = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
     let resuming = tokio::spawn(late.resume(id).into_future());
     // It has seen that the run failed, and not yet which states led there.
     gate.holds_somebody().await;

@@ -103,7 +103,8 @@ impl Faulty {
     }
 
     fn entering(&self, what: &str) -> Result<(), BackendError> {
-        match *self.closed.lock().unwrap() {
+        let closed = *self.closed.lock().unwrap();
+        match closed {
             Some(kind) => {
                 self.faults.fetch_add(1, Ordering::SeqCst);
                 Err(BackendError::new(kind, format!("{what} in the faulty store")).because("the door is shut"))

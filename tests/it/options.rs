@@ -139,6 +139,23 @@ async fn a_time_in_the_cache_of_nothing_is_refused_at_the_call() {
     assert_eq!(CALLS.get(), 0);
 }
 
+#[orchestrator::test]
+async fn a_timeout_of_nothing_and_a_jitter_below_it_are_refused_at_the_call() {
+    static CALLS: Calls = Calls::new();
+    #[task(retries = 2)]
+    async fn plain() -> usize {
+        CALLS.one()
+    }
+    let error = plain::configure().timeout(Duration::ZERO).submit().await.unwrap_err();
+    assert!(error.to_string().ends_with("was refused: its `timeout` is zero, but has to be more than that"), "{error}");
+    for jitter in [-1.0, f64::NAN, f64::INFINITY] {
+        let error = plain::configure().retry_jitter(jitter).submit().await.unwrap_err();
+        let said = format!("was refused: its `retry_jitter` is {jitter}, but has to be a number from 0 up");
+        assert!(error.to_string().ends_with(&said), "{error}");
+    }
+    assert_eq!(CALLS.get(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_blocking_pool_is_bounded() {
     static ACTIVE: AtomicUsize = AtomicUsize::new(0);
@@ -189,6 +206,9 @@ async fn observers_see_every_transition_in_order() {
 async fn options_that_cannot_be_are_told() {
     let jitter = Orchestrator::builder().database_url("memory").retry_jitter(-1.0).build().await.unwrap_err();
     assert_eq!(jitter.to_string(), "the retry jitter is -1: expected a number from 0 up");
+    let timeout =
+        Orchestrator::builder().database_url("memory").task_timeout(Duration::ZERO).build().await.unwrap_err();
+    assert_eq!(timeout.to_string(), "the timeout of tasks is zero: expected more than that");
     let threads = Orchestrator::builder().database_url("memory").blocking_threads(0).build().await.unwrap_err();
     assert!(threads.to_string().contains("expected at least 1"), "{threads}");
     for nothing in [Retention::off().age(Duration::ZERO), Retention::default().runs(0)] {
