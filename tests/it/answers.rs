@@ -12,8 +12,9 @@ use orchestrator::{SlotGuard, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, yield_now};
 
+use crate::door::{SOON, soon};
 use crate::faults::Faulty;
-use crate::shared_limits::{open, soon};
+use crate::shared_limits::open;
 
 /// Keeps a store from answering what it is asked; dropped, it lets everything pass, so that a test that fails ends.
 struct Gate(Arc<Shared>);
@@ -86,7 +87,7 @@ impl Shared {
 async fn at_some_time(holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "it happens at some time");
+        assert!(begun.elapsed() < SOON, "it happens at some time");
         yield_now().await;
     }
 }

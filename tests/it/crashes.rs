@@ -10,7 +10,7 @@ use orchestrator::backend::sqlite::SqliteBackend;
 use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, FlowRunQuery};
 
-use crate::door::{Calls, Notes};
+use crate::door::{Calls, Notes, soon};
 use crate::process::{Process, command, is_child, is_set};
 
 /// In processes that have it set, runs go on until they are killed.
@@ -25,10 +25,6 @@ async fn open(folder: &Path) -> Orchestrator {
 /// One that leaves everything as it is.
 async fn open_to_look(folder: &Path) -> Orchestrator {
     Orchestrator::builder().home(folder).resume_crashed(false).build().await.unwrap()
-}
-
-async fn soon<F: IntoFuture>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(30), future).await.expect("it ends soon")
 }
 
 pub(crate) fn child(folder: &Path, call: Option<&str>, hold: bool) -> std::process::Command {

@@ -2,9 +2,18 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, RunId};
+
+/// After this, what has not come will not: a disk may stall for a good while.
+pub(crate) const SOON: Duration = Duration::from_secs(120);
+
+/// What never comes fails instead of hanging.
+pub(crate) async fn soon<F: IntoFuture>(future: F) -> F::Output {
+    tokio::time::timeout(SOON, future).await.expect("it comes at some time")
+}
 
 /// The names of all states that a run went through.
 pub(crate) async fn states(run: impl Into<RunId>) -> Vec<String> {

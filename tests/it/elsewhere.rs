@@ -11,6 +11,7 @@ use orchestrator::prelude::*;
 use orchestrator::{Error, FlowRunId, RunId, Why};
 use serde_json::json;
 
+use crate::door::soon;
 use crate::shared_limits::open;
 
 #[derive(Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -35,11 +36,6 @@ async fn asks() -> Result<bool, Error> {
 
 #[flow]
 async fn quick() {}
-
-/// What never comes fails instead of hanging.
-async fn soon<F: IntoFuture>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it happens at some time")
-}
 
 /// An orchestrator over a file, and one that only looks at it.
 async fn looked_at(folder: &Path) -> (Orchestrator, Orchestrator) {

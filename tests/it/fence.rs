@@ -9,7 +9,7 @@ use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, Timestamp};
 use tokio::sync::Notify;
 
-use crate::door::{Calls, Notes};
+use crate::door::{Calls, Notes, soon};
 use crate::process::{Process, command, is_child};
 
 const NOBODY_ELSE: Duration = Duration::from_secs(3600);
@@ -17,10 +17,6 @@ const SHORT: Duration = Duration::from_millis(300);
 
 async fn open(folder: &Path, lease: Duration) -> Orchestrator {
     Orchestrator::builder().home(folder).lease(lease).cancel_grace(SHORT).build().await.unwrap()
-}
-
-async fn soon<F: IntoFuture>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it ends soon")
 }
 
 /// Says that the only orchestrator which uses the folder is gone.

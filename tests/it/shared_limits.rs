@@ -8,16 +8,11 @@ use std::time::{Duration, Instant};
 use orchestrator::Why;
 use orchestrator::prelude::*;
 
-use crate::door::{Calls, states};
+use crate::door::{Calls, soon, states};
 use crate::warnings::warnings;
 
 pub(crate) async fn open(folder: &Path) -> Orchestrator {
     Orchestrator::builder().home(folder).build().await.unwrap()
-}
-
-/// What never comes fails instead of hanging.
-pub(crate) async fn soon<F: IntoFuture>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("everybody is served at some time")
 }
 
 async fn until(mut holds: impl AsyncFnMut() -> bool) {
