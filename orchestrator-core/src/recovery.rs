@@ -45,6 +45,9 @@ pub(crate) struct Recovery {
     over: AtomicBool,
     /// Runs that cannot go on, as was reported.
     given_up: Mutex<HashSet<FlowRunId>>,
+    /// Whether runs are being let go on.
+    going_on: AtomicBool,
+    /// Whether hooks are being called.
     calling: AtomicBool,
 }
 
@@ -91,6 +94,7 @@ impl Recovery {
             unasked: Mutex::default(),
             over: AtomicBool::new(false),
             given_up: Mutex::default(),
+            going_on: AtomicBool::new(false),
             calling: AtomicBool::new(false),
         }
     }
@@ -184,10 +188,14 @@ pub(crate) fn begin(inner: &Arc<Inner>) {
     *beginning = Some(this);
     drop(beginning);
     let beginning = Beginning(recovery);
+    // Before there is a runtime on which the keeper would.
+    let turn = Turn::take(inner, |recovery| &recovery.going_on);
     recovery.runs_on(&runtime);
-    let runs = report(candidates(inner, shared));
-    go_on(inner, &runtime, &runs);
-    drop(beginning);
+    if turn.is_some() {
+        let runs = report(candidates(inner, shared));
+        go_on(inner, &runtime, &runs);
+    }
+    drop((turn, beginning));
     call_hooks(inner, shared, &runtime);
 }
 
@@ -206,12 +214,37 @@ impl Drop for Beginning<'_> {
 pub(crate) fn look(inner: &Arc<Inner>) {
     inner.recovery.let_go();
     let (Some(runtime), Some(shared)) = (lock(&inner.recovery.runtime).clone(), inner.backend.shared()) else { return };
-    let runs = report(candidates(inner, shared));
-    if !runs.is_empty() {
-        let (inner, onto) = (Arc::clone(inner), runtime.clone());
-        drop(runtime.spawn_blocking(move || go_on(&inner, &onto, &runs)));
+    if let Some(turn) = Turn::take(inner, |recovery| &recovery.going_on) {
+        let runs = report(candidates(inner, shared));
+        if !runs.is_empty() {
+            let onto = runtime.clone();
+            drop(runtime.spawn_blocking(move || {
+                go_on(&turn.inner, &onto, &runs);
+                drop(turn);
+            }));
+        }
     }
     call_hooks(inner, shared, &runtime);
+}
+
+/// What one thread or task of an orchestrator does at a time, from its look at what there is to do; dropping it says that it is
+/// done. Of two that let runs go on, one would take those of the other for runs that another process has taken.
+struct Turn {
+    inner: Arc<Inner>,
+    of: fn(&Recovery) -> &AtomicBool,
+}
+
+impl Turn {
+    fn take(inner: &Arc<Inner>, of: fn(&Recovery) -> &AtomicBool) -> Option<Self> {
+        let is_free = !of(&inner.recovery).swap(true, Ordering::AcqRel);
+        is_free.then(|| Self { inner: Arc::clone(inner), of })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        (self.of)(&self.inner.recovery).store(false, Ordering::Release);
+    }
 }
 
 fn report<T: Default>(found: Result<T, BackendError>) -> T {
@@ -324,28 +357,19 @@ fn call_hooks(inner: &Arc<Inner>, shared: &dyn Shared, runtime: &Handle) {
     if HOOKED.is_empty() || inner.recovery.scope == Scope::Nothing || stopped(inner) {
         return;
     }
+    let Some(turn) = Turn::take(inner, |recovery| &recovery.calling) else { return };
     let crashes = report(shared.uncalled());
     let known: Vec<_> = crashes.into_iter().filter_map(|crash| Some((crash.run, hooked(&crash)?))).collect();
-    if known.is_empty() || inner.recovery.calling.swap(true, Ordering::AcqRel) {
+    if known.is_empty() {
         return;
     }
-    let calling = Calling(Arc::clone(inner));
     runtime.spawn(async move {
         for (run, def) in known {
-            if stopped(&calling.0) || !call_hooks_of(&calling.0, run, def).await {
+            if stopped(&turn.inner) || !call_hooks_of(&turn.inner, run, def).await {
                 return;
             }
         }
     });
-}
-
-/// The hooks of crashed runs are being called; dropping it says that they are not any more.
-struct Calling(Arc<Inner>);
-
-impl Drop for Calling {
-    fn drop(&mut self) {
-        self.0.recovery.calling.store(false, Ordering::Release);
-    }
 }
 
 /// The function of a run that crashed, if it has hooks; functions of one name in different blocks cannot be told apart.

@@ -4,15 +4,15 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use orchestrator::backend::{BackendErrorKind, LimitRecord, LimitSetting, SlotLeases, StateBackend};
 use orchestrator::prelude::*;
 use orchestrator::{SlotGuard, Timestamp};
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, yield_now};
+use tokio::task::JoinHandle;
 
-use crate::door::{SOON, soon};
+use crate::door::{at_some_time, soon};
 use crate::faults::Faulty;
 use crate::shared_limits::open;
 
@@ -80,15 +80,6 @@ impl Shared {
             said.waits = true;
             said = self.changed.wait(said).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-}
-
-/// Ready when it holds. A paused clock stands still meanwhile; what never comes fails instead of hanging.
-async fn at_some_time(holds: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < SOON, "it happens at some time");
-        yield_now().await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, RunId};
@@ -13,6 +13,15 @@ pub(crate) const SOON: Duration = Duration::from_secs(120);
 /// What never comes fails instead of hanging.
 pub(crate) async fn soon<F: IntoFuture>(future: F) -> F::Output {
     tokio::time::timeout(SOON, future).await.expect("it comes at some time")
+}
+
+/// Ready when it holds. A paused clock stands still meanwhile; what never comes fails instead of hanging.
+pub(crate) async fn at_some_time(holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < SOON, "it happens at some time");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// The names of all states that a run went through.

@@ -2,7 +2,7 @@
 
 use orchestrator::prelude::*;
 
-use crate::door::{Calls, states, tasks};
+use crate::door::{Calls, at_some_time, states, tasks};
 
 #[task]
 async fn broken() -> Result<u32, String> {
@@ -291,9 +291,7 @@ async fn a_body_that_overran_starts_nothing_during_the_delay_either() {
     orchestrator
         .scope(async {
             let run = overruns();
-            while run.state().name != "AwaitingRetry" {
-                tokio::task::yield_now().await;
-            }
+            at_some_time(|| run.state().name == "AwaitingRetry").await;
             release.send(()).unwrap();
             let late = tokio::task::spawn_blocking(move || told.recv().unwrap()).await.unwrap();
             assert_eq!(late, "Failed", "it is refused");

@@ -21,6 +21,7 @@ use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, RunId, StateName, TaskRunId, Timestamp};
 
 use crate::crashes::{child, goes_on, killed};
+use crate::door::{SOON, at_some_time, soon};
 use crate::process;
 
 /// A database of which so many in a hundred questions fail, and so many of the changes.
@@ -541,12 +542,12 @@ async fn a_run_that_is_taken_over_during_a_shutdown_goes_on_another_time() {
     store.watch(move |what| {
         if what == "take_over" {
             taking.send(()).unwrap();
-            going.lock().unwrap().recv().unwrap();
+            going.lock().unwrap().recv_timeout(SOON).unwrap();
         }
     });
     let one = Orchestrator::builder().lease(Duration::from_millis(600)).build_over(store);
     let id = killed(folder.path(), "goes_on");
-    taken.recv().unwrap();
+    taken.recv_timeout(SOON).unwrap();
     let shutting = tokio::spawn({
         let one = one.clone();
         async move { one.shutdown().await }
@@ -555,7 +556,7 @@ async fn a_run_that_is_taken_over_during_a_shutdown_goes_on_another_time() {
     let error = one.resume(id).await.unwrap_err();
     assert!(error.is_not_resumable() && error.to_string().contains("is shut down"), "{error}");
     go.send(()).unwrap();
-    shutting.await.unwrap().unwrap();
+    soon(shutting).await.unwrap().unwrap();
 
     let next = Orchestrator::builder().home(folder.path()).build().await.unwrap();
     assert_eq!(next.resume(id).await.unwrap().state.name, "Completed");
@@ -564,6 +565,47 @@ async fn a_run_that_is_taken_over_during_a_shutdown_goes_on_another_time() {
     assert_eq!(names, ["Pending", "Running", "Crashed", "Running", "Crashed", "Running", "Completed"]);
     let said = states[5].message.as_deref().unwrap();
     assert!(said.ends_with("1 of 3 times"), "it did not crash in between: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_run_that_is_being_taken_over_is_left_to_whoever_does_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(folder.path(), 1);
+    let (beats, taken_over) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (beat, beating) = mpsc::channel();
+    let beating = Mutex::new(beating);
+    let counts = (Arc::clone(&beats), Arc::clone(&taken_over));
+    store.watch(move |what| match what {
+        "renew" => {
+            counts.0.fetch_add(1, Ordering::SeqCst);
+            let _ = beat.send(());
+        }
+        "take_over" => {
+            counts.1.fetch_add(1, Ordering::SeqCst);
+            // The keeper looks again meanwhile.
+            let beating = beating.lock().unwrap();
+            while beating.try_recv().is_ok() {}
+            (0..4).for_each(|_| beating.recv_timeout(SOON).unwrap());
+        }
+        _ => {}
+    });
+    let one = Orchestrator::builder().lease(Duration::from_millis(600)).build_over(store);
+    let id = killed(folder.path(), "waits_for_words");
+    soon(async {
+        while one.flow_run(id).await.unwrap().run_count < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let before = beats.load(Ordering::SeqCst);
+    at_some_time(|| beats.load(Ordering::SeqCst) >= before + 8).await;
+    assert_eq!(taken_over.load(Ordering::SeqCst), 1);
+    // It is known here that nobody has asked for it.
+    soon(one.shutdown()).await.unwrap();
+    let states = SqliteBackend::open(folder.path().join("orchestrator.db")).unwrap().states(id.into()).unwrap();
+    let last = states.last().unwrap();
+    assert_eq!(last.name, "Crashed", "{states:?}");
+    assert!(last.message.as_deref().unwrap().contains("it goes on another time"), "{last:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

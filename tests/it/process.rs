@@ -1,8 +1,11 @@
 //! Tests of this binary that run in a process of their own, which is killed or stopped.
 
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+
+use crate::door::SOON;
 
 const MARK: &str = "IT_TEST_CHILD";
 
@@ -27,20 +30,31 @@ pub(crate) fn command(test: &str, folder: &Path) -> Command {
 /// A process that ends with the test.
 pub(crate) struct Process {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: Receiver<String>,
 }
 
 impl Process {
     pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (line, lines) = channel();
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|said| line.send(said)));
         Self { child, lines }
+    }
+
+    /// The next line; `None` when it has ended.
+    fn next_line(&self) -> Option<String> {
+        match self.lines.recv_timeout(SOON) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("it says nothing and does not end"),
+        }
     }
 
     /// What stands behind `word` in the next line that has it.
     pub(crate) fn says(&mut self, word: &str) -> String {
         loop {
-            let line = self.lines.next().unwrap_or_else(|| panic!("it ended without saying `{word}`")).unwrap();
+            let line = self.next_line().unwrap_or_else(|| panic!("it ended without saying `{word}`"));
             if let Some((_, said)) = line.split_once(word) {
                 return said.trim().to_owned();
             }
@@ -49,14 +63,14 @@ impl Process {
 
     /// The lines that it writes until it ends well.
     pub(crate) fn rest(mut self) -> Vec<String> {
-        let lines = self.lines.by_ref().map(Result::unwrap).collect();
+        let lines = std::iter::from_fn(|| self.next_line()).collect();
         assert!(self.child.wait().unwrap().success());
         lines
     }
 
     /// The status that it ends with by itself; `None` if a signal ended it.
     pub(crate) fn status(mut self) -> Option<i32> {
-        self.lines.by_ref().for_each(|line| drop(line.unwrap()));
+        std::iter::from_fn(|| self.next_line()).for_each(drop);
         self.child.wait().unwrap().code()
     }
 

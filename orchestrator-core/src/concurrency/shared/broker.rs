@@ -203,6 +203,10 @@ enum Entry {
     Wanted,
 }
 
+/// So many claims are kept at most that the store may have granted while it failed: all are said again each time. What is more is
+/// given back when this process leaves.
+const MOST_OVER: usize = 4096;
+
 /// What the thread knows.
 struct Work {
     desk: Arc<Desk>,
@@ -463,7 +467,8 @@ impl Work {
                 if self.fenced.is_none() {
                     // What the store had granted before it failed is held by nobody.
                     let asked = asks.iter().filter(|_| self.store.lookout.owner().is_some());
-                    let granted = asked.map(|ask| (ask.key, ask.ticket));
+                    let room = MOST_OVER.saturating_sub(self.claims_over.len());
+                    let granted = asked.map(|ask| (ask.key, ask.ticket)).take(room);
                     self.claims_over.extend(over.into_iter().chain(granted).map(|(key, ticket)| (key, ticket, 0)));
                 }
                 answers.into_iter().for_each(|answer| drop(answer.send(Err(error.clone()))));
