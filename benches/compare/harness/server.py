@@ -67,7 +67,7 @@ class Server:
     def peak(self):
         return process.resident_peak(self.child.pid)
 
-    def settled(self, now, complete, still=20, longest=180):
+    def settled(self, now, complete, still=60, longest=180):
         """What `now` gives when it is `complete`, or has not changed for `still` seconds; and how late that was."""
         start = changed = time.monotonic()
         last = now()
