@@ -15,6 +15,16 @@ pub(crate) async fn soon<F: IntoFuture>(future: F) -> F::Output {
     tokio::time::timeout(SOON, future).await.expect("it comes at some time")
 }
 
+/// Ready when it holds, of which others have to be asked.
+pub(crate) async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    soon(async {
+        while !holds().await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 /// Ready when it holds. A paused clock stands still meanwhile; what never comes fails instead of hanging.
 pub(crate) async fn at_some_time(holds: impl Fn() -> bool) {
     let begun = Instant::now();

@@ -21,7 +21,7 @@ use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, RunId, StateName, TaskRunId, Timestamp};
 
 use crate::crashes::{child, goes_on, killed};
-use crate::door::{SOON, at_some_time, soon};
+use crate::door::{SOON, at_some_time, soon, until};
 use crate::process;
 
 /// A database of which so many in a hundred questions fail, and so many of the changes.
@@ -591,12 +591,7 @@ async fn a_run_that_is_being_taken_over_is_left_to_whoever_does_that() {
     });
     let one = Orchestrator::builder().lease(Duration::from_millis(600)).build_over(store);
     let id = killed(folder.path(), "waits_for_words");
-    soon(async {
-        while one.flow_run(id).await.unwrap().run_count < 2 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(async || one.flow_run(id).await.unwrap().run_count == 2).await;
     let before = beats.load(Ordering::SeqCst);
     at_some_time(|| beats.load(Ordering::SeqCst) >= before + 8).await;
     assert_eq!(taken_over.load(Ordering::SeqCst), 1);

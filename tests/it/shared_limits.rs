@@ -8,20 +8,11 @@ use std::time::{Duration, Instant};
 use orchestrator::Why;
 use orchestrator::prelude::*;
 
-use crate::door::{Calls, soon, states};
+use crate::door::{Calls, soon, states, until};
 use crate::warnings::warnings;
 
 pub(crate) async fn open(folder: &Path) -> Orchestrator {
     Orchestrator::builder().home(folder).build().await.unwrap()
-}
-
-async fn until(mut holds: impl AsyncFnMut() -> bool) {
-    soon(async {
-        while !holds().await {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
 }
 
 /// How many slots of a limit are taken, and how many requests wait.
