@@ -7,7 +7,7 @@
 
 use proc_macro2::{Delimiter, Group, Ident, Punct, Spacing, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
-use syn::{Attribute, Index, LitStr};
+use syn::{Attribute, Index, LitStr, Path};
 
 use crate::args;
 use crate::checks;
@@ -269,42 +269,50 @@ impl Expansion<'_> {
     /// One execution of the user's function.
     fn attempt(&self, code: &mut Code, args: &[Ident]) {
         let Function { item, params, output, .. } = self.function;
-        let is_async = item.sig.asyncness.is_some();
-        // A body that borrows from its arguments needs a future around both.
-        let borrows = params.iter().any(|param| param.passing == Passing::Reference);
         // What is not `Send` is said at the function's name; the notes then show what is held across which await.
         let span = generated(item.sig.ident.span());
-        let mut outcome = Code::default();
-        self.call_of_body(&mut outcome, args);
-        if is_async && borrows {
-            outcome.at(span).sign('.').word("await");
+        let mut body = Code::default();
+        self.call_of_body(&mut body, args);
+        let condition = self.options.retry_if.as_ref().filter(|_| output.is_result);
+        if item.sig.asyncness.is_none() {
+            return self.blocking(code, body, condition);
         }
+        // A body that borrows from its arguments needs a future around both.
+        if params.iter().any(|param| param.passing == Passing::Reference) {
+            body.at(span).sign('.').word("await");
+            let inner = std::mem::take(&mut body);
+            body.at(span).word("async").word("move").group(Delimiter::Brace, inner);
+        }
+        if let Some(path) = condition {
+            body.at(span).sign(',');
+            body.stream(path.to_token_stream());
+        }
+        let from = match (output.is_result, condition) {
+            (false, _) => "from_plain",
+            (true, None) => "from_fallible",
+            (true, Some(_)) => "from_retryable",
+        };
+        code.at(span).path(&self.root, &["Attempt", from]).group(Delimiter::Parenthesis, body);
+    }
+
+    /// The same of a sync function.
+    fn blocking(&self, code: &mut Code, body: Code, condition: Option<&Path>) {
+        let Function { item, output, .. } = self.function;
+        let span = generated(item.sig.ident.span());
+        let mut outcome = body;
         if output.is_result {
             let mut at = outcome.at(span);
-            at.sign(',').path(&self.root, &[if self.options.retry_if.is_some() { "Some" } else { "None" }]);
-            if let Some(path) = &self.options.retry_if {
+            at.sign(',').path(&self.root, &[if condition.is_some() { "Some" } else { "None" }]);
+            if let Some(path) = condition {
                 outcome.group(Delimiter::Parenthesis, Code::from(path.to_token_stream()));
             }
         }
-        let attempt = |how| ["Attempt", how];
-        if is_async && !borrows {
-            let from = attempt(if output.is_result { "from_fallible" } else { "from_plain" });
-            code.at(span).path(&self.root, &from).group(Delimiter::Parenthesis, outcome);
-            return;
-        }
-        let mut executed = Code::default();
+        let mut closure = Code::default();
+        closure.at(span).word("move").sign('|').sign('|');
         let function = if output.is_result { "fallible" } else { "plain" };
-        let mut at = executed.at(generated(output.span));
+        let mut at = closure.at(generated(output.span));
         at.path(&self.root, &[function]).group(Delimiter::Parenthesis, outcome);
-        let mut begun = Code::default();
-        if is_async {
-            begun.at(span).word("async").word("move").group(Delimiter::Brace, executed);
-        } else {
-            begun.at(span).word("move").sign('|').sign('|');
-            begun.append(executed);
-        }
-        let from = attempt(if is_async { "from_future" } else { "from_fn" });
-        code.at(span).path(&self.root, &from).group(Delimiter::Parenthesis, begun);
+        code.at(span).path(&self.root, &["Attempt", "from_fn"]).group(Delimiter::Parenthesis, closure);
     }
 
     fn call_of_body(&self, code: &mut Code, args: &[Ident]) {

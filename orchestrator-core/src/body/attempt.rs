@@ -5,12 +5,81 @@ use std::error::Error as StdError;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use super::Erased;
 use crate::error::BodyError;
 
 /// An async body, without its types.
-pub type BodyFuture = Pin<Box<dyn Future<Output = Result<Erased, BodyFailure>> + Send>>;
+pub enum BodyFuture {
+    /// Of a function that returns a `Result`.
+    Fallible(Pin<Box<dyn Body<OfResult> + Send>>),
+    /// Of a function that cannot fail.
+    Plain(Pin<Box<dyn Body<OfValue> + Send>>),
+    /// What makes an outcome by itself.
+    Erased(Pin<Box<dyn Future<Output = Result<Erased, BodyFailure>> + Send>>),
+}
+
+impl std::fmt::Debug for BodyFuture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BodyFuture")
+    }
+}
+
+impl Future for BodyFuture {
+    type Output = Result<Erased, BodyFailure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Fallible(body) => body.as_mut().poll_erased(cx),
+            Self::Plain(body) => body.as_mut().poll_erased(cx),
+            Self::Erased(body) => body.as_mut().poll(cx),
+        }
+    }
+}
+
+/// The body of a function that returns a `Result`.
+#[derive(Debug)]
+pub struct OfResult;
+
+/// The body of a function that cannot fail.
+#[derive(Debug)]
+pub struct OfValue;
+
+/// A body whose outcome loses its type. The future of the user's function is one itself, with nothing around it, so that a
+/// body takes no more memory than that, and so that what is compiled for it stands among the code of the user's module: rustc
+/// puts the method of a type where the type is. A future of ours around it would stand among those of all functions of the
+/// program, which an incremental build compiles together as soon as one of them has changed.
+pub trait Body<Gives> {
+    /// As [`Future::poll`].
+    fn poll_erased(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Erased, BodyFailure>>;
+}
+
+impl<F, T, E> Body<OfResult> for F
+where
+    F: Future<Output = Result<T, E>>,
+    T: Send + Sync + 'static,
+    E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+{
+    fn poll_erased(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Erased, BodyFailure>> {
+        match self.poll(cx) {
+            Poll::Ready(result) => Poll::Ready(fallible(result, None)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<F> Body<OfValue> for F
+where
+    F: Future<Output: Send + Sync + 'static>,
+{
+    fn poll_erased(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Erased, BodyFailure>> {
+        match self.poll(cx) {
+            Poll::Ready(value) => Poll::Ready(plain(value)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
 
 /// One execution of a body that has not begun.
 pub enum Attempt {
@@ -32,27 +101,40 @@ impl std::fmt::Debug for Attempt {
 impl Attempt {
     /// An attempt that polls `future`.
     pub fn from_future(future: impl Future<Output = Result<Erased, BodyFailure>> + Send + 'static) -> Self {
-        Self::Future(Box::pin(future))
+        Self::Future(BodyFuture::Erased(Box::pin(future)))
     }
 
-    /// An attempt that polls a body which cannot fail, and which borrows nothing.
+    /// An attempt that polls a body which cannot fail.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "it is compiled where it is called: see `Body`")]
     pub fn from_plain<T>(body: impl Future<Output = T> + Send + 'static) -> Self
     where
         T: Send + Sync + 'static,
     {
-        Self::Future(Box::pin(async move { plain(body.await) }))
+        Self::Future(BodyFuture::Plain(Box::pin(body)))
     }
 
-    /// An attempt that polls a body which returns a `Result`, and which borrows nothing.
-    pub fn from_fallible<T, E>(
+    /// An attempt that polls a body which returns a `Result`.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "it is compiled where it is called: see `Body`")]
+    pub fn from_fallible<T, E>(body: impl Future<Output = Result<T, E>> + Send + 'static) -> Self
+    where
+        T: Send + Sync + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        Self::Future(BodyFuture::Fallible(Box::pin(body)))
+    }
+
+    /// The same, with a condition on which its errors are worth another attempt.
+    pub fn from_retryable<T, E>(
         body: impl Future<Output = Result<T, E>> + Send + 'static,
-        retry_if: Option<fn(&E) -> bool>,
+        retry_if: fn(&E) -> bool,
     ) -> Self
     where
         T: Send + Sync + 'static,
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {
-        Self::Future(Box::pin(async move { fallible(body.await, retry_if) }))
+        Self::from_future(async move { fallible(body.await, Some(retry_if)) })
     }
 
     /// An attempt that calls `function` on the blocking pool.

@@ -19,7 +19,7 @@ use super::plain;
 use super::rules::{self, Answer, Holding, Queued, Rule, Taken, Verdict};
 use super::wind_down::{End, Watch, wind_down};
 use super::{Call, OwnedCall};
-use crate::body::{Attempt, Codec, Erased};
+use crate::body::{Attempt, BodyFuture, Codec, Erased};
 use crate::cache::{Claim, Flight};
 use crate::context::Place;
 use crate::error::{Cause, FailureKind, TaskError};
@@ -55,7 +55,7 @@ enum Stage {
     Over,
 }
 
-pub(super) type BodyOf = Contained<Box<dyn Future<Output = attempt::Returned> + Send>>;
+pub(super) type BodyOf = Contained<BodyFuture>;
 
 /// What comes next in a run.
 pub(super) enum Next {
@@ -270,7 +270,6 @@ pub(super) struct Course {
     machine: Machine,
     /// Made when there is something to hold.
     holding: Option<Box<Holding>>,
-    result: Option<Erased>,
 }
 
 /// What is left of a run that is to end as soon as what it started has ended.
@@ -280,13 +279,14 @@ pub(super) struct Closing {
     codec: Option<&'static Codec>,
     hooks: Option<Box<ResultHooks>>,
     lost_before: u64,
+    result: Option<Erased>,
     failure: Option<TaskError>,
 }
 
 impl Course {
     pub(super) fn new(call: Box<dyn Call>, run: &Run) -> Self {
         let (machine, call) = (Machine::new(run.options().retries()), Some(call));
-        Self { call, machine, holding: None, result: None }
+        Self { call, machine, holding: None }
     }
 
     /// Of a run whose first attempt was begun, as no rule had a say about it.
@@ -421,7 +421,7 @@ impl Course {
         Next::At(match verdict {
             Verdict::Accept => Event::Passed,
             Verdict::Reject(value) => {
-                self.result = Some(value);
+                self.succeed(value);
                 Event::Answered
             }
             Verdict::Abort(error) => {
@@ -436,6 +436,10 @@ impl Course {
             Verdict::StartOver => Event::StartOver,
             Verdict::Cancelled => Event::CancelRequested,
         })
+    }
+
+    fn succeed(&mut self, value: Erased) {
+        self.holding.get_or_insert_default().result = Some(value);
     }
 
     fn fail(&mut self, error: TaskError) {
@@ -504,7 +508,7 @@ impl Course {
         pause::attempt_ended(run, matches!(ended, Ended::Cancelled));
         Next::At(match ended {
             Ended::Completed(value) => {
-                self.result = Some(value);
+                self.succeed(value);
                 Event::Succeeded
             }
             Ended::Failed { error, retryable } => {
@@ -544,7 +548,7 @@ impl Course {
     /// Lets go of what is not needed any more; what the run started is to end.
     fn wind_up(&mut self, run: &Arc<Run>, state: StateName) -> Next {
         let completed = state == StateName::Completed;
-        let Holding { claim, taken, lost_before, failure, .. } =
+        let Holding { claim, taken, lost_before, result, failure, .. } =
             self.holding.take().map(|holding| *holding).unwrap_or_default();
         drop(taken);
         let claim = claim.filter(|_| completed);
@@ -553,7 +557,7 @@ impl Course {
         let codec = if claim.is_some() || persists { call.codec() } else { None };
         let hooks = completed.then(|| call.result_hooks()).filter(|hooks| !hooks.is_empty()).map(Box::new);
         panics::let_go(call);
-        let closing = Closing { state, claim, codec, hooks, lost_before, failure };
+        let closing = Closing { state, claim, codec, hooks, lost_before, result, failure };
         if !closing.has_hooks(run) && run.children_ended() && run.close() {
             return self.end(run, closing);
         }
@@ -561,8 +565,8 @@ impl Course {
     }
 
     fn end(&mut self, run: &Arc<Run>, closing: Closing) -> Next {
-        let Closing { state, claim, codec, hooks, lost_before, failure } = closing;
-        let end = End::of(run, state, self.result.take(), failure);
+        let Closing { state, claim, codec, hooks, lost_before, result, failure } = closing;
+        let end = End::of(run, state, result, failure);
         Next::WindDown(End { claim, codec, hooks, lost_before, ..end })
     }
 

@@ -93,25 +93,23 @@ const IN_THE_BODY: &str = "a destructor in the body";
 /// describes it.
 pub(crate) struct Contained<F> {
     place: Place,
-    future: Option<Pin<F>>,
+    future: Option<F>,
 }
 
 impl<F> Contained<F> {
-    pub(crate) const fn new(place: Place, future: Pin<F>) -> Self {
+    pub(crate) const fn new(place: Place, future: F) -> Self {
         Self { place, future: Some(future) }
     }
 }
 
-impl<F> Unpin for Contained<F> {}
-
-impl<F: std::ops::DerefMut<Target: Future>> Future for Contained<F> {
-    type Output = Result<<F::Target as Future>::Output, String>;
+impl<F: Future + Unpin> Future for Contained<F> {
+    type Output = Result<F::Output, String>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { place, future } = &mut *self;
         place.within(|| {
-            let polled = future.as_mut().expect("a future that is ready is not polled").as_mut();
-            let outcome = match catch(|| polled.poll(cx)) {
+            let polled = future.as_mut().expect("a future that is ready is not polled");
+            let outcome = match catch(|| Pin::new(polled).poll(cx)) {
                 Ok(Poll::Pending) => return Poll::Pending,
                 Ok(Poll::Ready(output)) => Ok(output),
                 Err(said) => Err(said),

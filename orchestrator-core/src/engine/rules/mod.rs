@@ -104,6 +104,8 @@ pub(crate) struct Holding {
     pub(crate) taken: Taken,
     /// How many events the journal had lost when the run began, where that matters.
     pub(crate) lost_before: u64,
+    /// What the body gave, or a rule in its place.
+    pub(crate) result: Option<Erased>,
     /// Why the last attempt failed, or why there can be none.
     pub(crate) failure: Option<TaskError>,
 }
