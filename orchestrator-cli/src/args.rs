@@ -171,9 +171,9 @@ pub(crate) enum Runs {
         /// Runs that other runs called, too
         #[arg(long, short)]
         all: bool,
-        /// At most so many runs
-        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = some::<usize>)]
-        limit: usize,
+        /// At most so many runs; 20 if not said
+        #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = some::<usize>)]
+        limit: Option<usize>,
     },
     /// Shows all that is known of a run
     #[command(after_help = "Examples:
@@ -298,9 +298,9 @@ pub(crate) enum Tasks {
         /// Only runs submitted in this time before now, such as 2h or 30d
         #[arg(long, value_name = "TIME", value_parser = duration)]
         since: Option<Duration>,
-        /// At most so many runs
-        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = some::<usize>)]
-        limit: usize,
+        /// At most so many runs; 20 if not said
+        #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = some::<usize>)]
+        limit: Option<usize>,
     },
 }
 
@@ -385,9 +385,9 @@ pub(crate) enum Cache {
         /// Only results of this task, by its key: the function's module path and name
         #[arg(long, value_name = "KEY")]
         task: Option<String>,
-        /// At most so many results
-        #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, value_parser = some::<usize>)]
-        limit: usize,
+        /// At most so many results; 20 if not said
+        #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = some::<usize>)]
+        limit: Option<usize>,
     },
     /// Shows what is known of a cached result
     Show {

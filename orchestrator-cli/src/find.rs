@@ -1,10 +1,12 @@
 //! From what a person types to the run that is meant.
 
+use chrono::{DateTime, Utc};
 use orchestrator_core::text::one_line;
 use orchestrator_core::{FlowRun, FlowRunId, Orchestrator, RunId, TaskRun};
 
 use crate::exit::{self, Trouble};
 use crate::print;
+use crate::time;
 
 /// A message names so many of the runs that could be meant.
 const NAMED: usize = 10;
@@ -42,6 +44,24 @@ impl Run {
         match self {
             Self::Flow(run) => &run.state,
             Self::Task(run) => &run.state,
+        }
+    }
+
+    pub(crate) const fn created(&self) -> DateTime<Utc> {
+        match self {
+            Self::Flow(run) => run.created,
+            Self::Task(run) => run.created,
+        }
+    }
+
+    /// `flow 'nightly'`, or `task 'fetch' in flow run 8000a1b2c3d4`
+    fn whose(&self) -> String {
+        match self {
+            Self::Flow(run) => format!("flow '{}'", one_line(&run.flow_name)),
+            Self::Task(run) => {
+                let inside = run.flow_run_id.map(|id| format!(" in flow run {}", short(id))).unwrap_or_default();
+                format!("task '{}'{inside}", one_line(&run.task_name))
+            }
         }
     }
 
@@ -95,7 +115,8 @@ async fn one(orchestrator: &Orchestrator, text: &str, what: &str, found: Vec<Run
             let mut said = format!("'{text}' may be any of several runs; say more of the id:");
             for id in several.iter().take(NAMED) {
                 let run = Run::read(orchestrator, *id).await?;
-                said += &format!("\n  {id}  {}, {}", run.label(), print::state(run.state()));
+                let (state, created) = (print::state(run.state()), time::local(run.created()));
+                said += &format!("\n  {id}  {} of {}, {state}, created {created}", run.label(), run.whose());
             }
             if several.len() > NAMED {
                 said += "\n  and others";

@@ -30,6 +30,43 @@ pub(crate) fn json_line(value: &impl Serialize) -> Result<(), Trouble> {
     out(&(text + "\n"))
 }
 
+/// How much of a list is shown, with a word to follow where there is more of it and nobody said how much is wanted.
+#[derive(Clone, Copy)]
+pub(crate) struct Limit {
+    said: Option<usize>,
+    exceeded: bool,
+}
+
+impl Limit {
+    /// What is shown of a list if nothing is said.
+    const DEFAULT: usize = 20;
+
+    pub(crate) const fn new(said: Option<usize>) -> Self {
+        Self { said, exceeded: false }
+    }
+
+    /// How many to ask for.
+    pub(crate) fn wanted(self) -> usize {
+        self.said.unwrap_or(Self::DEFAULT + 1)
+    }
+
+    /// Takes off what is not to be shown.
+    pub(crate) fn apply<T>(&mut self, found: &mut Vec<T>) {
+        self.exceeded = self.said.is_none() && found.len() > Self::DEFAULT;
+        if self.exceeded {
+            found.truncate(Self::DEFAULT);
+        }
+    }
+
+    /// Says that the list goes on, if it does.
+    pub(crate) fn tell(self, json: bool) {
+        if self.exceeded {
+            let said = format!("there are more than these {}: --limit says how many to list", Self::DEFAULT);
+            if json { warn(&said, json) } else { note(&said) }
+        }
+    }
+}
+
 /// Says something that is not part of the answer. What cannot be said is dropped.
 pub(crate) fn note(said: &str) {
     let _ = writeln!(io::stderr(), "{said}");

@@ -22,7 +22,7 @@ pub use attempt::{Attempt, BodyFailure, BodyFuture, fallible, plain, retries};
 pub use calls::{call_flow, call_map, call_task};
 pub(crate) use calls::{submit_flow, submit_map, submit_task};
 pub use checks::{
-    ByValue, CacheInput, CacheOutput, FlowParameter, PersistOutput, assert_by_value, assert_cache_input,
+    ByValue, CacheInput, CacheOutput, FlowParameter, IntoBodyError, PersistOutput, assert_by_value, assert_cache_input,
     assert_cache_output, assert_parameter, assert_persist_output,
 };
 pub(crate) use codec::DecodeError;

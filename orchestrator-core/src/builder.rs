@@ -232,7 +232,8 @@ impl OrchestratorBuilder {
     }
 
     /// Whether to print what happens, if the program has set no `tracing` subscriber. The orchestrator made from the
-    /// environment does so.
+    /// environment does so. What bodies log goes into the history then, too, even if nothing is to be printed
+    /// ([`log("off")`](Self::log)); without it that takes a [`capture_layer`](crate::capture_layer).
     pub const fn terminal(mut self, print: bool) -> Self {
         self.terminal = print;
         self

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use crate::engine::panics;
 use crate::future::WaitState;
 use crate::orchestrator::Inner;
 use crate::recovery;
@@ -147,17 +148,63 @@ fn active() -> Vec<Arc<Inner>> {
 
 /// Waits for a signal and gives the exit status that goes with it, and its name; `None` if signals cannot be watched here.
 async fn signal() -> Option<(i32, Stop)> {
-    #[cfg(unix)]
-    {
+    // Without the runtime's I/O this panics.
+    match panics::catch(Signals::listen) {
+        Ok(signals) => signals?.next().await,
+        Err(_) => elsewhere().await,
+    }
+}
+
+/// The same on a runtime of its own.
+async fn elsewhere() -> Option<(i32, Stop)> {
+    let (came, comes) = tokio::sync::oneshot::channel();
+    let watch = move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        let _ = came.send(runtime.block_on(async { Signals::listen()?.next().await }));
+    };
+    std::thread::Builder::new().name("orchestrator-signals".to_owned()).spawn(watch).ok()?;
+    comes.await.ok()?
+}
+
+/// What listens for the signals that end a program.
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    /// # Panics
+    ///
+    /// If the runtime has no I/O.
+    fn listen() -> Option<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).ok()?;
+        Some(Self {
+            interrupt: signal(SignalKind::interrupt()).ok()?,
+            terminate: signal(SignalKind::terminate()).ok()?,
+        })
+    }
+
+    async fn next(mut self) -> Option<(i32, Stop)> {
         tokio::select! {
-            outcome = tokio::signal::ctrl_c() => outcome.is_ok().then_some((INTERRUPTED, Stop::CtrlC)),
-            received = terminate.recv() => received.map(|()| (TERMINATED, Stop::Terminated)),
+            received = self.interrupt.recv() => received.map(|()| (INTERRUPTED, Stop::CtrlC)),
+            received = self.terminate.recv() => received.map(|()| (TERMINATED, Stop::Terminated)),
         }
     }
-    #[cfg(not(unix))]
-    {
+}
+
+/// What listens for the signals that end a program.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> Option<Self> {
+        Some(Self)
+    }
+
+    async fn next(self) -> Option<(i32, Stop)> {
         tokio::signal::ctrl_c().await.is_ok().then_some((INTERRUPTED, Stop::CtrlC))
     }
 }

@@ -21,6 +21,12 @@ pub(crate) struct Row<O> {
     pub(crate) read: Read<O>,
 }
 
+impl<O> Row<O> {
+    fn is_known(&self, on: &str) -> bool {
+        self.only_on.is_none_or(|attribute| attribute == on)
+    }
+}
+
 /// The two forms of an option.
 pub(crate) enum Read<O> {
     /// `name = value`.
@@ -74,7 +80,10 @@ fn read_one<O>(
     options: &mut O,
     seen: &mut Vec<&'static str>,
 ) -> Result<()> {
-    let name = Ident::parse_any(input).map_err(|error| Error::new(error.span(), "expected the name of an option"))?;
+    let name = Ident::parse_any(input).map_err(|error| {
+        let names = rows.iter().filter(|row| row.is_known(on)).map(|row| row.name);
+        Error::new(error.span(), format!("expected the name of an option; the options are {}", suggest::list(names)))
+    })?;
     let row = find(&name, rows, on)?;
     if seen.contains(&row.name) {
         return Err(Error::new(name.span(), format!("`{}` is given twice", row.name)));
@@ -104,14 +113,13 @@ fn read_one<O>(
 
 fn find<'a, O>(name: &Ident, rows: &'a [Row<O>], on: &str) -> Result<&'a Row<O>> {
     let typed = name.to_string();
-    let known = |row: &&Row<O>| row.only_on.is_none_or(|attribute| attribute == on);
     match rows.iter().find(|row| row.name == typed) {
-        Some(row) if known(&row) => Ok(row),
+        Some(row) if row.is_known(on) => Ok(row),
         Some(Row { only_on: Some(other), .. }) => {
             Err(Error::new(name.span(), format!("`{typed}` is an option of #[{other}], not of #[{on}]")))
         }
         Some(_) | None => {
-            let names = || rows.iter().filter(known).map(|row| row.name);
+            let names = || rows.iter().filter(|row| row.is_known(on)).map(|row| row.name);
             let hint = match suggest::nearest(&typed, names()) {
                 Some(nearest) => format!("did you mean `{nearest}`?"),
                 None => format!("the options are {}", suggest::list(names())),

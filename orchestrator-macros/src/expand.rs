@@ -415,6 +415,7 @@ impl Expansion<'_> {
                 "/// Submits one run for each element of the arguments that are collections.
                 {MUST_USE_MANY}"
             ));
+            self.allow_for_parameters(&mut code);
             code.trees(generated_vis.trees()).text("fn map");
             generic(&mut code);
             code.group(Delimiter::Parenthesis, self.inputs(&self.root, "IntoMapInput"));
@@ -429,6 +430,20 @@ impl Expansion<'_> {
             code.group(Delimiter::Brace, block);
         }
         code
+    }
+
+    /// For lints of clippy's about parameters, which go by the user's function and not by ours. Each that is named costs time in
+    /// each build.
+    fn allow_for_parameters(&self, code: &mut Code) {
+        // As many as clippy takes for enough if nobody says otherwise.
+        const ENOUGH: usize = 7;
+        let params = &self.function.params;
+        if params.len() > ENOUGH {
+            code.text("#[allow(clippy::too_many_arguments)]");
+        }
+        if params.iter().any(|param| param.name.starts_with('_')) {
+            code.text("#[allow(clippy::used_underscore_binding)]");
+        }
     }
 
     /// What lets tests put a fake in the function's place, and what says whether an error that it gives is retried.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use orchestrator::prelude::*;
 use orchestrator::{FlowRunId, Observed, Observer, StateName};
 
-use crate::door::{last_message, states, tasks};
+use crate::door::{at_some_time, last_message, states, tasks, until};
 
 #[task]
 async fn endless() {
@@ -15,20 +15,12 @@ async fn endless() {
 }
 
 async fn until_running<T>(run: &TaskFuture<T>) {
-    until(|| run.state(), "Running").await;
-}
-
-async fn until(state: impl Fn() -> State, name: &str) {
-    while state().name != name {
-        tokio::task::yield_now().await;
-    }
+    at_some_time(|| run.state().name == "Running").await;
 }
 
 /// The task run of a flow run is in that state.
 async fn until_task(flow: FlowRunId, expected: &str) {
-    while tasks(flow).await != [expected] {
-        tokio::task::yield_now().await;
-    }
+    until(async || tasks(flow).await == [expected]).await;
 }
 
 #[orchestrator::test]
@@ -190,7 +182,7 @@ async fn a_timeout_does_not_cut_the_grace_of_a_cancelled_run_short() {
                 .submit(Mutex::new(gate));
             until_running(&run).await;
             run.cancel();
-            until(|| run.state(), "Cancelling").await;
+            at_some_time(|| run.state().name == "Cancelling").await;
             // Beyond the timeout, within the grace.
             tokio::time::advance(Duration::from_secs(6)).await;
             for _ in 0..100 {
@@ -251,7 +243,7 @@ async fn a_run_that_is_cancelled_while_its_timeout_stops_what_it_started_makes_n
         tokio::time::advance(Duration::from_secs(6)).await;
         until_task(run.run_id(), "deaf-0: Cancelling").await;
         run.cancel();
-        until(|| run.state(), "Cancelling").await;
+        at_some_time(|| run.state().name == "Cancelling").await;
         release.send(()).unwrap();
         assert!((&run).await.unwrap_err().is_cancelled());
         assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Cancelling", "Cancelled"]);
@@ -345,7 +337,7 @@ async fn a_sync_body_shows_as_cancelling_while_it_does_not_stop() {
     let run = slow_to_stop();
     until_running(&run).await;
     run.cancel();
-    until(|| run.state(), "Cancelling").await;
+    at_some_time(|| run.state().name == "Cancelling").await;
     release.send(()).unwrap();
     assert!((&run).await.unwrap_err().is_cancelled());
     assert_eq!(states(run.run_id()).await, ["Pending", "Running", "Cancelling", "Cancelled"]);

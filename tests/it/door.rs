@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use orchestrator::prelude::*;
-use orchestrator::{FlowRunId, RunId};
+use orchestrator::{Explanation, FlowRunId, RunId, Why};
 
 /// After this, what has not come will not: a disk may stall for a good while.
 pub(crate) const SOON: Duration = Duration::from_secs(120);
@@ -32,6 +32,24 @@ pub(crate) async fn at_some_time(holds: impl Fn() -> bool) {
         assert!(begun.elapsed() < SOON, "it happens at some time");
         tokio::task::yield_now().await;
     }
+}
+
+/// Why a run is where it is, as soon as it is so.
+pub(crate) async fn until_explained(
+    orchestrator: &Orchestrator,
+    run: impl Into<RunId>,
+    is_so: impl Fn(&Why) -> bool,
+) -> Explanation {
+    let run = run.into();
+    soon(async {
+        loop {
+            match orchestrator.explain(run).await {
+                Ok(explained) if is_so(&explained.why) => return explained,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await
 }
 
 /// The names of all states that a run went through.

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use orchestrator::prelude::*;
-use orchestrator::{Error, FlowRunId, RunId, Why};
+use orchestrator::{Error, FlowRunId, Why};
 use serde_json::json;
 
-use crate::door::soon;
+use crate::door::{soon, until, until_explained};
 use crate::shared_limits::open;
 
 #[derive(Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -44,12 +44,7 @@ async fn looked_at(folder: &Path) -> (Orchestrator, Orchestrator) {
 }
 
 async fn until_in(orchestrator: &Orchestrator, run: FlowRunId, state: &str) {
-    soon(async {
-        while !orchestrator.flow_run(run).await.is_ok_and(|run| run.state.name == state) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(async || orchestrator.flow_run(run).await.is_ok_and(|run| run.state.name == state)).await;
 }
 
 /// The requests that are in the file.
@@ -216,30 +211,7 @@ async fn what_a_run_of_another_orchestrator_waits_for_is_told() {
 }
 
 async fn until_in_state(orchestrator: &Orchestrator, run: orchestrator::TaskRunId, state: &str) {
-    soon(async {
-        while !orchestrator.task_run(run).await.is_ok_and(|run| run.state.name == state) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-}
-
-/// Why a run is where it is, as soon as it is so.
-async fn until_explained(
-    orchestrator: &Orchestrator,
-    run: impl Into<RunId>,
-    is_so: impl Fn(&Why) -> bool,
-) -> orchestrator::Explanation {
-    let run = run.into();
-    let start = std::time::Instant::now();
-    loop {
-        let explained = orchestrator.explain(run).await;
-        match explained {
-            Ok(explained) if is_so(&explained.why) => return explained,
-            explained => assert!(start.elapsed() < Duration::from_secs(20), "{explained:?}"),
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(async || orchestrator.task_run(run).await.is_ok_and(|run| run.state.name == state)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,28 +10,18 @@ use orchestrator::prelude::*;
 use orchestrator::{Explanation, FlowRun, RunId, State, TaskRunQuery, UnfinishedTasks, Why};
 use tokio::sync::Notify;
 
-use crate::door::Calls;
+use crate::door::{self, Calls, at_some_time};
 
 async fn explain(run: impl Into<RunId>) -> Explanation {
     Orchestrator::current().explain(run).await.unwrap()
 }
 
 async fn until<T>(run: &TaskFuture<T>, state: &str) {
-    while run.state().name != state {
-        tokio::task::yield_now().await;
-    }
+    at_some_time(|| run.state().name == state).await;
 }
 
-/// Looks until the answer is one of those that are wanted.
 async fn until_explained(run: impl Into<RunId>, wanted: impl Fn(&Why) -> bool) -> Explanation {
-    let id = run.into();
-    loop {
-        let explanation = explain(id).await;
-        if wanted(&explanation.why) {
-            return explanation;
-        }
-        tokio::task::yield_now().await;
-    }
+    door::until_explained(&Orchestrator::current(), run, wanted).await
 }
 
 /// The time of day, with the date if that is not today.
@@ -559,7 +549,9 @@ async fn the_subflows_of_a_flow_and_what_they_wait_for() {
         let told = loop {
             let told = orchestrator.explain(run.run_id()).await.unwrap();
             let inner = told.flows.as_ref().filter(|flows| flows.count == 2).and_then(|flows| flows.flows.as_ref());
-            let is_waiting = inner.is_some_and(|inner| inner.tasks.as_ref().is_some_and(|tasks| tasks.waiting == 2));
+            let is_waiting = inner
+                .and_then(|inner| inner.tasks.as_ref())
+                .is_some_and(|tasks| tasks.waiting == 2 && tasks.reasons.len() == 1);
             let is_running = told.tasks.as_ref().is_some_and(|tasks| tasks.running == 1);
             if is_waiting && is_running && matches!(told.why, Why::Running { .. }) {
                 break told;

@@ -349,7 +349,7 @@ async fn what_an_orchestrator_held_that_could_not_leave_is_free_when_its_lease_i
     // The first one is still there as a value, in a process that goes on.
     let other = Orchestrator::builder().home(folder.path()).build().await.unwrap();
     let slot = other.scope(async { concurrency("left", 1).await });
-    drop(tokio::time::timeout(Duration::from_secs(15), slot).await.expect("the slot is free").unwrap());
+    drop(soon(slot).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -360,7 +360,7 @@ async fn a_look_up_that_panics_keeps_no_later_one_from_being_answered() {
     store.panics.store(true, Ordering::SeqCst);
     for n in 1..3 {
         let run = orchestrator.scope(async { remembered(n).await });
-        let ended = tokio::time::timeout(Duration::from_secs(10), run).await.expect("the look-up is answered");
+        let ended = soon(run).await;
         assert_eq!(ended.unwrap(), n + 1);
     }
     assert!(!store.panics.load(Ordering::SeqCst), "the first look-up has panicked");
@@ -444,7 +444,7 @@ async fn nobody_waits_for_slots_that_cannot_be_given_back() {
     GATE.add_permits(20);
     let mut refused = 0;
     for run in runs {
-        let ended = tokio::time::timeout(Duration::from_secs(30), run).await.expect("nobody waits for ever");
+        let ended = soon(run).await;
         if let Err(error) = ended {
             assert!(error.to_string().contains("cannot trade in the faulty store: no space is left"), "{error}");
             refused += 1;
@@ -482,9 +482,9 @@ async fn a_task_waits_for_slots_until_its_process_is_known() {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(50), tries).await.expect("the keeper goes on");
+        soon(tries).await;
         *store.closed.lock().unwrap() = None;
-        assert_eq!(tokio::time::timeout(Duration::from_secs(20), run).await.expect("it is known by now").unwrap(), 1);
+        assert_eq!(soon(run).await.unwrap(), 1);
         orchestrator.shutdown().await.unwrap();
     }
 }
@@ -496,7 +496,7 @@ async fn whoever_can_get_no_slots_learns_what_is_wrong_with_the_store() {
     *store.closed.lock().unwrap() = Some(BackendErrorKind::Unavailable);
     let orchestrator = Orchestrator::builder().build_over(Arc::clone(&store) as Arc<dyn StateBackend>);
     let run = orchestrator.scope(async { limited() }).await;
-    let error = tokio::time::timeout(Duration::from_secs(20), &run).await.expect("it is told").unwrap_err();
+    let error = soon(&run).await.unwrap_err();
     let expected = "cannot share limits in the faulty store, which could not be told of this process: the door is shut";
     assert!(error.is_crashed() && error.to_string().ends_with(expected), "{error}");
     assert_eq!(run.state().name, "Crashed");
@@ -517,7 +517,7 @@ async fn a_strict_run_whose_history_is_lost_crashes_though_it_failed_by_itself()
         orchestrator.scope(async { uses_a_limit().await.unwrap() }).await;
         store.full.store(true, Ordering::SeqCst);
         let run = orchestrator.scope(async { uses_a_limit() }).await;
-        let error = tokio::time::timeout(Duration::from_secs(30), &run).await.expect("it ends").unwrap_err();
+        let error = soon(&run).await.unwrap_err();
         assert_eq!((error.is_crashed(), run.state().name), (strict, if strict { "Crashed" } else { "Failed" }.into()));
         let why = "crashed: cannot trade in the faulty store: no space is left";
         assert!(error.to_string().ends_with(why), "{error}");

@@ -53,6 +53,50 @@ fn an_interrupted_program_ends_though_another_process_holds_the_database() {
     holder.execute_batch("ROLLBACK").unwrap();
 }
 
+#[test]
+fn child_whose_runtime_has_no_drivers() {
+    if !is_child() {
+        return;
+    }
+    /// Once a signal would not end the program by itself.
+    #[task]
+    async fn endless_then() {
+        let caught = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            u64::from_str_radix(mask.trim(), 16).unwrap() & 0b10 != 0
+        };
+        while !caught() {
+            tokio::task::yield_now().await;
+        }
+        println!("began");
+        std::future::pending().await
+    }
+    #[flow]
+    async fn waits() -> Result<(), TaskError> {
+        endless_then().await
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    println!("ended {}", runtime.block_on(async { waits().await }).unwrap_err());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_program_whose_runtime_has_no_drivers_is_interrupted_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("stderr.txt");
+    let mut command = command("interrupted::child_whose_runtime_has_no_drivers", folder.path());
+    command.stderr(Stdio::from(std::fs::File::create(&log).unwrap()));
+    let mut child = Process::start(&mut command);
+    child.says("began");
+    child.signal("-INT");
+    let said = child.says("ended ");
+    assert!(said.contains("Ctrl-C"), "{said}");
+    child.rest();
+    let said = std::fs::read_to_string(log).unwrap();
+    assert!(said.contains("Cancelled") && !said.contains("panicked"), "{said}");
+}
+
 #[tokio::test]
 async fn child_that_goes_on_after_it_was_told_to_end() {
     if !is_child() {

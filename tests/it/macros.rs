@@ -47,6 +47,12 @@ fn borrows(text: &str, list: &[u32], path: &Path, owned: PathBuf, table: &Vec<St
 }
 
 #[task]
+#[expect(clippy::too_many_arguments, reason = "clippy says so of this function, and of none that the attribute makes")]
+async fn many(a: u8, b: u8, c: u8, d: u8, e: u8, f: u8, g: u8, _unused: &str) -> u8 {
+    [a, b, c, d, e, f, g].iter().sum()
+}
+
+#[task]
 async fn lifetimes<'a>(text: &'a str, other: &'a str) -> usize {
     [text, other].map(str::len).iter().sum()
 }
@@ -127,6 +133,7 @@ async fn every_kind_of_function_is_a_task() {
         11
     );
     assert_eq!(lifetimes("ab", "c").await.unwrap(), 3);
+    assert_eq!(many(1, 2, 3, 4, 5, 6, 7, "").await.unwrap(), 28);
     assert_eq!(aliased().await.unwrap() + own_alias().await.unwrap(), 3);
     nothing().await.unwrap();
     assert_eq!(attributes(1).await.unwrap(), 3);

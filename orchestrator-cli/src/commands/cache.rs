@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::exit::{self, Trouble};
 use crate::find::short;
 use crate::json::CacheJson;
-use crate::print::{self, Facts, Table};
+use crate::print::{self, Facts, Limit, Table};
 use crate::{ask, time};
 
 /// A message names so many of the results that could be meant.
@@ -18,16 +18,20 @@ const NAMED: usize = 10;
 pub(super) async fn list(
     orchestrator: &Orchestrator,
     task: Option<&str>,
-    limit: usize,
+    limit: Option<usize>,
     json: bool,
 ) -> Result<(), Trouble> {
-    let mut query = CacheQuery::new().limit(limit);
+    let mut limit = Limit::new(limit);
+    let mut query = CacheQuery::new().limit(limit.wanted());
     if let Some(task) = task {
         query = query.task_key(task);
     }
-    let entries = orchestrator.cache_entries(&query).await?;
+    let mut entries = orchestrator.cache_entries(&query).await?;
+    limit.apply(&mut entries);
     if json {
-        return print::json(&entries.into_iter().map(CacheJson::from).collect::<Vec<_>>());
+        print::json(&entries.into_iter().map(CacheJson::from).collect::<Vec<_>>())?;
+        limit.tell(json);
+        return Ok(());
     }
     if entries.is_empty() {
         print::note("no cached results");
@@ -44,7 +48,9 @@ pub(super) async fn list(
             expiry(&entry),
         ]);
     }
-    table.print()
+    table.print()?;
+    limit.tell(json);
+    Ok(())
 }
 
 pub(super) async fn show(orchestrator: &Orchestrator, key: &str, json: bool) -> Result<(), Trouble> {

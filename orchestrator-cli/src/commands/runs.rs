@@ -10,7 +10,7 @@ use orchestrator_core::{
 use crate::exit::Trouble;
 use crate::find::{self, Run, short};
 use crate::json::{RunJson, StateJson};
-use crate::print::{self, Facts, Table};
+use crate::print::{self, Facts, Limit, Table};
 use crate::time::{self, Times};
 
 /// So many runs are named one by one where a run refers to others.
@@ -23,11 +23,12 @@ pub(super) struct Wanted {
     pub(super) since: Option<Duration>,
     /// Whether those that other runs called are listed, too.
     pub(super) all: bool,
-    pub(super) limit: usize,
+    pub(super) limit: Option<usize>,
 }
 
 pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool) -> Result<(), Trouble> {
-    let mut query = FlowRunQuery::new().limit(wanted.limit);
+    let mut limit = Limit::new(wanted.limit);
+    let mut query = FlowRunQuery::new().limit(limit.wanted());
     if let Some(flow) = &wanted.flow {
         query = query.flow(flow);
     }
@@ -37,7 +38,8 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
     if let Some(since) = wanted.since {
         query = query.within(since);
     }
-    let runs = orchestrator.flow_runs(&if wanted.all { query.clone() } else { query.clone().roots() }).await?;
+    let mut runs = orchestrator.flow_runs(&if wanted.all { query.clone() } else { query.clone().roots() }).await?;
+    limit.apply(&mut runs);
     let mut silent = Vec::new();
     for run in &runs {
         silent.push(silence(orchestrator, run.id.into(), &run.state).await?);
@@ -55,7 +57,9 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
     }
     if json {
         let runs = runs.into_iter().zip(&silent).map(|(run, silent)| RunJson::of(run, silent.as_ref()));
-        return print::json(&runs.collect::<Vec<_>>());
+        print::json(&runs.collect::<Vec<_>>())?;
+        limit.tell(json);
+        return Ok(());
     }
     if runs.is_empty() {
         return Ok(());
@@ -72,6 +76,7 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
         ]);
     }
     table.print()?;
+    limit.tell(json);
     for (run, silent) in runs.iter().zip(silent) {
         if let Some(silent) = silent {
             let (name, state) = (one_line(&run.name), one_line(&run.state.name));

@@ -8,7 +8,7 @@ use orchestrator_core::{Orchestrator, StateFilter, TaskRunQuery};
 use crate::exit::Trouble;
 use crate::find::{self, short};
 use crate::json::RunJson;
-use crate::print::{self, Table};
+use crate::print::{self, Limit, Table};
 use crate::time::{self, Times};
 
 /// Which task runs to list.
@@ -17,11 +17,12 @@ pub(super) struct Wanted {
     pub(super) name: Option<String>,
     pub(super) state: Option<StateFilter>,
     pub(super) since: Option<Duration>,
-    pub(super) limit: usize,
+    pub(super) limit: Option<usize>,
 }
 
 pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool) -> Result<(), Trouble> {
-    let mut query = TaskRunQuery::new().limit(wanted.limit);
+    let mut limit = Limit::new(wanted.limit);
+    let mut query = TaskRunQuery::new().limit(limit.wanted());
     if let Some(flow_run) = wanted.flow_run {
         query = query.of(find::flow_run(orchestrator, &flow_run).await?);
     }
@@ -34,9 +35,12 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
     if let Some(since) = wanted.since {
         query = query.within(since);
     }
-    let runs = orchestrator.find_task_runs(&query).await?;
+    let mut runs = orchestrator.find_task_runs(&query).await?;
+    limit.apply(&mut runs);
     if json {
-        return print::json(&runs.into_iter().map(RunJson::from).collect::<Vec<_>>());
+        print::json(&runs.into_iter().map(RunJson::from).collect::<Vec<_>>())?;
+        limit.tell(json);
+        return Ok(());
     }
     if runs.is_empty() {
         print::note("no task runs");
@@ -54,5 +58,7 @@ pub(super) async fn list(orchestrator: &Orchestrator, wanted: Wanted, json: bool
             Times::from(&run).taken_or_dash(),
         ]);
     }
-    table.print()
+    table.print()?;
+    limit.tell(json);
+    Ok(())
 }

@@ -28,7 +28,7 @@ fn it_is_told_whether_a_run_goes_on_by_itself() {
     let world = World::empty();
     crashed(&world, 1, "merry-wren", 3);
     crashed(&world, 2, "tired-wren", 1);
-    let goes_on = "goes on by itself when its program is started: 1 of 3 times in a row are used";
+    let goes_on = "goes on by itself when its program is started, unless its flow was renamed or takes other parameters since: 1 of 3 times in a row are used";
     let used_up = "does not go on by itself any more: its crash_budget of 1 time in a row is used up";
     for (run, on_crash, exhausted, budget) in [("merry-wren", goes_on, false, 3), ("tired-wren", used_up, true, 1)] {
         let shown = world.tell(&["runs", "show", run]);

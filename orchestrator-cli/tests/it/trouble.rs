@@ -148,6 +148,20 @@ fn where_there_can_be_no_database_it_is_said_why() {
                 .to_owned(),
         ),
         (
+            "sqlite::memory:".to_owned(),
+            2,
+            "'sqlite::memory:' is not a database URL: expected `memory` or `sqlite:PATH`; is `memory` meant?".to_owned(),
+            "'sqlite::memory:' is not a database URL: expected `memory` or `sqlite:PATH`; is `memory` meant?".to_owned(),
+        ),
+        (
+            "sqlite://x.db?mode=rwc".to_owned(),
+            2,
+            "the database URL 'sqlite://x.db?mode=rwc' has parameters, which there are none of: expected `memory` or `sqlite:PATH`"
+                .to_owned(),
+            "the database URL 'sqlite://x.db?mode=rwc' has parameters, which there are none of: expected `memory` or `sqlite:PATH`"
+                .to_owned(),
+        ),
+        (
             "memry".to_owned(),
             2,
             "'memry' is not a database URL: expected `memory` or `sqlite:PATH`; is `memory` meant?".to_owned(),
@@ -252,6 +266,28 @@ fn the_database_is_named_by_the_option_or_the_environment() {
         .env("ORCHESTRATOR_DATABASE_URL", &url)
         .output();
     assert_eq!(String::from_utf8(output.expect("run the program").stdout).expect("UTF-8"), listed);
+}
+
+#[test]
+fn a_list_that_goes_on_says_so_unless_it_was_said_how_much_is_wanted() {
+    let world = World::new();
+    let otter = flow(100, "long");
+    let states = [(orchestrator_core::StateName::Completed, 100)];
+    let runs: Vec<_> = (0..25).map(|n| fetch(200 + u128::from(n), &otter, n)).collect();
+    world.give(&[went(&otter, &states, None, 1)]);
+    world.give(&runs.iter().map(|run| went(run, &states, None, 1)).collect::<Vec<_>>());
+    let list = ["tasks", "ls", "--flow-run", "long"];
+    let said = "there are more than these 20: --limit says how many to list";
+    let answer = world.ask(&list);
+    assert_eq!((answer.out.lines().count(), answer.err), (1 + 20, format!("{said}\n")));
+    let answer = world.ask(&[&list[..], &["--json"]].concat());
+    assert_eq!(answer.err, format!("{{\"warning\":{{\"message\":\"{said}\"}}}}\n"));
+    let listed: Vec<serde_json::Value> = serde_json::from_str(&answer.out).expect("JSON");
+    assert_eq!(listed.len(), 20);
+    for (limit, count) in [("3", 3), ("25", 25), ("30", 25)] {
+        let answer = world.ask(&[&list[..], &["--limit", limit]].concat());
+        assert_eq!((answer.out.lines().count(), answer.err.as_str()), (1 + count, ""));
+    }
 }
 
 #[test]

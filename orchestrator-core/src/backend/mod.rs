@@ -405,6 +405,10 @@ impl std::str::FromStr for DatabaseUrl {
             None if text == "memory" => Ok(Self::Memory),
             Some(("sqlite", path)) => match path.strip_prefix("//").unwrap_or(path) {
                 "" => Err(format!("the database URL '{text}' names no file: {wanted}")),
+                ":memory:" => Err(format!("'{text}' is not a database URL: {wanted}; is `memory` meant?")),
+                path if has_parameters(path) => {
+                    Err(format!("the database URL '{text}' has parameters, which there are none of: {wanted}"))
+                }
                 path => Ok(Self::Sqlite(PathBuf::from(path))),
             },
             Some(("postgres" | "postgresql", _)) => {
@@ -416,6 +420,11 @@ impl std::str::FromStr for DatabaseUrl {
             None | Some(_) => Err(format!("'{text}' is not a database URL: {wanted}")),
         }
     }
+}
+
+/// Whether what follows the path is what other libraries take for their settings, as in `history.db?mode=rwc`.
+fn has_parameters(path: &str) -> bool {
+    path.rsplit_once('?').is_some_and(|(_, behind)| behind.contains('=') && !behind.contains('/'))
 }
 
 /// The database URL that was most likely meant: a path alone is one of SQLite.

@@ -86,7 +86,11 @@ impl fmt::Display for CrashBudget {
             let times = if *budget == 1 { "time" } else { "times" };
             write!(f, "does not go on by itself any more: its crash_budget of {budget} {times} in a row is used up")
         } else {
-            write!(f, "goes on by itself when its program is started: {used} of {budget} times in a row are used")
+            write!(
+                f,
+                "goes on by itself when its program is started, unless its flow was renamed or takes other parameters \
+                 since: {used} of {budget} times in a row are used"
+            )
         }
     }
 }

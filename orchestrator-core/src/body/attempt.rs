@@ -1,13 +1,12 @@
 //! A body that is to be executed once, and what comes of it.
 
 use std::any::Any;
-use std::error::Error as StdError;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::Erased;
+use super::{Erased, IntoBodyError};
 use crate::error::BodyError;
 
 /// An async body, without its types.
@@ -59,7 +58,7 @@ impl<F, T, E> Body<OfResult> for F
 where
     F: Future<Output = Result<T, E>>,
     T: Send + Sync + 'static,
-    E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    E: IntoBodyError,
 {
     fn poll_erased(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Erased, BodyFailure>> {
         match self.poll(cx) {
@@ -120,7 +119,7 @@ impl Attempt {
     pub fn from_fallible<T, E>(body: impl Future<Output = Result<T, E>> + Send + 'static) -> Self
     where
         T: Send + Sync + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+        E: IntoBodyError,
     {
         Self::Future(BodyFuture::Fallible(Box::pin(body)))
     }
@@ -132,7 +131,7 @@ impl Attempt {
     ) -> Self
     where
         T: Send + Sync + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+        E: IntoBodyError,
     {
         Self::from_future(async move { fallible(body.await, Some(retry_if)) })
     }
@@ -175,7 +174,7 @@ pub fn plain<T: Send + Sync + 'static>(value: T) -> Result<Erased, BodyFailure> 
 pub fn fallible<T, E>(result: Result<T, E>, retry_if: Option<fn(&E) -> bool>) -> Result<Erased, BodyFailure>
 where
     T: Send + Sync + 'static,
-    E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    E: IntoBodyError,
 {
     match result {
         Ok(value) => Ok(Arc::new(value)),

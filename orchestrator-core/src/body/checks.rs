@@ -1,7 +1,19 @@
 //! What types have to be able to do for what is asked of a function; the messages say it where they are not.
 
+use std::error::Error as StdError;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+/// An error that a body can give.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error of a task or flow",
+    label = "not an error that goes from thread to thread",
+    note = "it may be a type that is `std::error::Error + Send + Sync`, a `Box<dyn std::error::Error + Send + Sync>`, an `anyhow::Error`, or a `String`"
+)]
+pub trait IntoBodyError: Into<Box<dyn StdError + Send + Sync>> + 'static {}
+#[diagnostic::do_not_recommend]
+impl<E: Into<Box<dyn StdError + Send + Sync>> + 'static> IntoBodyError for E {}
 
 /// A type that can be part of a cache key.
 #[diagnostic::on_unimplemented(

@@ -96,6 +96,13 @@ pub(crate) fn warn_unkeyed(run: &Run, reason: &CacheReason) {
     }
 }
 
+/// Says in the log that what the cache has for a run is of no use to it.
+pub(crate) fn warn_unusable(run: &Run, reason: &CacheReason) {
+    if let CacheReason::Unreadable { .. } | CacheReason::OtherType { .. } | CacheReason::OtherFormat { .. } = reason {
+        tracing::warn!(target: "orchestrator", "{} '{}' does not use the cache: {reason}", run.kind(), run.name());
+    }
+}
+
 fn part(bytes: &mut Vec<u8>, part: &[u8]) {
     bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
     bytes.extend_from_slice(part);
@@ -113,17 +120,13 @@ pub(crate) async fn find(run: &Run, key: CacheKey, call: &mut dyn Call) -> Resul
         return Ok((value, CacheReason::Staged { run }));
     }
     let hit = look(orchestrator, Shelf::Cache, key).await;
-    let unusable = |why: CacheReason| {
-        tracing::warn!(target: "orchestrator", "{} '{}' does not use the cache: {why}", run.kind(), run.name());
-        why
-    };
-    let hit = hit.map_err(|error| unusable(CacheReason::Unreadable { why: error.to_string() }))?;
+    let hit = hit.map_err(|error| CacheReason::Unreadable { why: error.to_string() })?;
     let hit = hit.ok_or(CacheReason::Absent)?;
     if let Some(at) = hit.expires.filter(|_| !hit.is_fresh(now)) {
         return Err(CacheReason::Expired { at: at.to_datetime() });
     }
     let (by, created, expires) = (hit.run, hit.created.to_datetime(), hit.expires.map(Timestamp::to_datetime));
-    let value = take(hit.value, call).map_err(unusable)?;
+    let value = take(hit.value, call)?;
     Ok((value, CacheReason::Found { run: by, created, expires }))
 }
 

@@ -179,9 +179,10 @@ impl Limits {
             };
             tracing::warn!(
                 target: "orchestrator",
-                "limit '{name}' has {} slots and keeps them, though a task declares it with `limit = {slots}`: that \
+                "limit '{name}' has {} slot{} and keeps them, though a task declares it with `limit = {slots}`: that \
                  counts only where there is no such limit yet. {change} changes it",
                 stays.slots,
+                if stays.slots == 1 { "" } else { "s" },
             );
         }
     }

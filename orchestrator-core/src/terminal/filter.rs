@@ -89,10 +89,27 @@ impl Filters {
 fn misspelt(directives: &str) -> Option<String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     directives.split(',').map(str::trim).find_map(|word| {
+        // In brackets stand fields of spans, whose values may be any text.
+        if !word.contains('[') && word.contains(|char: char| char == ';' || char.is_whitespace()) {
+            return Some("what is filtered by is separated by commas".to_owned());
+        }
         let lower = word.to_lowercase();
-        let is_word = word.len() > 2 && word.chars().all(char::is_alphabetic) && !LEVELS.contains(&lower.as_str());
-        let level = is_word.then(|| nearest(&lower, LEVELS)).flatten()?;
+        let is_word = word.len() > 1 && word.chars().all(char::is_alphabetic) && !LEVELS.contains(&lower.as_str());
+        let level = is_word.then(|| called(&lower).or_else(|| nearest(&lower, LEVELS))).flatten()?;
         Some(format!("is `{level}` meant? a target of that name is `{word}=trace`"))
+    })
+}
+
+/// The level that goes by such a name elsewhere.
+fn called(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "none" | "no" | "false" | "never" | "quiet" | "silent" | "disabled" => "off",
+        "err" | "errors" | "fatal" | "critical" => "error",
+        "warning" | "warnings" => "warn",
+        "information" | "notice" | "normal" | "default" | "on" | "true" | "yes" => "info",
+        "verbose" | "fine" => "debug",
+        "all" | "notset" | "finest" => "trace",
+        _ => return None,
     })
 }
 
@@ -152,7 +169,17 @@ mod tests {
 
     #[test]
     fn a_level_that_is_misspelt_silences_nothing() {
-        for (value, level) in [("wran", "warn"), ("inof", "info"), ("debg,hyper=info", "debug"), ("Eror", "error")] {
+        for (value, level) in [
+            ("wran", "warn"),
+            ("inof", "info"),
+            ("debg,hyper=info", "debug"),
+            ("Eror", "error"),
+            ("warning", "warn"),
+            ("NONE", "off"),
+            ("false", "off"),
+            ("verbose", "debug"),
+            ("no", "off"),
+        ] {
             let filters = filters(&[("ORCHESTRATOR_LOG", value)]);
             let complaints: Vec<_> = filters.complaints().iter().map(ToString::to_string).collect();
             assert!(
@@ -166,6 +193,17 @@ mod tests {
             assert!(!said.unwrap_or_default().contains("meant"), "{value}");
         }
         assert!(filters(&[("RUST_LOG", "wran")]).complaints().is_empty());
+    }
+
+    #[test]
+    fn other_separators_than_commas_silence_nothing() {
+        for value in ["warn;info", "warn hyper=info"] {
+            let filters = filters(&[("ORCHESTRATOR_LOG", value)]);
+            let complaints: Vec<_> = filters.complaints().iter().map(ToString::to_string).collect();
+            assert!(matches!(&complaints[..], [one] if one.contains("separated by commas")), "{complaints:?}");
+            assert_eq!(filters.shown().to_string(), "info");
+        }
+        assert!(filters(&[("ORCHESTRATOR_LOG", "info,[load{of=\"a b\"}]=debug")]).complaints().is_empty());
     }
 
     #[test]

@@ -17,20 +17,16 @@ use orchestrator::SlotGuard;
 use orchestrator::prelude::*;
 use tokio::time::Instant;
 
-use crate::door::states;
+use crate::door::{at_some_time, states};
 
 const WAITED: [&str; 4] = ["Pending", "AwaitingConcurrencySlot", "Running", "Completed"];
 
 async fn until_waiting<T>(run: &TaskFuture<T>) {
-    while run.state().name != "AwaitingConcurrencySlot" {
-        tokio::task::yield_now().await;
-    }
+    at_some_time(|| run.state().name == "AwaitingConcurrencySlot").await;
 }
 
 async fn until_running<T>(run: &TaskFuture<T>) {
-    while run.state().name != "Running" {
-        tokio::task::yield_now().await;
-    }
+    at_some_time(|| run.state().name == "Running").await;
 }
 
 /// How many slots of a limit are taken, and how many requests wait.

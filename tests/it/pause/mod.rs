@@ -14,21 +14,14 @@ use futures::FutureExt as _;
 use orchestrator::prelude::*;
 use orchestrator::{Error, FlowError, FlowRunId, FlowRunQuery, Observed, Observer};
 
-use crate::door::{states, tasks};
+use crate::door::{states, tasks, until};
 
 const RESUMED: [&str; 5] = ["Pending", "Running", "Paused", "Running", "Completed"];
 const CANCELLED: [&str; 5] = ["Pending", "Running", "Paused", "Cancelling", "Cancelled"];
 
 async fn until_state(id: FlowRunId, name: &str) -> FlowRun {
-    loop {
-        let run = Orchestrator::current().flow_run(id).await;
-        if let Ok(run) = run.as_ref()
-            && run.state.name == name
-        {
-            return run.clone();
-        }
-        tokio::task::yield_now().await;
-    }
+    until(async || Orchestrator::current().flow_run(id).await.is_ok_and(|run| run.state.name == name)).await;
+    Orchestrator::current().flow_run(id).await.unwrap()
 }
 
 async fn until_paused(id: FlowRunId) -> FlowRun {

@@ -1,5 +1,6 @@
 //! How a database file is opened.
 
+use std::fs::OpenOptions;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,9 @@ pub(super) enum Opened {
 }
 
 pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened, BackendError> {
+    if path.as_os_str() == IN_MEMORY {
+        return Err(BackendError::new(BackendErrorKind::Unavailable, opening(path)).because(NO_MEMORY));
+    }
     if options.create && !options.look_only {
         create_folder(path)?;
     } else {
@@ -57,7 +61,7 @@ fn to_look(path: &Path, options: &SqliteOptions) -> Result<(Reader, Option<u32>)
 
 /// Looks at a file as often as it takes, and says why if it cannot be opened.
 fn patiently<T>(path: &Path, look: impl FnMut() -> Result<T, BackendError>) -> Result<T, BackendError> {
-    reader::patiently(look).map_err(|error| why_not(path, error))
+    reader::patiently(look).map_err(|error| why_not(path, error, OpenOptions::new().read(true)))
 }
 
 /// Fails unless there is a file that can be read.
@@ -77,6 +81,10 @@ fn find(path: &Path) -> Result<(), BackendError> {
 }
 
 const NO_FILE: &str = "it is a folder, not a file";
+
+/// What SQLite takes for a database that no other connection sees.
+const IN_MEMORY: &str = ":memory:";
+const NO_MEMORY: &str = "a history that nothing outlives is the memory backend's, which `memory` names";
 
 /// What stands where the path has a folder, and is none.
 fn file_above(path: &Path) -> Option<&Path> {
@@ -102,15 +110,15 @@ fn may_only_be_read(path: &Path, found: Option<u32>) -> BackendError {
     BackendError::new(BackendErrorKind::Unavailable, opening(path)).because(why)
 }
 
-/// SQLite does not say why it cannot open a file; the system does.
-fn why_not(path: &Path, error: BackendError) -> BackendError {
+/// SQLite does not say why it cannot open a file; the system does, when asked for the same.
+fn why_not(path: &Path, error: BackendError, same: &OpenOptions) -> BackendError {
     if error.kind() != BackendErrorKind::Unavailable {
         return error;
     }
     let unavailable = || BackendError::new(BackendErrorKind::Unavailable, opening(path));
-    match std::fs::File::open(path) {
+    match same.open(path) {
+        _ if path.is_dir() => unavailable().because(NO_FILE),
         Err(why) => unavailable().because(why),
-        Ok(_) if path.is_dir() => unavailable().because(NO_FILE),
         Ok(_) => error,
     }
 }
@@ -134,7 +142,8 @@ fn to_write(path: &Path, options: &SqliteOptions) -> Result<(Connection, Option<
     let doing = || opening(path);
     let create = if options.create { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
     let opened = Connection::open_with_flags(path, flags() | create).doing(doing);
-    let mut connection = opened.map_err(|error| why_not(path, error))?;
+    let mut connection = opened
+        .map_err(|error| why_not(path, error, OpenOptions::new().read(true).write(true).create(options.create)))?;
     if connection.is_readonly("main").doing(doing)? {
         drop(connection);
         let (_, found) = patiently(path, || to_look(path, options))?;

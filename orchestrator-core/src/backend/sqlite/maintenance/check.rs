@@ -103,7 +103,7 @@ const INVARIANTS: [Invariant; 8] = [
     },
     Invariant {
         query: "SELECT 'flow_run', root FROM
-                (SELECT root, first, last, max(last) OVER (ORDER BY first ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS before
+                (SELECT root, first, last, max(last) OVER (ORDER BY first ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
                 FROM result_span)
             WHERE first > last OR before >= first",
         what: "the results that it keeps are not told from those of others",
