@@ -20,7 +20,10 @@ const WOULD_TAKE: &[(&str, &str)] = &[
     ),
     ("layers", "see below"),
     ("the same, each layer", "see below"),
-    ("dearest beside cheapest", "fewer first times in a flow of 1k: see below; bare spawn itself is not flat either"),
+    (
+        "dearest beside cheapest",
+        "fewer pages that a flow of 1M takes anew, and fewer first times in one of 1k: see below; bare spawn itself is not flat either",
+    ),
     ("the same with history in SQLite", "a smaller row, and the log folded into the file by another thread"),
     ("an uncontended slot", "fewer atomic steps: eight, where a semaphore has four"),
     (
@@ -35,7 +38,7 @@ const WOULD_TAKE: &[(&str, &str)] = &[
     ),
     (
         "memory of a task that waits for something",
-        "the driver in the allocation of its run, in place of a tokio task beside it, whose alignment costs 90",
+        "the driver in the allocation of its run, in place of a tokio task beside it",
     ),
     (
         "memory of a task that waits for a slot",

@@ -54,7 +54,7 @@ impl Run {
         }
     }
 
-    /// `flow 'nightly'`, or `task 'fetch' in flow run 8000a1b2c3d4`
+    /// `flow 'nightly'`, or `task 'fetch' in flow run a1b2c3d4`
     fn whose(&self) -> String {
         match self {
             Self::Flow(run) => format!("flow '{}'", one_line(&run.flow_name)),

@@ -1,11 +1,13 @@
 //! Ctrl-C and SIGTERM: the first one cancels the runs in order and lets them be recorded, the second one exits. Those that
 //! come at once are one.
 
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 use crate::engine::panics;
 use crate::future::WaitState;
@@ -46,19 +48,16 @@ fn outlive() {
     if OUTLIVING.swap(true, Ordering::AcqRel) {
         return;
     }
-    let watch = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let Ok(runtime) = runtime else { return };
-        runtime.block_on(async {
-            while let Some((status, _)) = signal().await {
-                if !WATCHING.load(Ordering::Acquire) {
-                    std::process::exit(status);
-                }
-            }
-        });
-    };
     // A system without a thread for it leaves signals without effect.
-    let _ = std::thread::Builder::new().name("orchestrator-signals".to_owned()).spawn(watch);
+    on_a_thread(async {
+        let mut signals = Signals::listen()?;
+        loop {
+            let (status, _) = signals.next().await?;
+            if !WATCHING.load(Ordering::Acquire) {
+                std::process::exit(status);
+            }
+        }
+    });
 }
 
 /// Watches for signals on that runtime, once in a process, on behalf of this orchestrator as well.
@@ -77,12 +76,14 @@ pub(crate) fn watch(orchestrator: &Arc<Inner>, handle: &Handle) {
         let _watching = watching;
         // How many orchestrators are ending because of a signal.
         let ending = Arc::new(AtomicUsize::new(0));
-        while let Some((status, by)) = signal().await {
+        let Some(mut listener) = Listener::new() else { return };
+        while let Some((status, by)) = listener.next().await {
             let active = active();
             if ending.load(Ordering::SeqCst) > 0 || active.is_empty() {
                 std::process::exit(status);
             }
             gather().await;
+            listener.forget();
             tracing::warn!(target: "orchestrator", "interrupted: cancelling runs; once more to exit at once");
             for orchestrator in active {
                 // What cannot be written by then is lost, and told; the other half is for what else waits for the store.
@@ -146,24 +147,66 @@ fn active() -> Vec<Arc<Inner>> {
     watched.iter().filter_map(Weak::upgrade).filter(|orchestrator| !orchestrator.roots.is_idle()).collect()
 }
 
-/// Waits for a signal and gives the exit status that goes with it, and its name; `None` if signals cannot be watched here.
-async fn signal() -> Option<(i32, Stop)> {
-    // Without the runtime's I/O this panics.
-    match panics::catch(Signals::listen) {
-        Ok(signals) => signals?.next().await,
-        Err(_) => elsewhere().await,
+/// Who hears of signals, from one to the next.
+enum Listener {
+    /// This runtime.
+    Here,
+    /// A thread with a runtime of its own: this one has no I/O.
+    Elsewhere(mpsc::UnboundedReceiver<Heard>),
+}
+
+/// The exit status that goes with a signal, and its name.
+type Heard = (i32, Stop);
+
+impl Listener {
+    fn new() -> Option<Self> {
+        // Without the runtime's I/O this panics.
+        match panics::catch(Signals::listen) {
+            Ok(signals) => signals.map(|_| Self::Here),
+            Err(_) => elsewhere().map(Self::Elsewhere),
+        }
+    }
+
+    /// Waits for a signal; `None` if there will be none.
+    async fn next(&mut self) -> Option<Heard> {
+        match self {
+            Self::Here => Signals::listen()?.next().await,
+            Self::Elsewhere(heard) => heard.recv().await,
+        }
+    }
+
+    /// Lets those signals pass that came since the last one was asked for.
+    fn forget(&mut self) {
+        if let Self::Elsewhere(heard) = self {
+            while heard.try_recv().is_ok() {}
+        }
     }
 }
 
-/// The same on a runtime of its own.
-async fn elsewhere() -> Option<(i32, Stop)> {
-    let (came, comes) = tokio::sync::oneshot::channel();
-    let watch = move || {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        let _ = came.send(runtime.block_on(async { Signals::listen()?.next().await }));
+/// Listens on a thread until nobody wants to hear of it any more.
+fn elsewhere() -> Option<mpsc::UnboundedReceiver<Heard>> {
+    let (hears, heard) = mpsc::unbounded_channel();
+    let listen = async move {
+        let mut signals = Signals::listen()?;
+        loop {
+            let signal = tokio::select! {
+                signal = signals.next() => signal?,
+                () = hears.closed() => return None,
+            };
+            hears.send(signal).ok()?;
+        }
     };
-    std::thread::Builder::new().name("orchestrator-signals".to_owned()).spawn(watch).ok()?;
-    comes.await.ok()?
+    on_a_thread(listen).then_some(heard)
+}
+
+/// Runs it on a thread with a runtime of its own, if the system has one for it.
+fn on_a_thread(listen: impl Future<Output = Option<()>> + Send + 'static) -> bool {
+    let run = || {
+        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            runtime.block_on(listen);
+        }
+    };
+    std::thread::Builder::new().name("orchestrator-signals".to_owned()).spawn(run).is_ok()
 }
 
 /// What listens for the signals that end a program.
@@ -186,7 +229,7 @@ impl Signals {
         })
     }
 
-    async fn next(mut self) -> Option<(i32, Stop)> {
+    async fn next(&mut self) -> Option<Heard> {
         tokio::select! {
             received = self.interrupt.recv() => received.map(|()| (INTERRUPTED, Stop::CtrlC)),
             received = self.terminate.recv() => received.map(|()| (TERMINATED, Stop::Terminated)),
@@ -204,7 +247,7 @@ impl Signals {
         Some(Self)
     }
 
-    async fn next(self) -> Option<(i32, Stop)> {
+    async fn next(&mut self) -> Option<Heard> {
         tokio::signal::ctrl_c().await.is_ok().then_some((INTERRUPTED, Stop::CtrlC))
     }
 }

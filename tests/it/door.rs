@@ -1,5 +1,6 @@
 //! The doors through which tests look at runs, so that a change of the API is a change of one place.
 
+use std::fmt::Debug;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -15,17 +16,25 @@ pub(crate) async fn soon<F: IntoFuture>(future: F) -> F::Output {
     tokio::time::timeout(SOON, future).await.expect("it comes at some time")
 }
 
-/// Ready when it holds, of which others have to be asked.
-pub(crate) async fn until(mut holds: impl AsyncFnMut() -> bool) {
-    soon(async {
-        while !holds().await {
-            tokio::task::yield_now().await;
+/// What somebody else says as soon as it is what is waited for; until then an error says what it is. A paused clock stands still
+/// meanwhile; what never comes fails instead of hanging.
+pub(crate) async fn as_soon_as<T, E: Debug>(mut look: impl AsyncFnMut() -> Result<T, E>) -> T {
+    let begun = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(other) => assert!(begun.elapsed() < SOON, "it happens at some time; at last there was {other:?}"),
         }
-    })
-    .await;
+        tokio::task::yield_now().await;
+    }
 }
 
-/// Ready when it holds. A paused clock stands still meanwhile; what never comes fails instead of hanging.
+/// Ready when it holds, of which others have to be asked.
+pub(crate) async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    as_soon_as(async || holds().await.then_some(()).ok_or(())).await;
+}
+
+/// Ready when it holds. Bodies can await this: it is `Send`.
 pub(crate) async fn at_some_time(holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
@@ -41,13 +50,9 @@ pub(crate) async fn until_explained(
     is_so: impl Fn(&Why) -> bool,
 ) -> Explanation {
     let run = run.into();
-    soon(async {
-        loop {
-            match orchestrator.explain(run).await {
-                Ok(explained) if is_so(&explained.why) => return explained,
-                _ => tokio::task::yield_now().await,
-            }
-        }
+    as_soon_as(async || match orchestrator.explain(run).await {
+        Ok(explained) if is_so(&explained.why) => Ok(explained),
+        other => Err(other),
     })
     .await
 }

@@ -78,6 +78,12 @@ impl Process {
         assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
     }
 
+    /// One right after the other.
+    pub(crate) fn signal_twice(&self, name: &str) {
+        let twice = format!("kill -s {name} {0}; kill -s {name} {0}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &twice]).status().unwrap().success());
+    }
+
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

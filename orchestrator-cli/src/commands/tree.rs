@@ -81,7 +81,7 @@ impl Below {
             flows.extend(inner.iter().map(|run| run.id));
             let tasks = orchestrator.task_runs(flow).await?;
             let mut runs: Vec<_> = inner.into_iter().map(Run::Flow).chain(tasks.into_iter().map(Run::Task)).collect();
-            runs.sort_by_key(|run| (created(run), run.id().as_uuid()));
+            runs.sort_by_key(|run| (run.created(), run.id().as_uuid()));
             for run in runs {
                 self.children.entry(parent(&run).unwrap_or(flow.into())).or_default().push(run);
             }
@@ -106,7 +106,7 @@ impl Below {
     /// Which attempt of a run called that one: its index.
     fn attempt_of(&self, run: &Run, parent: RunId) -> Option<usize> {
         let attempts = self.attempts.get(&parent)?;
-        Some(attempts.partition_point(|attempt| attempt.began <= created(run)).saturating_sub(1))
+        Some(attempts.partition_point(|attempt| attempt.began <= run.created()).saturating_sub(1))
     }
 
     /// The run with all below it. What is nested deeper than readers of JSON go is listed at the depth to which they do.
@@ -263,13 +263,6 @@ fn line(run: &Run, indent: &str, text: &mut String) {
     let taken = times.taken().map(|taken| format!("  {taken}")).unwrap_or_default();
     let (name, state, id) = (one_line(run.name()), print::state(run.state()), print::dim(short(run.id())));
     *text += &format!("{}{name}{what}  {state}{taken}  {id}\n", print::dim(indent));
-}
-
-const fn created(run: &Run) -> DateTime<Utc> {
-    match run {
-        Run::Flow(run) => run.created,
-        Run::Task(run) => run.created,
-    }
 }
 
 const fn run_count(run: &Run) -> u32 {

@@ -12,11 +12,11 @@ use crate::error::BodyError;
 /// An async body, without its types.
 pub enum BodyFuture {
     /// Of a function that returns a `Result`.
-    Fallible(Pin<Box<dyn Body<OfResult> + Send>>),
+    Fallible(Pin<Box<dyn AnyBody<OfResult> + Send>>),
     /// Of a function that cannot fail.
-    Plain(Pin<Box<dyn Body<OfValue> + Send>>),
-    /// What makes an outcome by itself.
-    Erased(Pin<Box<dyn Future<Output = Result<Erased, BodyFailure>> + Send>>),
+    Plain(Pin<Box<dyn AnyBody<OfValue> + Send>>),
+    /// What makes the outcome by itself.
+    Made(Pin<Box<dyn Future<Output = Result<Erased, BodyFailure>> + Send>>),
 }
 
 impl std::fmt::Debug for BodyFuture {
@@ -32,7 +32,7 @@ impl Future for BodyFuture {
         match self.get_mut() {
             Self::Fallible(body) => body.as_mut().poll_erased(cx),
             Self::Plain(body) => body.as_mut().poll_erased(cx),
-            Self::Erased(body) => body.as_mut().poll(cx),
+            Self::Made(body) => body.as_mut().poll(cx),
         }
     }
 }
@@ -49,12 +49,12 @@ pub struct OfValue;
 /// body takes no more memory than that, and so that what is compiled for it stands among the code of the user's module: rustc
 /// puts the method of a type where the type is. A future of ours around it would stand among those of all functions of the
 /// program, which an incremental build compiles together as soon as one of them has changed.
-pub trait Body<Gives> {
+pub trait AnyBody<Gives> {
     /// As [`Future::poll`].
     fn poll_erased(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Erased, BodyFailure>>;
 }
 
-impl<F, T, E> Body<OfResult> for F
+impl<F, T, E> AnyBody<OfResult> for F
 where
     F: Future<Output = Result<T, E>>,
     T: Send + Sync + 'static,
@@ -68,7 +68,7 @@ where
     }
 }
 
-impl<F> Body<OfValue> for F
+impl<F> AnyBody<OfValue> for F
 where
     F: Future<Output: Send + Sync + 'static>,
 {
@@ -100,12 +100,12 @@ impl std::fmt::Debug for Attempt {
 impl Attempt {
     /// An attempt that polls `future`.
     pub fn from_future(future: impl Future<Output = Result<Erased, BodyFailure>> + Send + 'static) -> Self {
-        Self::Future(BodyFuture::Erased(Box::pin(future)))
+        Self::Future(BodyFuture::Made(Box::pin(future)))
     }
 
     /// An attempt that polls a body which cannot fail.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "it is compiled where it is called: see `Body`")]
+    #[expect(clippy::inline_always, reason = "it is compiled where it is called: see `AnyBody`")]
     pub fn from_plain<T>(body: impl Future<Output = T> + Send + 'static) -> Self
     where
         T: Send + Sync + 'static,
@@ -115,7 +115,7 @@ impl Attempt {
 
     /// An attempt that polls a body which returns a `Result`.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "it is compiled where it is called: see `Body`")]
+    #[expect(clippy::inline_always, reason = "it is compiled where it is called: see `AnyBody`")]
     pub fn from_fallible<T, E>(body: impl Future<Output = Result<T, E>> + Send + 'static) -> Self
     where
         T: Send + Sync + 'static,
@@ -124,7 +124,7 @@ impl Attempt {
         Self::Future(BodyFuture::Fallible(Box::pin(body)))
     }
 
-    /// The same, with a condition on which its errors are worth another attempt.
+    /// The same, with a condition on which its errors are worth another attempt, in a future around both.
     pub fn from_retryable<T, E>(
         body: impl Future<Output = Result<T, E>> + Send + 'static,
         retry_if: fn(&E) -> bool,

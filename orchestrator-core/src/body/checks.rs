@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 /// An error that a body can give.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the error of a task or flow",
-    label = "not an error that goes from thread to thread",
+    label = "not an error, or not one that is `Send + Sync`",
     note = "it may be a type that is `std::error::Error + Send + Sync`, a `Box<dyn std::error::Error + Send + Sync>`, an `anyhow::Error`, or a `String`"
 )]
 pub trait IntoBodyError: Into<Box<dyn StdError + Send + Sync>> + 'static {}

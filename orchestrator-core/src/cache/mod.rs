@@ -96,13 +96,6 @@ pub(crate) fn warn_unkeyed(run: &Run, reason: &CacheReason) {
     }
 }
 
-/// Says in the log that what the cache has for a run is of no use to it.
-pub(crate) fn warn_unusable(run: &Run, reason: &CacheReason) {
-    if let CacheReason::Unreadable { .. } | CacheReason::OtherType { .. } | CacheReason::OtherFormat { .. } = reason {
-        tracing::warn!(target: "orchestrator", "{} '{}' does not use the cache: {reason}", run.kind(), run.name());
-    }
-}
-
 fn part(bytes: &mut Vec<u8>, part: &[u8]) {
     bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
     bytes.extend_from_slice(part);

@@ -39,8 +39,8 @@ impl Filters {
         let mut first_of = |names: &[&'static str], default: &str| {
             let set = names.iter().find_map(|&name| {
                 let value = lookup(name)?;
-                let value = value.trim();
-                (!value.is_empty()).then(|| (name, value.to_owned()))
+                let value = tidied(&value);
+                (!value.is_empty()).then_some((name, value))
             });
             let Some((variable, value)) = set else { return default.to_owned() };
             let parsed = EnvFilter::builder().parse(&value).map_err(|error| error.to_string());
@@ -95,9 +95,19 @@ fn misspelt(directives: &str) -> Option<String> {
         }
         let lower = word.to_lowercase();
         let is_word = word.len() > 1 && word.chars().all(char::is_alphabetic) && !LEVELS.contains(&lower.as_str());
-        let level = is_word.then(|| called(&lower).or_else(|| nearest(&lower, LEVELS))).flatten()?;
+        let near = || nearest(&lower, LEVELS).filter(|_| word.len() > 2);
+        let level = is_word.then(|| called(&lower).or_else(near)).flatten()?;
         Some(format!("is `{level}` meant? a target of that name is `{word}=trace`"))
     })
+}
+
+/// Without white space around what stands between commas, which would be part of a name.
+fn tidied(directives: &str) -> String {
+    if directives.contains('[') {
+        // Values of fields may be any text.
+        return directives.trim().to_owned();
+    }
+    directives.split(',').map(str::trim).collect::<Vec<_>>().join(",")
 }
 
 /// The level that goes by such a name elsewhere.
@@ -155,6 +165,7 @@ mod tests {
         assert_eq!(filters(&[("RUST_LOG", "warn")]).shown().to_string(), "warn");
         assert_eq!(filters(&[("RUST_LOG", "warn"), ("ORCHESTRATOR_LOG", "debug")]).shown().to_string(), "debug");
         assert_eq!(filters(&[("RUST_LOG", "warn"), ("ORCHESTRATOR_LOG", " ")]).shown().to_string(), "warn");
+        assert_eq!(filters(&[("ORCHESTRATOR_LOG", " hyper=warn, info ")]).shown().to_string(), "hyper=warn,info");
     }
 
     #[test]
@@ -188,7 +199,7 @@ mod tests {
             );
             assert_eq!(filters.shown().to_string(), "info");
         }
-        for value in ["hyper", "my_crate=wran2", "WARN", "off", "my_crate::load=debug,error"] {
+        for value in ["hyper", "my_crate=wran2", "WARN", "off", "my_crate::load=debug,error", "of=debug"] {
             let said = filters(&[("ORCHESTRATOR_LOG", value)]).complaints().first().map(ToString::to_string);
             assert!(!said.unwrap_or_default().contains("meant"), "{value}");
         }

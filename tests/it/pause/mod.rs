@@ -14,14 +14,17 @@ use futures::FutureExt as _;
 use orchestrator::prelude::*;
 use orchestrator::{Error, FlowError, FlowRunId, FlowRunQuery, Observed, Observer};
 
-use crate::door::{states, tasks, until};
+use crate::door::{as_soon_as, states, tasks};
 
 const RESUMED: [&str; 5] = ["Pending", "Running", "Paused", "Running", "Completed"];
 const CANCELLED: [&str; 5] = ["Pending", "Running", "Paused", "Cancelling", "Cancelled"];
 
 async fn until_state(id: FlowRunId, name: &str) -> FlowRun {
-    until(async || Orchestrator::current().flow_run(id).await.is_ok_and(|run| run.state.name == name)).await;
-    Orchestrator::current().flow_run(id).await.unwrap()
+    as_soon_as(async || match Orchestrator::current().flow_run(id).await {
+        Ok(run) if run.state.name == name => Ok(run),
+        other => Err(other),
+    })
+    .await
 }
 
 async fn until_paused(id: FlowRunId) -> FlowRun {

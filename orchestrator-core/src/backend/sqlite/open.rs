@@ -1,6 +1,7 @@
 //! How a database file is opened.
 
-use std::fs::OpenOptions;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -61,14 +62,14 @@ fn to_look(path: &Path, options: &SqliteOptions) -> Result<(Reader, Option<u32>)
 
 /// Looks at a file as often as it takes, and says why if it cannot be opened.
 fn patiently<T>(path: &Path, look: impl FnMut() -> Result<T, BackendError>) -> Result<T, BackendError> {
-    reader::patiently(look).map_err(|error| why_not(path, error, OpenOptions::new().read(true)))
+    reader::patiently(look).map_err(|error| why_not(path, error, false))
 }
 
 /// Fails unless there is a file that can be read.
 fn find(path: &Path) -> Result<(), BackendError> {
     let unavailable = || BackendError::new(BackendErrorKind::Unavailable, opening(path));
     match path.metadata() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
             Err(BackendError::new(BackendErrorKind::Missing, opening(path)))
         }
         Err(error) => Err(match file_above(path) {
@@ -110,24 +111,35 @@ fn may_only_be_read(path: &Path, found: Option<u32>) -> BackendError {
     BackendError::new(BackendErrorKind::Unavailable, opening(path)).because(why)
 }
 
-/// SQLite does not say why it cannot open a file; the system does, when asked for the same.
-fn why_not(path: &Path, error: BackendError, same: &OpenOptions) -> BackendError {
+/// SQLite does not say why it cannot open a file, or make one; the system does.
+fn why_not(path: &Path, error: BackendError, creates: bool) -> BackendError {
     if error.kind() != BackendErrorKind::Unavailable {
         return error;
     }
     let unavailable = || BackendError::new(BackendErrorKind::Unavailable, opening(path));
-    match same.open(path) {
+    let found = match File::open(path) {
+        Err(missing) if creates && missing.kind() == ErrorKind::NotFound => can_make_files_beside(path),
+        found => found.map(drop),
+    };
+    match found {
         _ if path.is_dir() => unavailable().because(NO_FILE),
         Err(why) => unavailable().because(why),
         Ok(_) => error,
     }
 }
 
+/// Makes a file in the same folder, and removes it: one that is of nobody else's.
+fn can_make_files_beside(path: &Path) -> io::Result<()> {
+    let probe = path.with_file_name(format!(".orchestrator-{}", std::process::id()));
+    File::create_new(&probe)?;
+    fs::remove_file(&probe)
+}
+
 fn create_folder(path: &Path) -> Result<(), BackendError> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
         return Ok(());
     };
-    std::fs::create_dir_all(folder).map_err(|error| {
+    fs::create_dir_all(folder).map_err(|error| {
         let doing = format!("create the folder {} for the database", folder.display());
         let cannot = BackendError::new(BackendErrorKind::Unavailable, doing);
         match file_above(path) {
@@ -142,8 +154,7 @@ fn to_write(path: &Path, options: &SqliteOptions) -> Result<(Connection, Option<
     let doing = || opening(path);
     let create = if options.create { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
     let opened = Connection::open_with_flags(path, flags() | create).doing(doing);
-    let mut connection = opened
-        .map_err(|error| why_not(path, error, OpenOptions::new().read(true).write(true).create(options.create)))?;
+    let mut connection = opened.map_err(|error| why_not(path, error, options.create))?;
     if connection.is_readonly("main").doing(doing)? {
         drop(connection);
         let (_, found) = patiently(path, || to_look(path, options))?;

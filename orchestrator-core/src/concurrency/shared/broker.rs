@@ -207,6 +207,18 @@ enum Entry {
 /// given back when this process leaves.
 const MOST_OVER: usize = 4096;
 
+/// Keeps what could not be given back, and of what may have been granted as much as there is room for.
+fn say_again(
+    kept: &mut Vec<(CacheKey, u64, u64)>,
+    over: Vec<(CacheKey, u64)>,
+    granted: impl Iterator<Item = (CacheKey, u64)>,
+) {
+    let again = |(key, ticket)| (key, ticket, 0);
+    kept.extend(over.into_iter().map(again));
+    let room = MOST_OVER.saturating_sub(kept.len());
+    kept.extend(granted.take(room).map(again));
+}
+
 /// What the thread knows.
 struct Work {
     desk: Arc<Desk>,
@@ -466,10 +478,8 @@ impl Work {
             Err(error) => {
                 if self.fenced.is_none() {
                     // What the store had granted before it failed is held by nobody.
-                    let asked = asks.iter().filter(|_| self.store.lookout.owner().is_some());
-                    let room = MOST_OVER.saturating_sub(self.claims_over.len());
-                    let granted = asked.map(|ask| (ask.key, ask.ticket)).take(room);
-                    self.claims_over.extend(over.into_iter().chain(granted).map(|(key, ticket)| (key, ticket, 0)));
+                    let granted = asks.iter().filter(|_| self.store.lookout.owner().is_some());
+                    say_again(&mut self.claims_over, over, granted.map(|ask| (ask.key, ask.ticket)));
                 }
                 answers.into_iter().for_each(|answer| drop(answer.send(Err(error.clone()))));
             }
@@ -497,5 +507,25 @@ impl Work {
                 answers.for_each(|answer| drop(answer.send(Err(error.clone()))));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_fails_for_long_is_not_told_of_ever_more_claims() {
+        let claim = |ticket| (CacheKey([0; 32]), ticket);
+        let mut kept = vec![(CacheKey([1; 32]), 7, 3)];
+        for call in 0..5 {
+            // All but those whose ends the journal has not stored are said again each time.
+            let over = kept.extract_if(.., |(.., pushed)| *pushed == 0).map(|(key, ticket, _)| (key, ticket)).collect();
+            say_again(&mut kept, over, (0..3000).map(|ask| claim(call * 3000 + ask)));
+        }
+        assert_eq!(kept.len(), MOST_OVER);
+        let tickets: Vec<_> = kept.iter().map(|(_, ticket, _)| *ticket).collect();
+        let first = (0..MOST_OVER as u64 - 1).collect::<Vec<_>>();
+        assert_eq!((tickets[0], &tickets[1..]), (7, &first[..]), "what came first is kept");
     }
 }

@@ -23,8 +23,7 @@ pub(super) async fn apply(key: CacheKey, run: &Arc<Run>, call: &mut dyn Call, ho
             Verdict::Reject(value)
         }
         Some(Err(reason)) => {
-            // Whoever looks once more, with the claim, would say the same.
-            cache::warn_unusable(run, &reason);
+            holding.warn_unusable(run, &reason);
             run.looked(Some(key), reason);
             match run.scope().orchestrator.flights.flying(key, run) {
                 // Before anything is taken.

@@ -56,7 +56,10 @@ pub(super) async fn apply(
                 run.looked(Some(key), reason);
                 return Verdict::Reject(value);
             }
-            Some(Err(reason)) => run.looked(Some(key), reason),
+            Some(Err(reason)) => {
+                holding.warn_unusable(run, &reason);
+                run.looked(Some(key), reason);
+            }
             None => return Verdict::Cancelled,
         }
     }

@@ -12,7 +12,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use super::Call;
-use crate::backend::record::CacheKey;
+use crate::backend::record::{CacheKey, CacheReason};
 use crate::body::Erased;
 use crate::cache::{self, Claim, Flight};
 use crate::concurrency::SlotGuard;
@@ -98,6 +98,8 @@ pub(crate) struct Holding {
     pub(crate) sought: bool,
     /// The run's cache key, if it is to be computed and kept, and what had landed when it was looked up.
     pub(crate) key: Option<(CacheKey, u64)>,
+    /// Whether the log says that what the cache has is of no use.
+    pub(crate) told_unusable: bool,
     /// The right to compute what others wait for; kept over all attempts.
     pub(crate) claim: Option<Claim>,
     /// What is given back after each attempt.
@@ -108,6 +110,18 @@ pub(crate) struct Holding {
     pub(crate) result: Option<Erased>,
     /// Why the last attempt failed, or why there can be none.
     pub(crate) failure: Option<TaskError>,
+}
+
+impl Holding {
+    /// Says in the log that what the cache has is of no use to the run: once, however often it is looked at.
+    fn warn_unusable(&mut self, run: &Run, reason: &CacheReason) {
+        use CacheReason::{OtherFormat, OtherType, Unreadable};
+        if let Unreadable { .. } | OtherType { .. } | OtherFormat { .. } = reason
+            && !std::mem::replace(&mut self.told_unusable, true)
+        {
+            tracing::warn!(target: "orchestrator", "{} '{}' does not use the cache: {reason}", run.kind(), run.name());
+        }
+    }
 }
 
 /// What is held during one attempt only. Fields are dropped in the order of declaration.
