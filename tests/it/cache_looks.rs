@@ -6,6 +6,7 @@ use orchestrator::prelude::*;
 use orchestrator::{CacheLook, CacheReason, TransactionError};
 
 use crate::door::{Calls, states};
+use crate::warnings::warnings;
 
 /// What the history has of the run's look into the cache.
 async fn look<T>(run: &TaskFuture<T>) -> Option<CacheLook> {
@@ -210,9 +211,17 @@ async fn the_reasons_are_in_the_file_and_so_are_misses_over_what_is_damaged() {
     assert_eq!(run().await.reason, CacheReason::Absent);
     assert!(matches!(run().await.reason, CacheReason::Found { .. }));
     let connection = rusqlite::Connection::open(folder.path().join("orchestrator.db")).unwrap();
+    let (warned, _guard) = warnings();
     let damaged = async |damage: &str| {
         assert_eq!(connection.execute(damage, []).unwrap(), 1, "{damage}");
-        run().await.reason
+        let reason = run().await.reason;
+        let warned = warned.take();
+        assert_eq!(
+            warned.matches("does not use the cache: miss").count(),
+            1,
+            "once, though it is looked at twice: {warned}"
+        );
+        reason
     };
     let other = damaged("UPDATE cache SET type_name = 'bool'").await;
     assert_eq!(other, CacheReason::OtherType { found: Some("bool".to_owned()) });
