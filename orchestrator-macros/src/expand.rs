@@ -296,10 +296,9 @@ impl Expansion<'_> {
     }
 
     /// The same of a sync function.
-    fn blocking(&self, code: &mut Code, body: Code, condition: Option<&Path>) {
+    fn blocking(&self, code: &mut Code, mut outcome: Code, condition: Option<&Path>) {
         let Function { item, output, .. } = self.function;
         let span = generated(item.sig.ident.span());
-        let mut outcome = body;
         if output.is_result {
             let mut at = outcome.at(span);
             at.sign(',').path(&self.root, &[if condition.is_some() { "Some" } else { "None" }]);
